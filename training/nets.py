@@ -1,0 +1,115 @@
+"""Feature networks from GluonCV's model zoo, rebuilt where the CPU would be slow.
+
+The swaps below keep every parameter's name, shape and value, so weights move freely between the
+stock net, the CPU and the GPU.
+"""
+from mxnet import init
+from mxnet.gluon import HybridBlock, nn
+
+from .runtime import UserError
+
+STEM_CHANNELS = 16  # what oneDNN's blocked bfloat16 layout needs
+
+
+class FeatureNet(HybridBlock):
+    """A GluonCV CIFAR classifier as a map from images to features.
+
+    Parameters
+    ----------
+    name : str
+        Model name, such as 'cifar_resnet20_v1'.
+    source : {'pool', 'output'}
+        'pool' ends at the pooled features; 'output' keeps the output layer, as the published
+        gluon_GMLoss does, and takes its outputs as features.
+    output_size : int
+        Width of the output layer.
+    device : training.runtime.Device
+        Decides which swaps pay.
+
+    Inputs:
+        - **x**: normalised images, shape (B, 3, 32, 32).
+
+    Outputs:
+        - **features**: shape (B, `feature_size`).
+    """
+
+    def __init__(self, name, source, output_size, device, **kwargs):
+        super().__init__(**kwargs)
+        from gluoncv.model_zoo import get_model
+        if not name.startswith('cifar_'):
+            raise UserError(f'--model {name}: expected a CIFAR model such as cifar_resnet20_v1')
+        try:
+            zoo = get_model(name, classes=output_size)
+        except ValueError:
+            raise UserError(f"--model {name}: not in GluonCV's model zoo") from None
+        self.features = zoo.features
+        _replace_global_pool(self.features)
+        if device.kind == 'cpu':
+            _fuse_batch_norm_relu(self.features)
+        if device.dtype == 'bfloat16':
+            _pad_stem(self.features)
+        self.output = zoo.output if source == 'output' else None
+        self.feature_size = output_size if source == 'output' else zoo.output._in_units
+
+    def hybrid_forward(self, F, x):
+        x = self.features(x)
+        return self.output(x) if self.output is not None else x
+
+
+class SpatialMean(HybridBlock):
+    """Global average pooling as a mean over the two spatial axes, (B, C, H, W) to (B, C).
+
+    The same numbers as GlobalAvgPool2D; but that operator's backward leaves a memory layout in
+    which oneDNN runs every BatchNorm of the last stage on its reference kernel.
+    """
+
+    def hybrid_forward(self, F, x):
+        return F.mean(x, axis=(2, 3))
+
+
+class PaddedStem(nn.Conv2D):
+    """A convolution of images whose few channels are padded with zeros inside the graph.
+
+    oneDNN has no blocked bfloat16 kernel for three channels; the plain layout it falls back to
+    would send the BatchNorm behind it to a slow kernel. The zeros add nothing to any sum.
+    """
+
+    def hybrid_forward(self, F, x, weight, bias=None):
+        x, weight = (F.concat(a, *[F.zeros_like(a)] * (STEM_CHANNELS // 3), dim=1)
+                     for a in (x, weight))
+        x, weight = (F.slice_axis(a, axis=1, begin=0, end=STEM_CHANNELS) for a in (x, weight))
+        return super().hybrid_forward(F, x, weight, bias)
+
+
+def initializer(how):
+    """The mxnet Initializer for 'xavier' or 'msra'."""
+    return init.Xavier() if how == 'xavier' else init.MSRAPrelu()
+
+
+def _replace_global_pool(features):
+    for key, child in features._children.items():
+        if isinstance(child, nn.GlobalAvgPool2D):
+            features._children[key] = SpatialMean()
+
+
+def _fuse_batch_norm_relu(block):
+    children = list(block._children.items())
+    for (key, child), (following, successor) in zip(children, children[1:] + [(None, None)]):
+        if type(child) is nn.BatchNorm and isinstance(block, nn.HybridSequential) and \
+                isinstance(successor, nn.Activation) and successor._act_type == 'relu':
+            block._children[key] = nn.BatchNormReLU(
+                momentum=child._kwargs['momentum'], epsilon=child._kwargs['eps'],
+                in_channels=child.gamma.shape[0], prefix=child.prefix, params=child.params)
+            del block._children[following]
+        else:
+            _fuse_batch_norm_relu(child)
+
+
+def _pad_stem(features):
+    for key, child in features._children.items():
+        if type(child) is nn.Conv2D:
+            kwargs = child._kwargs
+            features._children[key] = PaddedStem(
+                child._channels, kwargs['kernel'], kwargs['stride'], kwargs['pad'], in_channels=3,
+                use_bias=child.bias is not None, prefix=child.prefix, params=child.params)
+            return

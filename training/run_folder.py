@@ -1,0 +1,137 @@
+"""The run folder: what ran, epoch by epoch, and what came of it."""
+import csv
+import io
+import json
+from pathlib import Path
+
+from boltons.fileutils import atomic_save
+
+from . import plots, recipe as recipes
+from .runtime import UserError
+
+COLUMNS = ('epoch', 'lr', 'margin', 'train_loss', 'train_acc', 'val_acc', 'images_per_second',
+           'seconds')
+# Fields that may differ between a run and its resumption: they do not change the result.
+FREE_ON_RESUME = ('data_dir', 'output_dir', 'reported_val_acc')
+
+
+class RunFolder:
+    """Paths and writers of one run's files; every file is replaced atomically.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.config = self.path / 'config.yaml'
+        self.checkpoint = self.path / 'checkpoint.npz'
+        self.best_weights = self.path / 'best.params'
+        self.last_weights = self.path / 'last.params'
+
+    def start(self, recipe):
+        """Make the folder for a new run; an earlier run in it is moved aside, never overwritten."""
+        try:
+            if self.config.exists():
+                number = 1
+                while (aside := self.path.with_name(f'{self.path.name}.{number}')).exists():
+                    number += 1
+                self.path.rename(aside)
+                print(f'the earlier run in {self.path} is now in {aside}')
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write(self.config, recipes.to_yaml(recipe))
+        except OSError as error:
+            raise UserError(f'{self.path}: {error.strerror}; choose another --output-dir') from None
+
+    def check_resumable(self, recipe):
+        """Refuse to go on with another recipe than the one the run began with.
+
+        Raises
+        ------
+        UserError
+            Naming the differing fields.
+        """
+        saved = recipes.load(self.config, type(recipe), {})
+        changed = recipes.differences(saved, recipe, ignored=FREE_ON_RESUME)
+        if changed:
+            raise UserError(f'--resume: {self.path} was begun with other values (begun / now): '
+                            + ', '.join(changed))
+
+    def write_metrics(self, history):
+        """metrics.csv from a list of rows, dicts with the keys COLUMNS."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        for row in history:
+            writer.writerow({name: f'{value:.6g}' if isinstance(value, float) else value
+                             for name, value in row.items()})
+        self._write(self.path / 'metrics.csv', text.getvalue())
+
+    def write_summary(self, summary):
+        """summary.json from a dict."""
+        self._write(self.path / 'summary.json', json.dumps(summary, indent=2) + '\n')
+
+    def draw_curves(self, history, title):
+        """curves.png: accuracies, loss, learning rate and margin by epoch."""
+        with atomic_save(str(self.path / 'curves.png'), overwrite_part=True) as part:
+            plots.curves(part, history, title)
+
+    def event_writer(self, epochs_done):
+        """A tensorboardX writer that replaces events of epochs not yet done."""
+        from tensorboardX import SummaryWriter
+        return SummaryWriter(str(self.path / 'tensorboard'), purge_step=epochs_done + 1)
+
+    @staticmethod
+    def _write(path, text):
+        with atomic_save(str(path), text_mode=True, overwrite_part=True) as part:
+            part.write(text)
+
+
+def summarise(recipe, device, history, images_per_epoch, parameters):
+    """What a finished run amounts to, as written to summary.json.
+
+    Parameters
+    ----------
+    recipe : CifarRecipe
+    device : training.runtime.Device
+    history : list of dict
+        Rows with the keys COLUMNS.
+    images_per_epoch : int
+    parameters : int
+        Number of trained values.
+
+    Returns
+    -------
+    dict
+        images_per_second is that of training alone; seconds includes evaluation.
+    """
+    best = max(history, key=lambda row: row['val_acc'])
+    train_seconds = sum(images_per_epoch / row['images_per_second'] for row in history)
+    return {
+        'version': recipe.run.version,
+        'epochs': len(history),
+        'val_acc': history[-1]['val_acc'],
+        'best_val_acc': best['val_acc'],
+        'best_epoch': best['epoch'],
+        'validated_on': f'{recipe.data.holdout} held-out training images' if recipe.data.holdout
+                        else 'test set',
+        'reported_val_acc': recipe.run.reported_val_acc,
+        'images_per_second': round(images_per_epoch * len(history) / train_seconds, 1),
+        'seconds': round(sum(row['seconds'] for row in history), 1),
+        'device': str(device),
+        'dtype': device.dtype,
+        'seed': recipe.run.seed,
+        'parameters': parameters,
+    }
+
+
+def comparison(summary):
+    """One line that sets a summary's accuracy against the reported one."""
+    line = (f'{summary["version"]}: val acc {summary["val_acc"]:.4f} at the last epoch, best '
+            f'{summary["best_val_acc"]:.4f} at epoch {summary["best_epoch"]}')
+    if summary['reported_val_acc'] is None:
+        return line + '; the source reports none'
+    difference = summary['val_acc'] - summary['reported_val_acc']
+    return line + f'; reported {summary["reported_val_acc"]:.4f}, difference {difference:+.4f}'

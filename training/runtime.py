@@ -1,0 +1,219 @@
+"""The process's surroundings: threads, CUDA libraries, devices, precision.
+
+Nothing here imports mxnet at module level, because `prepare` must run before that import.
+"""
+import ctypes
+import importlib.util
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# In load order: each library needs those before it.
+CUDA_LIBRARIES = (
+    'cuda_runtime/lib/libcudart.so.11.0', 'cuda_nvrtc/lib/libnvrtc.so.11.2',
+    'nvtx/lib/libnvToolsExt.so.1', 'cublas/lib/libcublasLt.so.11', 'cublas/lib/libcublas.so.11',
+    'cufft/lib/libcufft.so.10', 'curand/lib/libcurand.so.10', 'cusolver/lib/libcusolver.so.11',
+    'nccl/lib/libnccl.so.2', 'cudnn/lib/libcudnn.so.8')
+# The mxnet-cu112 wheels hold kernels for 5.0 to 8.6 and no PTX that a later GPU could compile.
+FIRST_UNSUPPORTED_CAPABILITY = (9, 0)
+FIRST_CAPABILITY_WITH_FAST_FLOAT16 = (7, 0)
+CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+
+
+class UserError(Exception):
+    """A mistake of the user's: shown as one line, exit code 2."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how a run computes."""
+    kind: str      # 'cpu' or 'gpu'
+    ids: tuple     # one context each
+    dtype: str     # 'float32', 'bfloat16' or 'float16'
+
+    def contexts(self):
+        import mxnet as mx
+        return [mx.Context(self.kind, i) for i in self.ids]
+
+    def __str__(self):
+        return self.kind if self.kind == 'cpu' and self.ids == (0,) else \
+            f'{self.kind}:{",".join(map(str, self.ids))}'
+
+
+def prepare(device='auto', dtype='float32'):
+    """Set the process up for mxnet and choose the device; call before mxnet is imported.
+
+    Parameters
+    ----------
+    device : str
+        'auto', 'cpu', 'gpu', or a list of ids such as 'gpu:0,1' or 'cpu:0,1'.
+    dtype : str
+        'float32', 'bfloat16' (CPU), 'float16' (GPU), or 'auto': the fastest that the device has
+        instructions for.
+
+    Returns
+    -------
+    Device
+
+    Raises
+    ------
+    UserError
+        If the device or precision asked for cannot be had.
+    """
+    if 'mxnet' in sys.modules:
+        raise RuntimeError('training.runtime.prepare must run before mxnet is imported')
+    os.environ.setdefault('OMP_NUM_THREADS', str(usable_cores()))
+    os.environ.setdefault('MXNET_SUBGRAPH_VERBOSE', '0')
+    kind, ids = parse_device(device)
+    capabilities = []
+    if kind != 'cpu':
+        capabilities, problem = probe_gpus()
+        kind, ids = choose_device(kind, ids, capabilities, problem)
+    if importlib.util.find_spec('nvidia') is not None:
+        load_cuda_libraries()
+    import numpy as np
+    if 'bool' not in np.__dict__:
+        np.bool = bool  # mxnet 1.9 asks for the alias that numpy 1.24 removed
+    try:
+        import mxnet as mx
+    except OSError as error:
+        raise UserError(f'mxnet cannot be loaded: {error}; with requirements.txt it needs the '
+                        'NVIDIA driver, with requirements-cpu.txt it does not') from None
+    if kind == 'gpu' and mx.context.num_gpus() == 0:
+        raise UserError('this mxnet sees no GPU: install requirements.txt (mxnet-cu112), or use '
+                        '--device cpu')
+    dtype = choose_dtype(dtype, kind, [capabilities[i] for i in ids] if kind == 'gpu' else [])
+    if dtype != 'float32':
+        from mxnet.contrib import amp
+        amp.init(dtype)
+    return Device(kind, ids, dtype)
+
+
+def exit_with(main):
+    """Run `main(argv)` and leave the process: a UserError is one line and exit code 2."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def threads():
+    """OpenMP threads in use."""
+    return os.environ['OMP_NUM_THREADS']
+
+
+def usable_cores():
+    """Number of cores this process may use: its affinity, cut to the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    try:
+        quota, period = Path('/sys/fs/cgroup/cpu.max').read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2, or no quota ("max")
+    return cores
+
+
+def parse_device(text):
+    """'gpu:0,1' -> ('gpu', (0, 1)); 'cpu' -> ('cpu', (0,)); 'gpu' and 'auto' have ids None."""
+    match = re.fullmatch(r'(auto|cpu|gpu)(?::(\d+(?:,\d+)*))?', text)
+    if not match or (match[1] == 'auto' and match[2]):
+        raise UserError(f"--device {text}: expected auto, cpu, gpu, or ids such as gpu:0,1")
+    ids = tuple(int(i) for i in match[2].split(',')) if match[2] else None
+    if ids and len(set(ids)) != len(ids):
+        raise UserError(f'--device {text}: an id is named twice')
+    if match[1] == 'cpu':
+        ids = ids or (0,)
+    return match[1], ids
+
+
+def probe_gpus():
+    """Ask the NVIDIA driver itself, since an mxnet without GPU support cannot.
+
+    Returns
+    -------
+    (capabilities, problem)
+        A list with the compute capability (major, minor) of each GPU, and why it is empty.
+    """
+    try:
+        driver = ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return [], 'the NVIDIA driver (libcuda.so.1) is not installed'
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return [], 'the NVIDIA driver does not answer'
+    capabilities = []
+    for index in range(count.value):
+        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device)
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), CAPABILITY_MINOR, device)
+        capabilities.append((major.value, minor.value))
+    return capabilities, None if capabilities else 'the machine has no NVIDIA GPU'
+
+
+def choose_device(kind, ids, capabilities, problem):
+    """Settle 'auto' and 'gpu' against what `probe_gpus` found; see `prepare` for the errors."""
+    usable = [i for i, capability in enumerate(capabilities)
+              if capability < FIRST_UNSUPPORTED_CAPABILITY]
+    if kind == 'auto':
+        kind, ids = ('gpu', tuple(usable[:1])) if usable and has_gpu_mxnet() else ('cpu', (0,))
+        return kind, ids
+    if problem:
+        raise UserError(f'--device gpu: {problem}; use --device cpu')
+    if ids is None:
+        ids = (0,)
+    for i in ids:
+        if i >= len(capabilities):
+            raise UserError(f'--device gpu:{i}: this machine has GPUs 0 to {len(capabilities) - 1}')
+        if i not in usable:
+            major, minor = capabilities[i]
+            raise UserError(f'--device gpu:{i}: its compute capability is {major}.{minor}, and '
+                            "mxnet 1.9.1's wheels hold no code for 9.0 and later; use --device cpu")
+    return kind, ids
+
+
+def has_gpu_mxnet():
+    """Whether the installed mxnet is a GPU build, without importing it."""
+    spec = importlib.util.find_spec('mxnet')
+    return spec is not None and (Path(spec.origin).parent / 'libmxnet.so').exists() and any(
+        name.startswith('mxnet_cu') for name in _distributions())
+
+
+def _distributions():
+    from importlib.metadata import distributions
+    return [d.metadata['Name'].replace('-', '_') for d in distributions() if d.metadata['Name']]
+
+
+def load_cuda_libraries():
+    """Load the CUDA libraries of the nvidia-*-cu11 wheels, which the linker would not find."""
+    for root in importlib.util.find_spec('nvidia').submodule_search_locations:
+        for library in CUDA_LIBRARIES:
+            path = Path(root) / library
+            if path.exists():
+                ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+
+
+def choose_dtype(dtype, kind, capabilities):
+    """Settle 'auto' and refuse a precision that the device does not have."""
+    if dtype == 'auto':
+        if kind == 'cpu':
+            return 'bfloat16' if cpu_has_bfloat16() else 'float32'
+        return 'float16' if min(capabilities) >= FIRST_CAPABILITY_WITH_FAST_FLOAT16 else 'float32'
+    if dtype == 'bfloat16' and kind == 'gpu':
+        raise UserError('--dtype bfloat16: mxnet 1.9 has it on the CPU only; use float16 on a GPU')
+    if dtype == 'float16' and kind == 'cpu':
+        raise UserError('--dtype float16: mxnet 1.9 has it on the GPU only; use bfloat16 on a CPU')
+    if dtype == 'bfloat16' and not cpu_has_bfloat16():
+        raise UserError('--dtype bfloat16: this CPU lacks avx512_bf16; use float32')
+    return dtype
+
+
+def cpu_has_bfloat16():
+    """Whether the CPU has the avx512_bf16 instructions (Linux; elsewhere False)."""
+    try:
+        return 'avx512_bf16' in Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return False
