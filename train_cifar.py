@@ -46,8 +46,8 @@ def main(argv):
     version = actions['version']
     recipe_file = recipes.version_path('cifar', version)
     folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
-    if actions['resume']:
-        recipe_file = folder.config
+    if actions['resume'] or (actions['test'] and not actions['weights']):
+        recipe_file = folder.require_run()
     recipe = recipes.load(recipe_file, recipes.CifarRecipe, overrides)
     device = runtime.prepare(recipe.run.device, recipe.run.dtype)
     recipe.run.version, recipe.run.output_dir = version, str(folder.path)
@@ -63,15 +63,12 @@ def main(argv):
     # Data: uint8 arrays on the device.
     train_split, val_split = data.load_cifar10(recipe.data.data_dir, recipe.data.num_samples,
                                                recipe.data.holdout)
-    normalise, full, low_res = (augment.Normalize(), augment.build(recipe.data),
-                                augment.build(recipe.data, recipe.data.low_res_size))
-    for block in (normalise, full, low_res):
+    augmentation, normalise = augment.build(recipe.data), augment.Normalize()
+    for block in (augmentation, normalise):
         block.initialize(ctx=contexts)
         block.hybridize(static_alloc=True)
-    train_data = loop.TrainingData(
-        train_split, contexts,
-        lambda epoch: low_res if epoch < recipe.optimisation.low_res_epochs else full,
-        recipe.optimisation.batch_size * len(contexts), recipe.run.seed)
+    train_data = loop.TrainingData(train_split, contexts, augmentation, recipe.data.flip,
+                                   recipe.optimisation.batch_size * len(contexts), recipe.run.seed)
     val_data = loop.DeviceData(val_split, contexts)
     print(f'CIFAR-10: {train_data.count} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')

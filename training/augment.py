@@ -15,6 +15,9 @@ __all__ = ['CIFAR10_MEAN', 'CIFAR10_STD', 'Normalize', 'PadCropFlip', 'ResizedCr
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 GRAY = (0.299, 0.587, 0.114)
+# mxnet 1.9's random_saturation mixes each pixel with this in place of its gray: its loop over the
+# channels overwrites the sum, so that the last channel's part alone is left.
+SATURATION_GRAY = (0, 0, 0.114)
 # Principal axes of ImageNet's colours, scaled by their standard deviations (rows: R, G, B), as in
 # Krizhevsky et al. (2012) and in mxnet's random_lighting; in units of 0 to 255.
 LIGHTING = np.array([[-0.5675, 0.7192, 0.4009],
@@ -47,9 +50,16 @@ class Normalize(HybridBlock):
             self.scale = self.params.get_constant('scale', 1 / (255 * std))
             self.offset = self.params.get_constant('offset', mean / std)
 
-    def draw(self, rng, count):
-        """Random numbers for `count` images from a numpy Generator: float32, (count, K)."""
-        return np.zeros((count, 1), np.float32)
+    def draw(self, rng, flips):
+        """Random numbers for a row of images: float32, (count, K).
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        flips : array of 0 and 1, shape (count,)
+            Which images to mirror left-right, if the block mirrors at all.
+        """
+        return np.zeros((len(flips), 1), np.float32)
 
     def hybrid_forward(self, F, images, draws=None, scale=None, offset=None, **constants):
         pixels = self.transform(F, F.cast(images, 'float32'), draws, **constants)
@@ -60,7 +70,7 @@ class Normalize(HybridBlock):
 
 
 class PadCropFlip(Normalize):
-    """Reflect-pad, crop at random, flip left-right with probability 1/2, normalise.
+    """Reflect-pad, crop at random, flip left-right, normalise.
 
     Parameters
     ----------
@@ -68,38 +78,36 @@ class PadCropFlip(Normalize):
         Pixels of padding on each side.
     size : int
         Height and width of the images, pixels.
-    out_size : int or None
-        Height and width to shrink the crops to, at most `size`; None is `size`.
     mean, std, inputs, outputs
         As in :class:`Normalize`; draws are required.
     """
 
-    def __init__(self, padding=4, size=32, out_size=None, **kwargs):
+    def __init__(self, padding=4, size=32, **kwargs):
         super().__init__(**kwargs)
         self._padding = padding
         self._size = size
-        self._out_size = out_size or size
         with self.name_scope():
             self.index = self.params.get_constant('index', np.arange(size, dtype=np.float32))
 
-    def draw(self, rng, count):
-        shifts = rng.integers(-self._padding, self._padding, (2, count), endpoint=True)
-        flips = rng.integers(0, 1, count, endpoint=True)
+    def draw(self, rng, flips):
+        shifts = rng.integers(-self._padding, self._padding, (2, len(flips)), endpoint=True)
         bounds = -self._padding, self._size - 1 + self._padding
-        return _columns(*_line(shifts[0], self._size, 0, self._out_size), *bounds,
-                        *_line(shifts[1], self._size, flips, self._out_size), *bounds)
+        return _columns(*_line(shifts[0], self._size, 0, self._size), *bounds,
+                        *_line(shifts[1], self._size, flips, self._size), *bounds)
 
     def transform(self, F, pixels, draws, index):
-        return resample(F, pixels, draws, index, self._channels, self._size, self._out_size)
+        return resample(F, pixels, draws, index, self._channels, self._size)
 
 
 class ResizedCropJitter(PadCropFlip):
     """The published set: resized crop, flip, colour jitter, lighting noise, normalise.
 
     The distributions are those of mxnet's RandomResizedCrop, RandomFlipLeftRight,
-    RandomColorJitter and RandomLighting. mxnet applies brightness, contrast and saturation in
-    random order; since they commute but for clipping, one 3 x 3 colour matrix per image does all
-    three here, and values are clipped once after it. Intermediate values are not rounded to bytes.
+    RandomColorJitter and RandomLighting, its saturation included as it is in mxnet 1.9. mxnet
+    applies brightness, contrast and saturation in random order; but for clipping they commute to
+    within 0.03 of 255 levels, so one 3 x 3 colour matrix per image does all three here, and
+    values are clipped once after it. mxnet cuts every intermediate value down to a whole byte,
+    which darkens its images by 2 levels; that is left out.
 
     Parameters
     ----------
@@ -117,17 +125,18 @@ class ResizedCropJitter(PadCropFlip):
         super().__init__(**kwargs)
         self._jitter, self._lighting, self._area, self._ratio = jitter, lighting, area, ratio
 
-    def draw(self, rng, count):
+    def draw(self, rng, flips):
+        count = len(flips)
         top, left, height, width = self._draw_boxes(rng, count)
-        flips = rng.integers(0, 1, count, endpoint=True)
         geometry = []
         for first, length, flip in ((top, height, 0), (left, width, flips)):
-            geometry += [*_line(first, length, flip, self._out_size), first, first + length - 1]
+            geometry += [*_line(first, length, flip, self._size), first, first + length - 1]
         brightness, contrast, saturation = rng.uniform(1 - self._jitter, 1 + self._jitter,
                                                        (3, count, 1, 1))
-        colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) *
-                                           np.array(GRAY))
-        grays = (brightness * (1 - contrast)).reshape(count, 1) * np.array(GRAY)
+        gray = np.array(SATURATION_GRAY)
+        colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * gray)
+        grays = brightness * (1 - contrast) * (saturation + (1 - saturation) * gray.sum())
+        grays = grays.reshape(count, 1) * np.array(GRAY)
         light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
         return np.concatenate([_columns(*geometry), colours.reshape(count, 9), grays, light],
                               axis=1).astype(np.float32)
@@ -147,7 +156,7 @@ class ResizedCropJitter(PadCropFlip):
 
     def transform(self, F, pixels, draws, index):
         pixels = resample(F, pixels, F.slice_axis(draws, axis=1, begin=0, end=8), index,
-                          self._channels, self._size, self._out_size)
+                          self._channels, self._size)
         flat = F.reshape(pixels, (0, 0, -1))
         colours = F.reshape(F.slice_axis(draws, axis=1, begin=8, end=17), (0, 3, 3))
         grays = F.slice_axis(draws, axis=1, begin=17, end=20)
@@ -158,41 +167,54 @@ class ResizedCropJitter(PadCropFlip):
         return F.reshape_like(F.clip(flat, 0, 255), pixels)
 
 
-def build(settings, out_size=None):
-    """The augmentation of a training.recipe.Data, making images of `out_size` if it crops."""
+def build(settings):
+    """The augmentation of a training.recipe.Data."""
     if settings.augmentation == 'none':
         return Normalize()
     if settings.augmentation == 'resized-crop':
-        return ResizedCropJitter(out_size=out_size)
-    return PadCropFlip(settings.padding, out_size=out_size)
+        return ResizedCropJitter()
+    return PadCropFlip(settings.padding)
 
 
-def resample(F, pixels, draws, index, channels, size, out_size):
-    """Samples of every image (B, channels, size, size) at a grid of its own of out_size points.
+def draw_flips(how, rng, epoch, index, seed):
+    """Which images to mirror in an epoch: 0 or 1 each.
+
+    Parameters
+    ----------
+    how : {'random', 'alternating'}
+        Alternating mirrors each image in every second epoch, a random half of them in the even
+        ones, so that any two epochs in a row show every image both ways (Jordan,
+        arXiv 2404.00498, section 3.6).
+    rng : numpy.random.Generator
+    epoch, seed : int
+    index : int array, shape (count,)
+        The images, in their order of use.
+    """
+    if how == 'random':
+        return rng.integers(0, 1, len(index), endpoint=True)
+    first = np.random.default_rng(seed).integers(0, 1, index.max() + 1, endpoint=True)
+    return (first[index] + epoch) % 2
+
+
+def resample(F, pixels, draws, index, channels, size):
+    """Bilinear samples of every image (B, channels, size, size) at a grid of its own.
 
     Along each axis, output i is read at ``clip(first + step * i, low, high)``, reflected at the
-    image's edges: bilinearly where the grid is finer than the pixels, with a triangle as wide as
-    a step where it is coarser. Draws (B, 8) hold first, step, low and high for the rows, then for
-    the columns; index is 0 .. size - 1.
+    image's edges. Draws (B, 8) hold first, step, low and high for the rows, then for the columns;
+    index is 0 .. size - 1.
     """
-    source = F.reshape(index, (1, 1, -1))
-    target = F.slice_axis(F.reshape(index, (1, -1)), axis=1, begin=0, end=out_size)
+    target, source = F.reshape(index, (1, -1)), F.reshape(index, (1, 1, -1))
     sampled = pixels
-    for axis, other in ((1, size), (0, out_size)):  # columns, then rows; each pass transposes
+    for axis in (1, 0):  # columns, then rows; each pass transposes, so two restore the order
         first, step, low, high = (F.slice_axis(draws, axis=1, begin=4 * axis + i,
                                                end=4 * axis + i + 1) for i in range(4))
         position = F.broadcast_add(first, F.broadcast_mul(step, target))
         position = F.broadcast_minimum(F.broadcast_maximum(position, low), high)
         position = (size - 1) - F.abs((size - 1) - F.abs(position))
-        offset = F.abs(F.broadcast_sub(F.expand_dims(position, axis=2), source))
-        weights = F.relu(1 - offset)
-        if out_size < size:
-            width = F.expand_dims(F.maximum(F.abs(step), 1), axis=2)
-            weights = F.relu(F.broadcast_sub(width, offset))
-            weights = F.broadcast_div(weights, F.sum(weights, axis=2, keepdims=True))
-        rows = F.reshape(sampled, (0, channels * other, size))
+        weights = F.relu(1 - F.abs(F.broadcast_sub(F.expand_dims(position, axis=2), source)))
+        rows = F.reshape(sampled, (0, channels * size, size))
         sampled = F.reshape(F.batch_dot(rows, weights, transpose_b=True),
-                            (0, channels, other, out_size))
+                            (0, channels, size, size))
         sampled = F.transpose(sampled, (0, 1, 3, 2))
     return sampled
 

@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from gmloss import label_free_logits
 
+from .augment import draw_flips
+
 STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
 EVALUATION_BATCH = 500
 
@@ -89,16 +91,17 @@ class TrainingData(DeviceData):
     ----------
     split, contexts
         As in :class:`DeviceData`.
-    augmentation : callable
-        Epoch, counted from 0, to a block of training.augment.
+    augment : block of training.augment
+    flip : {'random', 'alternating'}
+        As in training.augment.draw_flips.
     batch_size : int
         Images a step over all contexts.
     seed : int
     """
 
-    def __init__(self, split, contexts, augmentation, batch_size, seed):
+    def __init__(self, split, contexts, augment, flip, batch_size, seed):
         super().__init__(split, contexts)
-        self.augmentation, self.seed = augmentation, seed
+        self.augment, self.flip, self.seed = augment, flip, seed
         self.batch_size = min(batch_size, len(split))
 
     @property
@@ -113,14 +116,14 @@ class TrainingData(DeviceData):
         """
         rng = np.random.default_rng([self.seed, epoch])
         used = self.steps_per_epoch * self.batch_size
-        order = nd.array(rng.permutation(self.count)[:used], dtype='int32')
-        augment = self.augmentation(epoch)
-        draws = nd.array(augment.draw(rng, used))
+        order = rng.permutation(self.count)[:used]
+        flips = draw_flips(self.flip, rng, epoch, order, self.seed)
+        draws, order = nd.array(self.augment.draw(rng, flips)), nd.array(order, dtype='int32')
         for step in range(first_step, self.steps_per_epoch):
             here = slice(step * self.batch_size, (step + 1) * self.batch_size)
             index = gluon.utils.split_and_load(order[here], self.contexts, even_split=False)
             draw = gluon.utils.split_and_load(draws[here], self.contexts, even_split=False)
-            yield [(augment(nd.take(images, i), d), nd.take(labels, i))
+            yield [(self.augment(nd.take(images, i), d), nd.take(labels, i))
                    for images, labels, i, d in zip(self.images, self.labels, index, draw)]
 
 

@@ -1,7 +1,12 @@
-"""Learning-rate schedules and the trainer."""
+"""Learning-rate schedules, the Muon optimizer and the trainer."""
 import math
+from collections import defaultdict
 
-from mxnet import gluon
+import mxnet as mx
+from mxnet import gluon, nd
+
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # quintic whose iteration takes singular values near 1
+NEWTON_SCHULZ_STEPS = 3
 
 
 def learning_rate(optimisation, steps_per_epoch):
@@ -33,6 +38,79 @@ def learning_rate(optimisation, steps_per_epoch):
     return rate
 
 
+@mx.optimizer.register
+class Muon(mx.optimizer.NAG):
+    """Nesterov momentum whose update of each convolution kernel is made orthogonal.
+
+    A kernel W, seen as a matrix of (out, in * height * width), is kept at the Frobenius norm
+    sqrt(out), which costs nothing where a BatchNorm follows, and moves by
+    ``lr * matrix_lr_ratio`` times the nearest orthogonal matrix to its momentum. All directions
+    then learn at one pace. All other parameters are updated as by NAG. Source: Jordan et al.,
+    "Muon: an optimizer for hidden layers in neural networks" (2024), with the fixed norm of its
+    CIFAR-10 record.
+
+    Parameters
+    ----------
+    matrix_lr_ratio : float
+        Step of the kernels, relative to their size, over the learning rate.
+    momentum, learning_rate, wd
+        As in NAG; kernels have no weight decay, since their norm is fixed.
+    """
+
+    def __init__(self, matrix_lr_ratio=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.matrix_lr_ratio = matrix_lr_ratio
+        self.aggregate_num = 2 ** 30  # hands `update` all parameters at once
+
+    def update_multi_precision(self, index, weight, grad, state):
+        groups = defaultdict(list)
+        for entry in zip(index, weight, grad, state):
+            if entry[1].ndim == 4:
+                groups[entry[1].shape].append(entry)
+            else:
+                super().update(*entry)
+        for shape, entries in groups.items():
+            self._update_kernels(shape, *zip(*entries))
+
+    def _update_kernels(self, shape, index, weights, grads, momenta):
+        for i in index:
+            self._update_count(i)
+        for grad, momentum in zip(grads, momenta):
+            momentum *= self.momentum
+            momentum += grad * self.rescale_grad
+        count, rows = len(index), shape[0]
+        update = nd.stack(*grads) * self.rescale_grad + nd.stack(*momenta) * self.momentum
+        update = orthogonalise(update.reshape((count, rows, -1))).reshape((count, *shape))
+        weight = nd.stack(*weights)
+        norms = nd.norm(weight.reshape((count, -1)), axis=1).reshape((count, 1, 1, 1, 1))
+        weight = nd.broadcast_mul(weight, rows ** 0.5 / norms)
+        weight -= self.learning_rate * self.matrix_lr_ratio * update
+        for i, target in enumerate(weights):
+            target[:] = weight[i]
+
+
+def orthogonalise(matrices):
+    """Nearest orthogonal matrices, roughly: singular values of about 0.7 to 1.2.
+
+    Parameters
+    ----------
+    matrices : NDArray, shape (K, M, N)
+
+    Returns
+    -------
+    NDArray, shape (K, M, N)
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.transpose((0, 2, 1)) if tall else matrices
+    norms = nd.norm(x.reshape((x.shape[0], -1)), axis=1).reshape((-1, 1, 1))
+    x = nd.broadcast_div(x, norms + 1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        square = nd.batch_dot(x, x, transpose_b=True)
+        x = a * x + nd.batch_dot(b * square + c * nd.batch_dot(square, square), x)
+    return x.transpose((0, 2, 1)) if tall else x
+
+
 def build_trainer(parameters, optimisation):
     """A gluon Trainer for the recipe's optimizer; every device updates its own copy.
 
@@ -46,5 +124,7 @@ def build_trainer(parameters, optimisation):
     settings = {'wd': optimisation.wd}
     if optimisation.optimizer != 'adam':
         settings['momentum'] = optimisation.momentum
+    if optimisation.optimizer == 'muon':
+        settings['matrix_lr_ratio'] = optimisation.matrix_lr / optimisation.lr
     return gluon.Trainer([p for p in parameters if p.grad_req != 'null'],
                          optimisation.optimizer, settings, update_on_kvstore=False)

@@ -32,7 +32,8 @@ class Data:
         'pad-crop', 'pad-crop: reflect-pad, crop, flip; resized-crop: the published set (random '
         'resized crop, flip, colour jitter, lighting noise)')
     padding: int = field(4, 'pixels that pad-crop adds on each side', ge=0, le=31)
-    low_res_size: int = field(20, 'image size in the low-resolution epochs, pixels', ge=8, le=32)
+    flip: Literal['random', 'alternating'] = field(
+        'random', 'mirror each image at random, or in every second epoch')
 
 
 @dataclass(config=STRICT)
@@ -68,14 +69,15 @@ class Loss:
 @dataclass(config=STRICT)
 class Optimisation:
     """optimisation"""
-    epochs: int = field(20, 'passes over the training set; the decay, warm-up and '
-                        'low-resolution epochs of the version are scaled in proportion', ge=1)
-    low_res_epochs: int = field(0, 'train the first N epochs on images shrunk to --low-res-size, '
-                                'which is faster', ge=0)
+    epochs: int = field(20, 'passes over the training set; decay and warm-up epochs of the '
+                        'version are scaled in proportion', ge=1)
     batch_size: int = field(128, 'images a step on each device', ge=1)
-    optimizer: Literal['nag', 'sgd', 'adam'] = field('nag', 'nag is SGD with Nesterov momentum')
-    momentum: float = field(0.9, 'momentum of nag and sgd', ge=0, lt=1)
+    optimizer: Literal['nag', 'sgd', 'adam', 'muon'] = field(
+        'nag', 'nag is SGD with Nesterov momentum; muon makes its updates of kernels orthogonal')
+    momentum: float = field(0.9, 'momentum of nag, sgd and muon', ge=0, lt=1)
     lr: float = field(0.1, 'learning rate after warm-up', gt=0)
+    matrix_lr: float = field(0.1, "muon's learning rate for convolution kernels, relative to "
+                             'their size; follows the schedule of lr', gt=0)
     wd: float = field(5e-4, 'weight decay', ge=0)
     net_init: Literal['xavier', 'msra'] = field('xavier', "initialisation of the net's weights")
     schedule: Literal['step', 'cosine'] = field('step', 'decay of the learning rate')
@@ -119,7 +121,7 @@ class CifarRecipe:
                              f'{self.optimisation.decay_epochs}')
 
 
-SCALED_WITH_EPOCHS = ('decay_epochs', 'warmup_epochs', 'low_res_epochs')
+SCALED_WITH_EPOCHS = ('decay_epochs', 'warmup_epochs')
 
 
 def add_arguments(parser, recipe_class):
@@ -174,8 +176,7 @@ def load(path, recipe_class, overrides):
     ratio = recipe.optimisation.epochs / base.optimisation.epochs
     for name in set(SCALED_WITH_EPOCHS) - set(overrides):
         value = getattr(recipe.optimisation, name)
-        scaled = [v * ratio for v in value] if isinstance(value, list) else \
-            type(value)(value * ratio)
+        scaled = [v * ratio for v in value] if isinstance(value, list) else value * ratio
         setattr(recipe.optimisation, name, scaled)
     return recipe
 

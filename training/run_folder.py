@@ -45,6 +45,12 @@ class RunFolder:
         except OSError as error:
             raise UserError(f'{self.path}: {error.strerror}; choose another --output-dir') from None
 
+    def require_run(self):
+        """Path of the config.yaml of the run in this folder; UserError where there is none."""
+        if not self.config.is_file():
+            raise UserError(f'{self.path}: there is no run in this folder')
+        return self.config
+
     def check_resumable(self, recipe):
         """Refuse to go on with another recipe than the one the run began with.
 

@@ -1,0 +1,33 @@
+# Two commands matter: `make train` and `make test`. Both make .venv on first use.
+SHELL := /bin/bash
+ARGS ?=
+PYTHON ?= $(shell for p in python3.11 python3.10 python3.9 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+REQUIREMENTS := $(shell if ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; \
+	then echo requirements.txt; else echo requirements-cpu.txt; fi)
+READY := .venv/ready-$(REQUIREMENTS)
+
+.PHONY: train test test-slow bench setup
+
+train: setup
+	.venv/bin/python train_cifar.py --version fast $(ARGS)
+
+test: setup
+	.venv/bin/python -m pytest $(ARGS)
+
+test-slow: setup
+	.venv/bin/python -m pytest -m slow $(ARGS)
+
+bench: setup
+	.venv/bin/python -m benchmarks $(ARGS)
+
+setup: $(READY)
+
+$(READY): requirements-common.txt $(REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || { \
+		echo "error: Python 3.9 to 3.12 is needed (mxnet 1.9.1), found $$($(or $(PYTHON),python3) --version 2>&1); set PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "making .venv with $$($(PYTHON) --version) and $(REQUIREMENTS)"
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	@touch $@

@@ -1,0 +1,104 @@
+"""Print every benchmark: `make bench`, or `make bench ARGS="loss counts"` for some of them."""
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+
+from benchmarks.rounds import measure, median, ratio
+from benchmarks.subjects import BATCH, EPOCH_IMAGES, LOSS_SHAPE, STEPS
+from training import runtime
+
+THREADS = str(runtime.usable_cores())
+EQUAL = {'OMP_NUM_THREADS': THREADS}
+AS_STARTED = {'OMP_NUM_THREADS': None}
+
+
+def report(title, results, reference, others, work=None):
+    """Print each subject's median, and how many times faster the reference is than the others."""
+    print(f'\n{title}')
+    for label in results:
+        seconds = median(results, label)
+        rate = f'{work / seconds:7.0f} images/s' if work else f'{1e3 * seconds:9.2f} ms'
+        against = f'  {reference} is {ratio(results, label, reference)} times as fast' \
+            if label in others else ''
+        print(f'  {label:34s}{rate}{against}')
+
+
+def bench_loss(rounds):
+    results = measure({'gmloss': ('loss_ours', EQUAL), '(B, C, D) form': ('loss_broadcast', EQUAL),
+                       '(B, C, D) form of v6': ('loss_broadcast_v6', EQUAL)}, rounds)
+    report('loss, forward + backward, B={} C={} D={}'.format(*LOSS_SHAPE), results, 'gmloss',
+           list(results)[1:])
+    for label, (_, memory) in results.items():
+        print(f'  {label:34s}{memory:7.0f} MiB of extra memory')
+
+
+def bench_step(rounds):
+    subjects = {'ours, float32': ('step_ours', EQUAL), 'stock GluonCV net': ('step_stock', EQUAL)}
+    others = ['stock GluonCV net']
+    if importlib.util.find_spec('torch'):
+        subjects['PyTorch, float32'] = 'step_torch', EQUAL
+        others.append('PyTorch, float32')
+    report('training step, ResNet-20, batch 128, equal threads', measure(subjects, rounds),
+           'ours, float32', others, BATCH * STEPS)
+
+
+def bench_bfloat16(rounds):
+    if not runtime.cpu_has_bfloat16():
+        print('\nbfloat16: this CPU lacks avx512_bf16')
+        return
+    subjects = {'ours, bfloat16': ('step_ours_bfloat16', EQUAL),
+                'ours, float32': ('step_ours', EQUAL)}
+    if importlib.util.find_spec('torch'):
+        subjects['PyTorch, bfloat16'] = 'step_torch_bfloat16', EQUAL
+    report('training step in bfloat16, equal threads', measure(subjects, rounds),
+           'ours, bfloat16', list(subjects)[1:], BATCH * STEPS)
+
+
+def bench_epoch(rounds):
+    report('whole epoch, input pipeline included, float32',
+           measure({'ours': ('epoch_ours', AS_STARTED),
+                    'stock loop, equal threads': ('epoch_stock', EQUAL),
+                    "stock loop, mxnet's default threads": ('epoch_stock', AS_STARTED)}, rounds),
+           'ours', ('stock loop, equal threads', "stock loop, mxnet's default threads"),
+           EPOCH_IMAGES)
+
+
+def bench_pipeline(rounds):
+    dtype = '_bfloat16' if runtime.cpu_has_bfloat16() else ''
+    results = measure({'net alone': (f'step_ours{dtype}', EQUAL),
+                       'epoch, pad-crop': (f'epoch_ours{dtype}', EQUAL),
+                       'epoch, resized-crop (v6)': (f'epoch_ours{dtype}_v6', EQUAL)}, rounds)
+    print(f'\ninput pipeline and bookkeeping, {dtype.strip("_") or "float32"}')
+    scale = BATCH * STEPS / EPOCH_IMAGES
+    for label in list(results)[1:]:
+        results[label] = [seconds * scale for seconds in results[label][0]], 0
+        print(f'  {label:34s}{ratio(results, label, "net alone")} times the net alone')
+
+
+def bench_counts(rounds):
+    print('\nper training step            calls from Python   operators run   host reads')
+    for which in ('ours', 'stock'):
+        output = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-m', 'benchmarks.counts', which], text=True,
+            capture_output=True, check=True,
+            env=dict(os.environ, MXNET_EXEC_BULK_EXEC_TRAIN='0', MXNET_EXEC_BULK_EXEC_INFERENCE='0'))
+        calls, operators, reads = (float(word) for word in output.stdout.split()[-3:])
+        print(f'  {which:27s}{calls:17.1f}{operators:16.1f}{reads:13.2f}')
+
+
+BENCHMARKS = {'loss': bench_loss, 'step': bench_step, 'bfloat16': bench_bfloat16,
+              'epoch': bench_epoch, 'pipeline': bench_pipeline, 'counts': bench_counts}
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('names', nargs='*', metavar='|'.join(BENCHMARKS), help='default: all')
+    parser.add_argument('--rounds', type=int, default=5, help='timed rounds (default 5)')
+    options = parser.parse_args()
+    for name in options.names:
+        if name not in BENCHMARKS:
+            parser.error(f'{name}: no such benchmark; there are {", ".join(BENCHMARKS)}')
+    print(f'{THREADS} threads; medians over {options.rounds} rounds, ratios as median (range)')
+    for name in options.names or BENCHMARKS:
+        BENCHMARKS[name](options.rounds)

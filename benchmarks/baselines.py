@@ -1,0 +1,157 @@
+"""What the project is measured against, written the way such code is usually written."""
+
+
+def __getattr__(name):
+    """The loss blocks, made on first use: mxnet must not be imported before the runtime is set."""
+    if name not in ('MatrixLoss', 'BroadcastLoss', 'BroadcastV6Loss'):
+        raise AttributeError(name)
+    from mxnet.gluon import HybridBlock
+
+    from gmloss import GaussianMixture, LGMLoss
+
+    class MatrixLoss(HybridBlock):
+        """gmloss, as one block: features and label to loss."""
+
+        def __init__(self, classes, size):
+            super().__init__()
+            self.mixture, self.loss_fn = GaussianMixture(classes, size), LGMLoss()
+
+        def hybrid_forward(self, F, x, label):
+            distance, log_det = self.mixture(x)
+            return self.loss_fn(distance, log_det, label)
+
+    class BroadcastLoss(HybridBlock):
+        """The same loss by broadcasting over an array of (B, C, D)."""
+
+        def __init__(self, classes, size):
+            super().__init__()
+            self._classes = classes
+            self.mean = self.params.get('mean', shape=(classes, size))
+
+        def scale(self, F, distance, variance):
+            return distance
+
+        def hybrid_forward(self, F, x, label, mean, variance=None):
+            gap = F.broadcast_sub(F.expand_dims(x, axis=1), F.expand_dims(mean, axis=0))
+            squared = F.sum(F.square(gap), axis=2) / 2
+            distance = self.scale(F, squared, variance)
+            own = F.one_hot(label, depth=self._classes)
+            logits = -distance * (1 + 0.1 * own)
+            return -F.pick(F.log_softmax(logits), label) + 0.1 * F.sum(squared * own, axis=1)
+
+    class BroadcastV6Loss(BroadcastLoss):
+        """The published v6 form by broadcasting: another such array for the variances."""
+
+        def __init__(self, classes, size):
+            super().__init__(classes, size)
+            self.variance = self.params.get('variance', shape=(classes, size), init='ones')
+
+        def scale(self, F, distance, variance):
+            return F.broadcast_mul(distance, F.sum(1 / (variance + 1e-8), axis=1).expand_dims(0))
+
+    return {'MatrixLoss': MatrixLoss, 'BroadcastLoss': BroadcastLoss,
+            'BroadcastV6Loss': BroadcastV6Loss}[name]
+
+
+def stock_step(batch, steps):
+    """Training steps of the untouched, hybridised GluonCV net under softmax cross entropy."""
+    from gluoncv.model_zoo import get_model
+    from mxnet import autograd, gluon, init, nd
+    net = get_model('cifar_resnet20_v1', classes=10)
+    net.initialize(init.Xavier())
+    net.hybridize(static_alloc=True, static_shape=True)
+    loss_fn = gluon.loss.SoftmaxCrossEntropyLoss()
+    loss_fn.hybridize(static_alloc=True, static_shape=True)
+    trainer = gluon.Trainer(net.collect_params(), 'nag', {'learning_rate': 0.01, 'momentum': 0.9})
+    x, y = nd.random.normal(shape=(batch, 3, 32, 32)), nd.random.randint(0, 10, (batch,))
+
+    def run():
+        for _ in range(steps):
+            with autograd.record():
+                loss = loss_fn(net(x), y)
+            loss.backward()
+            trainer.step(batch)
+        nd.waitall()
+    return run
+
+
+def stock_epoch(batch, images, workers=2):
+    """GluonCV net, DataLoader with worker processes, mxnet's transforms, the (B, C, D) loss.
+
+    As in the published scripts, the loss block runs twice a batch, once for the prediction, and
+    loss and accuracy are read back every step.
+    """
+    import mxnet as mx
+    from gluoncv.data import transforms as gluoncv_transforms
+    from gluoncv.model_zoo import get_model
+    from mxnet import autograd, gluon, nd
+    from mxnet.gluon.data.vision import transforms
+
+    from training import data
+    train, _ = data.load_cifar10(num_samples=images)
+    transform = transforms.Compose([
+        gluoncv_transforms.RandomCrop(32, pad=4), transforms.RandomFlipLeftRight(),
+        transforms.ToTensor(),
+        transforms.Normalize([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])])
+    dataset = gluon.data.ArrayDataset(nd.array(train.images.transpose(0, 2, 3, 1), dtype='uint8'),
+                                      train.labels).transform_first(transform)
+    loader = gluon.data.DataLoader(dataset, batch, shuffle=True, last_batch='discard',
+                                   num_workers=workers)
+    net = get_model('cifar_resnet20_v1', classes=10)
+    head = __getattr__('BroadcastV6Loss')(10, 10)
+    for block in (net, head):
+        block.initialize(mx.init.Xavier())
+        block.hybridize(static_alloc=True, static_shape=True)
+    trainer = gluon.Trainer({**net.collect_params(), **head.collect_params()}, 'nag',
+                            {'learning_rate': 0.001, 'momentum': 0.9})
+    metric = mx.metric.Accuracy()
+
+    def run():
+        total = 0
+        for x, y in loader:
+            with autograd.record():
+                features = net(x)
+                loss = head(features, y)
+            head(features, y)
+            loss.backward()
+            trainer.step(batch)
+            metric.update(y, features)
+            total += loss.mean().asscalar()
+    return run
+
+
+def torch_step(batch, steps, threads, low_precision):
+    """The same net in PyTorch, channels_last, with SGD and Nesterov momentum."""
+    import torch
+    from torch import nn
+    torch.set_num_threads(threads)
+
+    class Block(nn.Module):
+        def __init__(self, before, after, stride):
+            super().__init__()
+            self.body = nn.Sequential(
+                nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after),
+                nn.ReLU(), nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after))
+            self.shortcut = nn.Identity() if before == after else nn.Sequential(
+                nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+        def forward(self, x):
+            return torch.relu(self.body(x) + self.shortcut(x))
+
+    layers = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)]
+    for before, after, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2)):
+        layers += [Block(before, after, stride), Block(after, after, 1), Block(after, after, 1)]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    net = net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True)
+    x = torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last)
+    y = torch.randint(0, 10, (batch,))
+
+    def run():
+        for _ in range(steps):
+            with torch.autocast('cpu', torch.bfloat16, enabled=low_precision):
+                loss = nn.functional.cross_entropy(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return run

@@ -1,0 +1,33 @@
+"""Operators launched and host reads per training step: on a GPU a small net is bound by them.
+
+Run as `python -m benchmarks.counts ours|stock`; prints three numbers.
+"""
+import sys
+
+from benchmarks import subjects
+
+
+def count(subject, steps):
+    """(calls of compiled graphs and single operators, operators run, host reads) per step."""
+    import json
+    import mxnet as mx
+    subject()
+    mx.profiler.set_config(profile_symbolic=True, profile_imperative=True, profile_api=True,
+                           aggregate_stats=True, filename='/dev/null')
+    mx.profiler.set_state('run')
+    subject()
+    mx.nd.waitall()
+    mx.profiler.set_state('stop')
+    tables = json.loads(mx.profiler.dumps(format='json'))['Time']
+    calls = {name: entry['Count'] for name, entry in tables.get('MXNET_C_API', {}).items()}
+    launched = sum(number for name, number in calls.items()
+                   if name.startswith(('MXImperativeInvoke', 'MXInvokeCachedOp')))
+    reads = calls.get('MXNDArraySyncCopyToCPU', 0)
+    run = sum(entry['Count'] for entry in tables.get('operator', {}).values())
+    return launched / steps, run / steps, reads / steps
+
+
+if __name__ == '__main__':
+    steps = subjects.EPOCH_IMAGES // subjects.BATCH
+    chosen = {'ours': subjects.epoch_ours, 'stock': subjects.epoch_stock}[sys.argv[1]]()
+    print(*count(chosen, steps))

@@ -1,0 +1,145 @@
+"""What is measured. Each function sets one thing up and returns it as a callable without result.
+
+Run as `python -m benchmarks.subjects NAME`: prints 'ready', then for each line on standard input
+calls it and prints seconds and the MiB that the peak memory has grown since 'ready'.
+"""
+import resource
+import sys
+import time
+
+from benchmarks import baselines
+from training import runtime
+
+LOSS_SHAPE = 128, 1000, 512  # batch, classes, features
+BATCH, STEPS = 128, 20
+EPOCH_IMAGES = 40 * BATCH
+
+
+def loss(make):
+    """Forward and backward of a loss at LOSS_SHAPE."""
+    import numpy as np
+    from mxnet import autograd, nd
+    batch, classes, size = LOSS_SHAPE
+    rng = np.random.default_rng(0)
+    block = make(classes, size)
+    block.initialize()
+    block.hybridize(static_alloc=True, static_shape=True)
+    x = nd.array(rng.normal(size=(batch, size)))
+    label = nd.array(rng.integers(0, classes, batch))
+    x.attach_grad()
+
+    def run():
+        with autograd.record():
+            value = block(x, label)
+        value.backward()
+        nd.waitall()
+    return run
+
+
+def loss_ours():
+    runtime.prepare('cpu')
+    return loss(baselines.MatrixLoss)
+
+
+def loss_broadcast():
+    runtime.prepare('cpu')
+    return loss(baselines.BroadcastLoss)
+
+
+def loss_broadcast_v6():
+    runtime.prepare('cpu')
+    return loss(baselines.BroadcastV6Loss)
+
+
+def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
+    """The project's own pieces, as train_cifar.py puts them together."""
+    from training import augment, checkpoint, data, loop, losses, nets, optim, recipe
+    contexts = device.contexts()
+    settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
+                           {'augmentation': augmentation})
+    train, _ = data.load_cifar10(num_samples=images)
+    block = augment.build(settings.data)
+    block.initialize(ctx=contexts)
+    block.hybridize(static_alloc=True)
+    train_data = loop.TrainingData(train, contexts, block, settings.data.flip,
+                                   BATCH * len(contexts), 0)
+    net = nets.FeatureNet('cifar_resnet20_v1', 'pool', 10, device)
+    mixture = losses.build_mixture(settings.loss, 10, net.feature_size)
+    loss_fn = losses.build_loss(settings.loss)
+    classifier = losses.MixtureClassifier(net, mixture)
+    for part in (net, mixture, loss_fn):
+        part.initialize(ctx=contexts)
+    graph = loop.LossGraph(classifier, loss_fn)
+    graph.hybridize(static_alloc=True, static_shape=True)
+    classifier(loop.nd.zeros((1, 3, 32, 32)))  # settles the shapes that Gluon defers
+    parameters = checkpoint.named_parameters({'classifier': classifier, 'loss': loss_fn}).values()
+    trainer = optim.build_trainer(parameters, settings.optimisation)
+    if whole:
+        return lambda: loop.train_epoch(graph, train_data, trainer, 0, 0, (0, 0),
+                                        lambda step: None, loop.StopRequest())
+    batch = next(iter(train_data.batches(0)))
+
+    def run():
+        for _ in range(STEPS):
+            with loop.autograd.record():
+                value, _ = graph(*batch[0])
+            value.backward()
+            trainer.step(BATCH)
+        loop.nd.waitall()
+    return run
+
+
+def step_ours():
+    return ours(runtime.prepare('cpu', 'float32'))
+
+
+def step_ours_bfloat16():
+    return ours(runtime.prepare('cpu', 'bfloat16'))
+
+
+def step_stock():
+    runtime.prepare('cpu')
+    return baselines.stock_step(BATCH, STEPS)
+
+
+def epoch_ours():
+    return ours(runtime.prepare('cpu', 'float32'), 'pad-crop', EPOCH_IMAGES, whole=True)
+
+
+def epoch_ours_bfloat16():
+    return ours(runtime.prepare('cpu', 'bfloat16'), 'pad-crop', EPOCH_IMAGES, whole=True)
+
+
+def epoch_ours_bfloat16_v6():
+    return ours(runtime.prepare('cpu', 'bfloat16'), 'resized-crop', EPOCH_IMAGES, whole=True)
+
+
+def epoch_ours_v6():
+    return ours(runtime.prepare('cpu', 'float32'), 'resized-crop', EPOCH_IMAGES, whole=True)
+
+
+def epoch_stock():
+    """The environment decides the threads, as for a user who just starts a script."""
+    return baselines.stock_epoch(BATCH, EPOCH_IMAGES)
+
+
+def step_torch():
+    return baselines.torch_step(BATCH, STEPS, runtime.usable_cores(), low_precision=False)
+
+
+def step_torch_bfloat16():
+    return baselines.torch_step(BATCH, STEPS, runtime.usable_cores(), low_precision=True)
+
+
+def peak_memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == '__main__':
+    subject = globals()[sys.argv[1]]()
+    before = peak_memory()
+    print('ready', flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        subject()
+        print(time.perf_counter() - started, peak_memory() - before, flush=True)

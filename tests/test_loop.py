@@ -1,0 +1,121 @@
+"""The training loop in process: no host reads, several contexts, order of the data."""
+import numpy as np
+import pytest
+from mxnet import autograd, gluon, nd
+from mxnet.ndarray import NDArray
+
+from gmloss import GaussianMixture, LGMLoss, MixtureClassifier
+from training import augment, loop
+from training.data import Split
+
+
+def toy(contexts=None, batch_size=40):
+    """A linear net, the L-GM loss and 200 random images on some contexts."""
+    from mxnet import cpu
+    contexts = contexts or [cpu()]
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200).astype(np.int32)
+    images = (rng.integers(0, 128, (200, 3, 32, 32)) + 40 * labels[:, None, None, None])
+    data = loop.TrainingData(Split(images.astype(np.uint8), labels), contexts,
+                             augment.PadCropFlip(2), 'random', batch_size, 0)
+    classifier = MixtureClassifier(gluon.nn.Dense(4, in_units=3072), GaussianMixture(3, 4))
+    graph = loop.LossGraph(classifier, LGMLoss())
+    for block in (data.augment, graph):
+        block.initialize(ctx=contexts)
+        block.hybridize(static_alloc=True)
+    trainer = gluon.Trainer(classifier.collect_params(), 'sgd', {'learning_rate': 0.001},
+                            update_on_kvstore=False)
+    return graph, data, trainer
+
+
+def test_no_step_reads_from_the_device(monkeypatch):
+    graph, data, trainer = toy()
+    reads = []
+    kept = NDArray.asnumpy
+    monkeypatch.setattr(NDArray, 'asnumpy', lambda self: reads.append(self.shape) or kept(self))
+    loop.train_epoch(graph, data, trainer, 0, 0, (0, 0), lambda step: None, loop.StopRequest())
+    assert data.steps_per_epoch == 5 and reads == [(2,)], 'one read at the end of the epoch'
+    reads.clear()
+    loop.evaluate(graph.classifier, lambda x: x.astype('float32'), data)
+    assert reads == [(1,)]
+
+
+def test_statistics_are_the_sums_over_the_epoch(monkeypatch):
+    graph, data, trainer = toy()
+    batches = list(data.batches(0))
+    expected = np.zeros(2)
+    for (images, labels), in batches:
+        distance, log_det = graph.classifier.mixture(graph.classifier.net(images))
+        expected[0] += graph.loss_fn(distance, log_det, labels).sum().asscalar()
+        predicted = graph.classifier(images).asnumpy().argmax(axis=1)
+        expected[1] += (predicted == labels.asnumpy()).sum()
+    trainer.set_learning_rate(0)
+    result = loop.train_epoch(graph, data, trainer, 0, 0, (0, 0), lambda step: None,
+                              loop.StopRequest())
+    np.testing.assert_allclose(result.totals, expected, rtol=1e-5)
+    assert result.accuracy == pytest.approx(expected[1] / 200)
+
+
+def test_two_contexts_give_the_gradients_of_one():
+    from mxnet import cpu
+    gradients, weights = [], None
+    for contexts in ([cpu(0)], [cpu(0), cpu(1)]):
+        graph, data, _ = toy(contexts, batch_size=25)  # 13 + 12 images on two contexts
+        parameters = graph.classifier._collect_params_with_prefix()
+        if weights is None:
+            weights = {name: p.data(contexts[0]).asnumpy() for name, p in parameters.items()}
+        for name, parameter in parameters.items():
+            parameter.set_data(nd.array(weights[name]))
+        batch = next(iter(data.batches(0)))
+        assert [len(labels) for _, labels in batch] == ([25] if len(contexts) == 1 else [13, 12])
+        with autograd.record():
+            losses = [graph(images, labels)[0] for images, labels in batch]
+        autograd.backward(losses)
+        gradients.append({name: sum(g.asnumpy() for g in parameter.list_grad())
+                          for name, parameter in parameters.items()})
+    for name, gradient in gradients[0].items():
+        np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-4,
+                                   atol=1e-4 * np.abs(gradient).max(), err_msg=name)
+
+
+def test_evaluation_over_two_contexts_counts_every_image_once():
+    from mxnet import cpu
+    for contexts in ([cpu(0)], [cpu(0), cpu(1)]):
+        graph, data, _ = toy(contexts)
+        want = (graph.classifier(data.images[0].astype('float32')).asnumpy().argmax(axis=1) ==
+                data.labels[0].asnumpy()).mean()
+        data.__class__ = loop.DeviceData
+        assert loop.evaluate(graph.classifier, lambda x: x.astype('float32'),
+                             data) == pytest.approx(want)
+
+
+def test_each_epoch_shows_every_image_once_in_a_new_order():
+    _, data, _ = toy()
+    data.labels = [nd.arange(200, dtype='int32')]
+    orders = [np.concatenate([labels.asnumpy() for (_, labels), in data.batches(epoch)])
+              for epoch in (0, 1, 0)]
+    assert all(sorted(order) == list(range(200)) for order in orders)
+    assert (orders[0] == orders[2]).all() and (orders[0] != orders[1]).any()
+
+
+def test_batches_resume_within_an_epoch():
+    _, data, _ = toy()
+    whole = [images.asnumpy() for (images, _), in data.batches(3)]
+    rest = [images.asnumpy() for (images, _), in data.batches(3, first_step=2)]
+    assert len(rest) == 3
+    for first, second in zip(whole[2:], rest):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_loss_scale_changes_nothing_but_the_range_of_gradients():
+    weights = []
+    for scale in (1.0, 128.0):
+        graph, data, trainer = toy()
+        for parameter in graph.classifier.collect_params().values():
+            parameter.set_data(nd.full(parameter.shape, 0.01))
+        graph.classifier.mixture.mean.set_data(nd.arange(12).reshape((3, 4)) / 10)
+        loop.train_epoch(graph, data, trainer, 0, 0, (0, 0), lambda step: None,
+                         loop.StopRequest(), loss_scale=scale)
+        weights.append(graph.classifier.net.weight.data().asnumpy())
+    np.testing.assert_allclose(weights[1], weights[0], rtol=1e-5, atol=1e-7)
+    assert np.abs(weights[0] - 0.01).max() > 1e-4

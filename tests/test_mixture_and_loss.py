@@ -1,0 +1,295 @@
+"""The blocks of gmloss against plain loops in float64 NumPy and against finite differences."""
+import math
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import autograd, gluon, nd
+from mxnet.contrib.amp.amp import bfloat16
+
+from gmloss import (DiagonalMixture, GaussianMixture, InverseSumMixture, LGMLoss,
+                    MixtureClassifier)
+
+B, C, D = 6, 5, 4
+MIXTURES = (GaussianMixture, DiagonalMixture, InverseSumMixture)
+LIKELIHOODS = ('off', 'distance', 'full')
+
+
+def plain_mixture(kind, x, mean, second):
+    """distance[b][k], log_det[k] and the likelihood's distance[b][k], by loops."""
+    distance, log_det, euclidean = np.zeros((len(x), len(mean))), np.zeros(len(mean)), None
+    euclidean = np.zeros_like(distance)
+    for k in range(len(mean)):
+        if kind is DiagonalMixture:
+            variance = [1e-4 + math.log1p(math.exp(r)) for r in second[k]]
+            log_det[k] = sum(math.log(v) for v in variance)
+        for b in range(len(x)):
+            squares = [(x[b][d] - mean[k][d]) ** 2 for d in range(len(x[b]))]
+            euclidean[b, k] = sum(squares) / 2
+            distance[b, k] = euclidean[b, k]
+            if kind is DiagonalMixture:
+                distance[b, k] = sum(s / v for s, v in zip(squares, variance)) / 2
+            if kind is InverseSumMixture:
+                distance[b, k] *= sum(1 / (v + 1e-8) for v in second[k])
+    return distance, log_det, euclidean if kind is InverseSumMixture else distance
+
+
+def plain_loss(kind, likelihood, alpha, margin_add, lambda_, x, mean, second, label):
+    """Loss of every sample, by loops over the formulas of the paper."""
+    distance, log_det, own = plain_mixture(kind, x, mean, second)
+    losses = []
+    for b, y in enumerate(label):
+        logits = [-distance[b, k] - log_det[k] / 2 for k in range(len(mean))]
+        logits[y] -= alpha * distance[b, y] + margin_add
+        loss = math.log(sum(math.exp(v - max(logits)) for v in logits)) + max(logits) - logits[y]
+        if likelihood != 'off':
+            loss += lambda_ * own[b, y]
+        if likelihood == 'full':
+            loss += lambda_ * log_det[y] / 2
+        losses.append(loss)
+    return np.array(losses)
+
+
+def numeric_gradient(function, array, step=1e-6):
+    gradient = np.zeros_like(array)
+    for index in np.ndindex(*array.shape):
+        kept = array[index]
+        array[index] = kept + step
+        above = function()
+        array[index] = kept - step
+        gradient[index] = (above - function()) / (2 * step)
+        array[index] = kept
+    return gradient
+
+
+def make(kind, likelihood='distance', dtype='float64', hybridize=False, **loss_settings):
+    """A mixture with random parameters, its loss, and the arrays behind them."""
+    rng = np.random.default_rng(5)
+    mixture, loss_fn = kind(C, D), LGMLoss(likelihood=likelihood, **loss_settings)
+    mixture.initialize()
+    loss_fn.initialize()
+    mixture.cast(dtype)
+    loss_fn.cast(dtype)
+    x, mean = rng.normal(size=(B, D)), rng.normal(size=(C, D))
+    second = rng.uniform(0.3, 2.0, size=(C, D))
+    mixture.mean.set_data(nd.array(mean, dtype=dtype))
+    second_parameter = getattr(mixture, 'rho', None) or getattr(mixture, 'variance', None)
+    if second_parameter is not None and kind is not GaussianMixture:
+        second_parameter.set_data(nd.array(second, dtype=dtype))
+    if hybridize:
+        mixture.hybridize(static_alloc=True, static_shape=True)
+        loss_fn.hybridize(static_alloc=True, static_shape=True)
+    return mixture, loss_fn, x, mean, second, second_parameter
+
+
+def forward_backward(mixture, loss_fn, x, label, dtype='float64'):
+    x = nd.array(x, dtype=dtype)
+    x.attach_grad()
+    with autograd.record():
+        distance, log_det, *rest = mixture(x)
+        loss = loss_fn(distance, log_det, label, *rest)
+    loss.backward()
+    return loss.asnumpy(), x.grad.asnumpy()
+
+
+@pytest.mark.parametrize('kind', MIXTURES)
+def test_distances_and_log_determinants_equal_plain_loops(kind):
+    mixture, _, x, mean, second, _ = make(kind)
+    outputs = mixture(nd.array(x, dtype='float64'))
+    expected = plain_mixture(kind, x, mean, second)
+    for got, want in zip(outputs, expected):
+        np.testing.assert_allclose(got.asnumpy(), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('kind', MIXTURES)
+@pytest.mark.parametrize('likelihood', LIKELIHOODS)
+def test_loss_equals_plain_loops_and_gradients_equal_finite_differences(kind, likelihood):
+    alpha, margin_add, lambda_ = 0.3, 0.7, 0.25
+    mixture, loss_fn, x, mean, second, second_parameter = make(
+        kind, likelihood, alpha=alpha, margin_add=margin_add, lambda_=lambda_)
+    label = np.array([0, 4, 2, 2, 1, 4])
+    loss, x_gradient = forward_backward(mixture, loss_fn, x, nd.array(label))
+
+    def total():
+        return plain_loss(kind, likelihood, alpha, margin_add, lambda_, x, mean, second,
+                          label).sum()
+
+    np.testing.assert_allclose(loss, plain_loss(kind, likelihood, alpha, margin_add, lambda_, x,
+                                                mean, second, label), rtol=1e-7)
+    np.testing.assert_allclose(x_gradient, numeric_gradient(total, x), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(mixture.mean.grad().asnumpy(), numeric_gradient(total, mean),
+                               rtol=1e-5, atol=1e-7)
+    if kind is not GaussianMixture:
+        np.testing.assert_allclose(second_parameter.grad().asnumpy(),
+                                   numeric_gradient(total, second), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('kind', MIXTURES)
+@pytest.mark.parametrize('label_type', ['float32', 'int32', 'int64', 'uint8'])
+def test_hybridised_equals_imperative_for_every_label_type(kind, label_type):
+    label = nd.array([0, 4, 2, 2, 1, 4], dtype=label_type)
+    results = []
+    for hybridize in (False, True):
+        mixture, loss_fn, x, *_ = make(kind, 'full', 'float32', hybridize)
+        results.append((*forward_backward(mixture, loss_fn, x, label, 'float32'),
+                        mixture.mean.grad().asnumpy()))
+    for imperative, hybridised in zip(*results):
+        np.testing.assert_allclose(hybridised, imperative, rtol=1e-6, atol=1e-6)
+
+
+def test_v6_form_is_the_euclidean_distance_times_the_summed_inverse_variances():
+    mixture, _, x, mean, second, _ = make(InverseSumMixture)
+    distance, log_det, euclidean = (a.asnumpy() for a in mixture(nd.array(x, dtype='float64')))
+    diagonal = ((x[:, None] - mean) ** 2 / second).sum(axis=2) / 2
+    np.testing.assert_allclose(distance, euclidean * (1 / second).sum(axis=1), rtol=1e-6)
+    assert np.abs(distance / diagonal - 1).min() > 0.1
+    assert (log_det == 0).all()
+
+
+def test_loss_is_per_sample_and_takes_a_weight():
+    mixture, loss_fn, x, *_ = make(GaussianMixture)
+    halved = LGMLoss(weight=0.5)
+    halved.initialize()
+    halved.cast('float64')
+    distance, log_det = mixture(nd.array(x, dtype='float64'))
+    label = nd.array([0, 1, 2, 3, 4, 0])
+    loss = loss_fn(distance, log_det, label)
+    assert loss.shape == (B,)
+    np.testing.assert_allclose(halved(distance, log_det, label).asnumpy(), loss.asnumpy() / 2)
+
+
+def test_margin_changes_without_a_new_graph():
+    mixture, loss_fn, x, mean, second, _ = make(GaussianMixture, 'off', hybridize=True)
+    label = np.array([0, 4, 2, 2, 1, 4])
+    cached = []
+    for alpha in (0.1, 0.2, 1.5):
+        loss_fn.set_margin(alpha)
+        loss, _ = forward_backward(mixture, loss_fn, x, nd.array(label))
+        np.testing.assert_allclose(loss, plain_loss(GaussianMixture, 'off', alpha, 0, 0, x, mean,
+                                                    second, label), rtol=1e-7)
+        cached.append(loss_fn._cached_op)
+    assert cached[0] is not None and all(op is cached[0] for op in cached)
+
+
+def test_margin_gets_no_gradient_and_no_update():
+    mixture, loss_fn, x, *_ = make(GaussianMixture, dtype='float32', alpha=0.25)
+    trainer = gluon.Trainer({**mixture.collect_params(), **loss_fn.collect_params()}, 'sgd',
+                            {'learning_rate': 1.0, 'wd': 0.5})
+    forward_backward(mixture, loss_fn, x, nd.array([0, 1, 2, 3, 4, 0]), 'float32')
+    trainer.step(1)
+    assert loss_fn.margin.data().asscalar() == 0.25
+
+
+@pytest.mark.parametrize('offset', [0.0, 1000.0])
+def test_float32_distances_survive_features_far_from_the_origin(offset):
+    rng = np.random.default_rng(0)
+    x, mean = rng.normal(size=(50, 64)) + offset, rng.normal(size=(7, 64)) + offset
+    x32, mean32 = x.astype(np.float32), mean.astype(np.float32)
+    want = ((x32.astype(np.float64)[:, None] - mean32) ** 2).sum(axis=2) / 2
+    for kind in (GaussianMixture, DiagonalMixture):
+        mixture = kind(7, 64)
+        mixture.initialize()
+        mixture.mean.set_data(nd.array(mean32))
+        np.testing.assert_allclose(mixture(nd.array(x32))[0].asnumpy(), want, rtol=2e-5)
+
+
+def test_distance_is_never_negative():
+    mixture = GaussianMixture(3, 64)
+    mixture.initialize(mx.init.Normal(10))
+    distance, _ = mixture(mixture.mean.data())
+    assert distance.asnumpy().min() >= 0
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_low_precision_features_are_measured_in_float32(dtype):
+    rng = np.random.default_rng(1)
+    mixture, loss_fn = GaussianMixture(C, D), LGMLoss()
+    mixture.initialize()
+    loss_fn.initialize()
+    if dtype == 'float16':
+        mixture.cast(dtype)
+        loss_fn.cast(dtype)
+    low = mx.nd.amp_cast(nd.array(rng.normal(size=(B, D)) * 100),
+                         dtype=bfloat16 if dtype == 'bfloat16' else dtype)
+    as_float32 = mx.nd.amp_cast(low, dtype='float32')
+    distance, log_det = mixture(low)
+    loss = loss_fn(distance, log_det, nd.array([0, 1, 2, 3, 4, 0]))
+    assert distance.dtype == loss.dtype == mixture.mean.data().dtype == np.float32
+    want = ((as_float32.asnumpy()[:, None] - mixture.mean.data().asnumpy()) ** 2).sum(2) / 2
+    np.testing.assert_allclose(distance.asnumpy(), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize('rho', [-1e4, -100.0, 0.0, 100.0, 1e4])
+def test_variance_stays_positive_and_finite_whatever_the_parameter(rho):
+    mixture = DiagonalMixture(C, D)
+    mixture.initialize()
+    mixture.rho.set_data(nd.full((C, D), rho))
+    variance = mixture.variance().asnumpy()
+    np.testing.assert_allclose(variance, max(rho, 0) + math.log1p(math.exp(-abs(rho))) + 1e-4,
+                               rtol=1e-6)
+    outputs = [a.asnumpy() for a in mixture(nd.ones((B, D)))]
+    assert (variance >= 1e-4 * 0.999).all() and all(np.isfinite(a).all() for a in outputs)
+
+
+def test_variance_starts_at_the_value_asked_for():
+    mixture = DiagonalMixture(C, D, variance_init=0.37)
+    mixture.initialize()
+    np.testing.assert_allclose(mixture.variance().asnumpy(), 0.37, rtol=1e-6)
+
+
+def test_parameter_groups_have_their_own_multipliers_and_initialisers():
+    mixture = DiagonalMixture(C, D, mean_initializer=mx.init.Constant(3), mean_lr_mult=2,
+                              mean_wd_mult=0.5, variance_lr_mult=0.06, variance_wd_mult=0.1)
+    mixture.initialize(mx.init.Zero())
+    assert (mixture.mean.data().asnumpy() == 3).all()
+    assert (mixture.mean.lr_mult, mixture.mean.wd_mult) == (2, 0.5)
+    assert (mixture.rho.lr_mult, mixture.rho.wd_mult) == (0.06, 0.1)
+    before = mixture.mean.data().asnumpy().copy(), mixture.rho.data().asnumpy().copy()
+    trainer = gluon.Trainer(mixture.collect_params(), 'sgd', {'learning_rate': 0.1})
+    with autograd.record():
+        (mixture.mean.data().sum() + mixture.rho.data().sum()).backward()
+    trainer.step(1)
+    np.testing.assert_allclose(before[0] - mixture.mean.data().asnumpy(), 0.2, rtol=1e-5)
+    np.testing.assert_allclose(before[1] - mixture.rho.data().asnumpy(), 0.006, rtol=1e-4)
+
+
+@pytest.mark.parametrize('kind', MIXTURES)
+def test_classifier_needs_no_label_and_survives_export(kind, tmp_path):
+    net = gluon.nn.HybridSequential()
+    net.add(gluon.nn.Dense(8, activation='relu'), gluon.nn.Dense(D))
+    mixture = kind(C, D)
+    classifier = MixtureClassifier(net, mixture)
+    classifier.initialize()
+    classifier.hybridize()
+    x = nd.random.normal(shape=(B, 3))
+    logits = classifier(x).asnumpy()
+    distance, log_det = mixture(net(x))[:2]
+    np.testing.assert_allclose(logits, (-distance - log_det.expand_dims(0) / 2).asnumpy(),
+                               rtol=1e-6)
+    classifier.export(str(tmp_path / 'model'))
+    loaded = gluon.SymbolBlock.imports(str(tmp_path / 'model-symbol.json'), ['data'],
+                                       str(tmp_path / 'model-0000.params'))
+    np.testing.assert_array_equal(loaded(x).asnumpy(), logits)
+
+
+def test_training_and_inference_share_parameters():
+    mixture, loss_fn, x, *_ = make(GaussianMixture, dtype='float32')
+    classifier = MixtureClassifier(gluon.nn.HybridLambda('identity'), mixture)
+    before = classifier(nd.array(x)).asnumpy()
+    trainer = gluon.Trainer(mixture.collect_params(), 'sgd', {'learning_rate': 0.5})
+    forward_backward(mixture, loss_fn, x, nd.array([0, 1, 2, 3, 4, 0]), 'float32')
+    trainer.step(1)
+    assert np.abs(classifier(nd.array(x)).asnumpy() - before).max() > 0.01
+
+
+@pytest.mark.parametrize('make_bad, message', [
+    (lambda: GaussianMixture(0, 2), 'num_classes'),
+    (lambda: DiagonalMixture(2, 2, variance_floor=0), 'variance_floor'),
+    (lambda: DiagonalMixture(2, 2, variance_init=1e-5), 'variance_floor'),
+    (lambda: LGMLoss(alpha=-1), 'alpha'),
+    (lambda: LGMLoss(lambda_=-1), 'lambda_'),
+    (lambda: LGMLoss(likelihood='half'), 'likelihood'),
+])
+def test_impossible_settings_are_refused_by_name(make_bad, message):
+    with pytest.raises(ValueError, match=message):
+        make_bad()

@@ -1,0 +1,106 @@
+"""Recipes: the files in configs/, overrides, and one clear line for each mistake."""
+import argparse
+import dataclasses
+
+import pytest
+
+from training import recipe as recipes
+from training.recipe import CifarRecipe
+from training.runtime import UserError
+
+VERSIONS = sorted(path.stem for path in (recipes.CONFIGS / 'cifar').glob('*.yaml'))
+
+
+def load(version, **overrides):
+    return recipes.load(recipes.version_path('cifar', version), CifarRecipe, overrides)
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_every_recipe_file_is_valid_and_survives_a_round_trip(version, tmp_path):
+    recipe = load(version)
+    path = tmp_path / 'config.yaml'
+    path.write_text(recipes.to_yaml(recipe))
+    again = recipes.load(path, CifarRecipe, {})
+    assert recipes.differences(recipe, again) == [] and again == recipe
+
+
+def test_field_names_are_unique_over_all_sections():
+    names = [item.name for section in dataclasses.fields(CifarRecipe)
+             for item in dataclasses.fields(section.type)]
+    assert len(names) == len(set(names))
+
+
+def test_epochs_scale_decay_and_warmup_unless_these_are_given():
+    short = load('v6', epochs=30).optimisation
+    assert short.decay_epochs == pytest.approx([7.5, 11.25, 15, 18.75, 22.5, 26.25])
+    assert short.warmup_epochs == pytest.approx(0.75)
+    given = load('v6', epochs=30, warmup_epochs=2, decay_epochs=[10, 20]).optimisation
+    assert (given.warmup_epochs, given.decay_epochs) == (2, [10, 20])
+
+
+def test_command_line_overrides_every_field_in_either_spelling():
+    parser = argparse.ArgumentParser()
+    recipes.add_arguments(parser, CifarRecipe)
+    words = ['--batch_size', '64', '--lr=0.3', '--decay-epochs', '3', '4.5', '--data-dir', '/a_b']
+    options = vars(parser.parse_args(recipes.hyphenated(words)))
+    recipe = load('v6', **options)
+    assert recipe.optimisation.batch_size == 64 and recipe.optimisation.lr == 0.3
+    assert recipe.optimisation.decay_epochs == [3, 4.5] and recipe.data.data_dir == '/a_b'
+
+
+def test_help_lists_every_field_with_its_meaning():
+    parser = argparse.ArgumentParser()
+    recipes.add_arguments(parser, CifarRecipe)
+    text = ' '.join(parser.format_help().split())
+    for section in dataclasses.fields(CifarRecipe):
+        for item in dataclasses.fields(section.type):
+            if item.name != 'version':
+                assert f'--{item.name.replace("_", "-")} ' in text
+                assert item.default.description[:20] in text
+
+
+@pytest.mark.parametrize('overrides, message', [
+    ({'lr': 'fast'}, r'optimisation.lr: .*number.* got .fast. \(--lr\)'),
+    ({'lr': '0'}, 'optimisation.lr: .*greater than 0'),
+    ({'epochs': '0'}, 'epochs'), ({'epochs': '1.5'}, 'epochs'), ({'batch_size': '-1'}, 'batch_size'),
+    ({'margin': '-0.1'}, 'loss.margin'), ({'momentum': '1'}, 'momentum'),
+    ({'augmentation': 'crop'}, "'none', 'pad-crop' or 'resized-crop'"),
+    ({'seed': '-1'}, 'run.seed'), ({'lr': 'nan'}, 'lr: .*finite'), ({'wd': 'inf'}, 'wd: .*finite'),
+    ({'decay_epochs': ['5', '2']}, 'decay_epochs: must ascend'),
+    ({'margin': 0, 'margin_factor': 2}, 'margin: a growing margin'),
+])
+def test_bad_values_are_one_line_that_names_the_field(overrides, message):
+    with pytest.raises(UserError, match=message) as error:
+        load('fast', **overrides)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('optimisation: {lrr: 1}', 'optimisation.lrr: unknown field, the nearest known one is lr'),
+    ('optimization: {lr: 1}', 'the nearest known one is optimisation'),
+    ('[1, 2]', 'CifarRecipe'), ('loss: 3', 'loss'), ('a: [', 'cannot be read as YAML'),
+    ('run: {seed: 1.5}', 'run.seed'), ('!!python/object/apply:os.system [ls]', 'cannot be read'),
+])
+def test_bad_files_are_one_line_that_names_the_file(text, message, tmp_path):
+    path = tmp_path / 'bad.yaml'
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        recipes.load(path, CifarRecipe, {})
+    assert '\n' not in str(error.value) and 'bad.yaml' in str(error.value)
+
+
+def test_unknown_version_lists_the_known_ones():
+    with pytest.raises(UserError, match='fast, v4, v6'):
+        recipes.version_path('cifar', 'v2')
+
+
+def test_v6_is_the_published_recipe():
+    recipe = load('v6')
+    o, loss = recipe.optimisation, recipe.loss
+    assert (o.epochs, o.lr, o.wd, o.momentum, o.batch_size) == (400, 0.1, 5e-4, 0.9, 128)
+    assert (o.warmup, o.warmup_epochs, o.warmup_lr) == ('constant', 10, 0.01)
+    assert (o.decay_factor, o.decay_epochs) == (0.5, [100, 150, 200, 250, 300, 350])
+    assert (o.optimizer, o.net_init, loss.mean_init) == ('nag', 'xavier', 'msra')
+    assert (loss.mean_lr_mult, loss.variance_lr_mult, loss.variance_init) == (2, 0.01, 1)
+    assert (loss.margin, loss.margin_factor, loss.likelihood_weight) == (0.1, 2, 0.1)
+    assert (loss.covariance, recipe.data.augmentation) == ('inverse-sum', 'resized-crop')

@@ -1,0 +1,115 @@
+"""Threads, devices and precision, with stand-ins for the drivers that are not here."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from training import runtime
+from training.runtime import UserError
+
+AMPERE, HOPPER, PASCAL = (8, 6), (9, 0), (6, 1)
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('auto', ('auto', None)), ('cpu', ('cpu', (0,))), ('cpu:0,1', ('cpu', (0, 1))),
+    ('gpu', ('gpu', None)), ('gpu:2', ('gpu', (2,))), ('gpu:0,1,3', ('gpu', (0, 1, 3)))])
+def test_device_names(text, expected):
+    assert runtime.parse_device(text) == expected
+
+
+@pytest.mark.parametrize('text', ['', 'tpu', 'gpu:', 'gpu:a', 'gpu:0,', 'auto:0', 'cpu:-1', 'gpu:1,1'])
+def test_bad_device_names_are_refused(text):
+    with pytest.raises(UserError, match='--device'):
+        runtime.parse_device(text)
+
+
+def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch):
+    monkeypatch.setattr(runtime, 'has_gpu_mxnet', lambda: True)
+    choose = runtime.choose_device
+    assert choose('auto', None, [HOPPER, AMPERE], None) == ('gpu', (1,))
+    assert choose('auto', None, [HOPPER], None) == ('cpu', (0,))
+    assert choose('auto', None, [], 'no driver') == ('cpu', (0,))
+    monkeypatch.setattr(runtime, 'has_gpu_mxnet', lambda: False)
+    assert choose('auto', None, [AMPERE], None) == ('cpu', (0,))
+
+
+@pytest.mark.parametrize('ids, capabilities, problem, message', [
+    (None, [], 'the NVIDIA driver (libcuda.so.1) is not installed', 'driver.*--device cpu'),
+    (None, [HOPPER], None, 'compute capability is 9.0.*--device cpu'),
+    ((1,), [AMPERE, (12, 0)], None, 'gpu:1: its compute capability is 12.0'),
+    ((3,), [AMPERE, AMPERE], None, 'GPUs 0 to 1'),
+])
+def test_gpu_that_cannot_be_used_is_one_clear_line(ids, capabilities, problem, message):
+    with pytest.raises(UserError, match=message) as error:
+        runtime.choose_device('gpu', ids, capabilities, problem)
+    assert '\n' not in str(error.value)
+
+
+def test_dtype_auto_and_refusals(monkeypatch):
+    choose = runtime.choose_dtype
+    assert choose('auto', 'gpu', [AMPERE]) == 'float16'
+    assert choose('auto', 'gpu', [AMPERE, PASCAL]) == 'float32'
+    monkeypatch.setattr(runtime, 'cpu_has_bfloat16', lambda: True)
+    assert choose('auto', 'cpu', []) == choose('bfloat16', 'cpu', []) == 'bfloat16'
+    monkeypatch.setattr(runtime, 'cpu_has_bfloat16', lambda: False)
+    assert choose('auto', 'cpu', []) == 'float32'
+    for dtype, kind in (('bfloat16', 'gpu'), ('float16', 'cpu'), ('bfloat16', 'cpu')):
+        with pytest.raises(UserError, match=f'--dtype {dtype}'):
+            choose(dtype, kind, [AMPERE])
+
+
+def test_probe_reads_capabilities_from_a_driver(tmp_path, monkeypatch):
+    """A stand-in libcuda with two GPUs, 8.6 and 9.0."""
+    source = tmp_path / 'cuda.c'
+    source.write_text('''
+        int cuInit(unsigned f) { return 0; }
+        int cuDeviceGetCount(int *n) { *n = 2; return 0; }
+        int cuDeviceGet(int *d, int i) { *d = i; return 0; }
+        int cuDeviceGetAttribute(int *v, int a, int d) {
+            *v = a == 75 ? (d ? 9 : 8) : (d ? 0 : 6); return 0; }''')
+    library = tmp_path / 'libcuda.so.1'
+    subprocess.run(['cc', '-shared', '-fPIC', '-o', library, source], check=True)
+    real = runtime.ctypes.CDLL
+    monkeypatch.setattr(runtime.ctypes, 'CDLL',
+                        lambda name, *a: real(str(library) if 'libcuda' in name else name, *a))
+    assert runtime.probe_gpus() == ([(8, 6), (9, 0)], None)
+
+
+def fresh(code, **settings):
+    environment = {name: value for name, value in os.environ.items() if name != 'OMP_NUM_THREADS'}
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True,
+                          text=True, env=dict(environment, **settings))
+
+
+THREADS = ('from training import runtime; runtime.prepare("cpu"); import os; '
+           'print(os.environ["OMP_NUM_THREADS"])')
+
+
+def test_threads_are_the_cores_this_process_may_use():
+    assert fresh(THREADS).stdout.strip() == str(runtime.usable_cores())
+    pinned = 'import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); ' + THREADS
+    assert fresh(pinned).stdout.strip() == '1'
+
+
+def test_threads_that_the_user_set_are_kept():
+    assert fresh(THREADS, OMP_NUM_THREADS='3').stdout.strip() == '3'
+
+
+def test_prepare_after_mxnet_is_a_programming_error():
+    with pytest.raises(RuntimeError, match='before mxnet is imported'):
+        runtime.prepare('cpu')
+
+
+def test_cuda_libraries_are_loaded_from_the_wheels_in_order(tmp_path, monkeypatch):
+    for library in runtime.CUDA_LIBRARIES[:2]:
+        path = tmp_path / library
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b'')
+    loaded = []
+    monkeypatch.setattr(runtime.importlib.util, 'find_spec', lambda name: type(
+        'Spec', (), {'submodule_search_locations': [str(tmp_path)]}))
+    monkeypatch.setattr(runtime.ctypes, 'CDLL', lambda path, mode: loaded.append((path, mode)))
+    runtime.load_cuda_libraries()
+    assert loaded == [(str(tmp_path / library), runtime.ctypes.RTLD_GLOBAL)
+                      for library in runtime.CUDA_LIBRARIES[:2]]

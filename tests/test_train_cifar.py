@@ -1,0 +1,195 @@
+"""train_cifar.py as its users run it: small real data, a process of its own."""
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from conftest import ROOT
+
+SMALL = ('--num-samples', 512, '--batch-size', 64, '--dtype', 'float32')
+ERASED = ('images_per_second', 'seconds')
+
+
+def train(run_script, folder, *words):
+    return run_script('train_cifar.py', *SMALL, '--output-dir', folder, *words)
+
+
+def rows(folder):
+    with open(folder / 'metrics.csv') as file:
+        return [{name: value for name, value in row.items() if name not in ERASED}
+                for row in csv.DictReader(file)]
+
+
+def start(folder, *words):
+    """A run in the background."""
+    return subprocess.Popen([sys.executable, 'train_cifar.py', *map(str, SMALL), '--output-dir',
+                             str(folder), *map(str, words)], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for_epoch(process, number):
+    """Read the run's output up to the line of an epoch."""
+    for line in process.stdout:
+        if re.match(rf'epoch +{number} ', line):
+            return
+    pytest.fail(f'the run ended before epoch {number}')
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A run of three epochs that nothing disturbed."""
+    folder = tmp_path_factory.mktemp('runs') / 'whole'
+    process = start(folder, '--version', 'fast', '--epochs', 3, '--tensorboard')
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return folder, output
+
+
+def test_run_folder_holds_everything_promised(finished):
+    folder, output = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {'config.yaml', 'metrics.csv', 'summary.json', 'curves.png', 'best.params',
+                     'last.params', 'checkpoint.npz', 'tensorboard'}
+    with open(folder / 'metrics.csv') as file:
+        assert file.readline().strip() == ('epoch,lr,margin,train_loss,train_acc,val_acc,'
+                                           'images_per_second,seconds')
+    assert [row['epoch'] for row in rows(folder)] == ['1', '2', '3']
+    summary = json.loads((folder / 'summary.json').read_text())
+    assert set(summary) == {
+        'version', 'epochs', 'val_acc', 'best_val_acc', 'best_epoch', 'validated_on',
+        'reported_val_acc', 'images_per_second', 'seconds', 'device', 'dtype', 'seed', 'parameters'}
+    accuracies = [float(row['val_acc']) for row in rows(folder)]
+    assert summary['val_acc'] == pytest.approx(accuracies[-1], abs=1e-5)
+    assert summary['best_val_acc'] == pytest.approx(max(accuracies), abs=1e-5)
+    assert summary['best_epoch'] == accuracies.index(max(accuracies)) + 1
+    assert summary['parameters'] == 271824 + 640
+    config = yaml.safe_load((folder / 'config.yaml').read_text())
+    assert config['run']['dtype'] == 'float32' and config['optimisation']['epochs'] == 3
+    assert (folder / 'curves.png').read_bytes().startswith(b'\x89PNG')
+    last = output.strip().splitlines()[-1]
+    assert re.match(r'fast: val acc 0\.\d{4} at the last epoch, best .* reported 0.8900, difference '
+                    r'[+-]0\.\d{4}$', last)
+    assert 'float32, ' in output and 'device cpu' in output and '512 training images' in output
+
+
+def test_event_files_hold_the_metrics(finished):
+    folder, _ = finished
+    events = list((folder / 'tensorboard').glob('events.out.tfevents.*'))
+    assert len(events) == 1 and b'val_acc' in events[0].read_bytes()
+
+
+def test_accuracy_of_saved_weights_is_the_recorded_one(finished, run_script):
+    folder, _ = finished
+    result = train(run_script, folder, '--test', '--weights', folder / 'last.params')
+    assert result.returncode == 0, result.stderr
+    assert f'accuracy {float(rows(folder)[-1]["val_acc"]):.4f} on 512' in result.stdout
+
+
+def same_weights(first, second):
+    import mxnet as mx
+    first, second = (mx.nd.load(str(folder / 'last.params')) for folder in (first, second))
+    return set(first) == set(second) and all(
+        np.array_equal(first[name].asnumpy(), second[name].asnumpy()) for name in first)
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed_run_equals_the_whole_one(finished, run_script, tmp_path, number):
+    folder = tmp_path / 'run'
+    process = start(folder, '--version', 'fast', '--epochs', 3)
+    wait_for_epoch(process, 1)
+    time.sleep(0.4)  # some way into the second epoch
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    if number == signal.SIGKILL:
+        (folder / 'checkpoint.npz.part').write_bytes(b'cut off in the middle of a write')
+    else:
+        assert process.returncode == 128 + number, output
+        assert '--resume goes on' in output
+    result = run_script('train_cifar.py', '--output-dir', folder, '--resume')
+    assert result.returncode == 0, result.stderr
+    assert rows(folder) == rows(finished[0])
+    assert same_weights(folder, finished[0])
+
+
+def test_resume_with_another_recipe_is_refused_and_changes_nothing(finished, run_script):
+    folder, _ = finished
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    result = run_script('train_cifar.py', '--output-dir', folder, '--resume', '--lr', '0.05')
+    assert result.returncode == 2 and 'lr: 0.2 / 0.05' in result.stderr
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(run_script, tmp_path):
+    folder = tmp_path / 'run'
+    result = train(run_script, folder, '--epochs', 3, '--lr', '1e12', '--warmup', 'constant',
+                   '--warmup-epochs', 1, '--warmup-lr', '0.1')
+    assert result.returncode == 2
+    assert re.search(r'error: epoch 2: the loss is (nan|inf); stopped', result.stderr)
+    assert 'Traceback' not in result.stderr
+    with np.load(folder / 'checkpoint.npz', allow_pickle=False) as archive:
+        assert json.loads(str(archive['state']))['epoch'] == 1
+        assert all(np.isfinite(archive[name]).all() for name in archive.files if name != 'state')
+
+
+def test_new_run_moves_an_earlier_one_aside(run_script, tmp_path):
+    folder = tmp_path / 'run'
+    for seed in (1, 2):
+        assert train(run_script, folder, '--epochs', 1, '--seed', seed).returncode == 0
+    seeds = [json.loads((path / 'summary.json').read_text())['seed']
+             for path in (tmp_path / 'run.1', folder)]
+    assert seeds == [1, 2]
+
+
+@pytest.mark.parametrize('words', [
+    ('--version', 'v4'), ('--version', 'v6'), ('--device', 'cpu:0,1'), ('--plotting',),
+    ('--covariance', 'diagonal', '--likelihood', 'full'), ('--optimizer', 'adam', '--lr', '1e-3'),
+    ('--holdout', '100', '--augmentation', 'none', '--model', 'cifar_resnet20_v2')])
+def test_variants_run_to_the_end(run_script, tmp_path, words):
+    result = train(run_script, tmp_path / 'run', '--epochs', 1, *words)
+    assert result.returncode == 0, result.stderr
+    assert 'val acc' in result.stdout
+
+
+@pytest.mark.parametrize('words, message', [
+    (('--version', 'v2'), 'no such recipe; there are fast, v4, v6'),
+    (('--lr', 'high'), 'optimisation.lr'),
+    (('--device', 'gpu'), '--device gpu: the NVIDIA driver'),
+    (('--device', 'tpu'), 'expected auto, cpu, gpu'),
+    (('--dtype', 'float16'), 'use bfloat16 on a CPU'),
+    (('--dtype', 'int8'), 'dtype'),
+    (('--model', 'resnet18_v1'), '--model resnet18_v1'),
+    (('--holdout', '50000'), '--holdout 50000'),
+    (('--resume',), 'there is no run in this folder'),
+    (('--test',), 'there is no run in this folder'),
+    (('--weights', 'none.params'), 'none.params: there is no such weights file'),
+    (('--weights', 'README.md'), 'README.md: cannot be read as weights'),
+    (('--nonsense',), 'unrecognized arguments: --nonsense'),
+])
+def test_mistakes_are_one_clear_line_and_exit_code_2(run_script, tmp_path, words, message):
+    result = train(run_script, tmp_path / 'run', *words)
+    assert result.returncode == 2
+    assert message in result.stderr and 'Traceback' not in result.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_damaged_checkpoint_and_foreign_weights_are_named(finished, run_script, tmp_path):
+    folder, _ = finished
+    result = train(run_script, tmp_path / 'v6', '--version', 'v6', '--weights',
+                   folder / 'best.params')
+    assert result.returncode == 2
+    assert 'does not fit this model' in result.stderr and 'output' in result.stderr
+    broken = tmp_path / 'run'
+    broken.mkdir()
+    (broken / 'config.yaml').write_bytes((folder / 'config.yaml').read_bytes())
+    (broken / 'checkpoint.npz').write_bytes((folder / 'checkpoint.npz').read_bytes()[:5000])
+    result = run_script('train_cifar.py', '--output-dir', broken, '--resume')
+    assert result.returncode == 2 and 'damaged checkpoint' in result.stderr
+    assert 'Traceback' not in result.stderr
