@@ -1,7 +1,10 @@
-"""Learning-rate schedules at given steps."""
+"""Learning-rate schedules at given steps, and Muon against NumPy."""
 import math
 
+import mxnet as mx
+import numpy as np
 import pytest
+from mxnet import gluon
 
 from training import optim
 from training.recipe import Optimisation
@@ -32,3 +35,60 @@ def test_fractional_decay_epochs_fall_within_an_epoch():
     rate = optim.learning_rate(Optimisation(epochs=30, lr=1.0, schedule='step', decay_factor=0.5,
                                             decay_epochs=[7.5]), 10)
     assert (rate(74), rate(75)) == (1.0, 0.5)
+
+
+def newton_schulz(matrix):
+    """The iteration by plain NumPy."""
+    x = matrix / (np.linalg.norm(matrix) + 1e-7)
+    x = x.T if x.shape[0] > x.shape[1] else x
+    for _ in range(3):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+@pytest.mark.parametrize('shape', [(3, 16, 144), (2, 64, 32)])
+def test_orthogonalise_equals_numpy_and_keeps_the_directions(shape):
+    matrices = np.random.default_rng(0).normal(size=shape)
+    for matrix, got in zip(matrices, optim.orthogonalise(mx.nd.array(matrices)).asnumpy()):
+        np.testing.assert_allclose(got, newton_schulz(matrix), atol=1e-4)
+        left, singular, right = np.linalg.svd(got, full_matrices=False)
+        assert 0.6 < singular.min() and singular.max() < 1.25
+        u, _, v = np.linalg.svd(matrix, full_matrices=False)
+        np.testing.assert_allclose(left @ right, u @ v, atol=1e-3)
+
+
+def test_muon_steps_equal_numpy():
+    """Two kernels of one shape, one of another, and a vector that NAG updates."""
+    rng = np.random.default_rng(0)
+    shapes = [(4, 3, 3, 3), (4, 3, 3, 3), (8, 4, 1, 1), (5,)]
+    lr, matrix_lr, momentum, wd, batch = 0.2, 0.05, 0.9, 1e-2, 10
+    parameters = [gluon.Parameter(f'p{i}', shape=shape) for i, shape in enumerate(shapes)]
+    weights = [rng.normal(size=shape) for shape in shapes]
+    for parameter, weight in zip(parameters, weights):
+        parameter.initialize()
+        parameter.set_data(mx.nd.array(weight))
+    trainer = optim.build_trainer(parameters, Optimisation(
+        optimizer='muon', lr=lr, matrix_lr=matrix_lr, momentum=momentum, wd=wd))
+    trainer.set_learning_rate(lr)
+    states = [np.zeros(shape) for shape in shapes]
+    for _ in range(3):
+        gradients = [rng.normal(size=shape) for shape in shapes]
+        with mx.autograd.record():
+            loss = sum((p.data() * mx.nd.array(g)).sum() for p, g in zip(parameters, gradients))
+        loss.backward()
+        trainer.step(batch)
+        for i, gradient in enumerate(gradients):
+            gradient = gradient / batch
+            if i == 3:  # mxnet's kernel decays the momentum by the weight it has just written
+                kept, decayed = states[i], gradient + wd * weights[i]
+                weights[i] = weights[i] - lr * (decayed + momentum * (momentum * kept + decayed))
+                states[i] = momentum * kept + gradient + wd * weights[i]
+                continue
+            states[i] = momentum * states[i] + gradient
+            update = gradient + momentum * states[i]
+            rows = len(update)
+            weights[i] = weights[i] * rows ** 0.5 / np.linalg.norm(weights[i])
+            weights[i] -= matrix_lr * newton_schulz(update.reshape(rows, -1)).reshape(update.shape)
+    for parameter, weight in zip(parameters, weights):
+        np.testing.assert_allclose(parameter.data().asnumpy(), weight, rtol=1e-4, atol=1e-4)
