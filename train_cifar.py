@@ -50,10 +50,12 @@ def main(argv):
         recipe_file = folder.require_run()
     recipe = recipes.load(recipe_file, recipes.CifarRecipe, overrides)
     device = runtime.prepare(recipe.run.device, recipe.run.dtype)
-    recipe.run.version, recipe.run.output_dir = version, str(folder.path)
+    recipe.run.version = recipe.run.version or version
+    recipe.run.output_dir = str(folder.path)
     recipe.run.device, recipe.run.dtype = str(device), device.dtype
 
     import mxnet as mx
+    from gmloss import MixtureClassifier
     from training import augment, checkpoint, data, loop, losses, nets, optim
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -78,7 +80,7 @@ def main(argv):
                           device)
     mixture = losses.build_mixture(recipe.loss, data.CIFAR10_CLASSES, net.feature_size)
     loss_fn = losses.build_loss(recipe.loss)
-    classifier = losses.MixtureClassifier(net, mixture)
+    classifier = MixtureClassifier(net, mixture)
     net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
     mixture.initialize(ctx=contexts)
     loss_fn.initialize(ctx=contexts)

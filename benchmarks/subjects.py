@@ -53,10 +53,11 @@ def loss_broadcast_v6():
 
 def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     """The project's own pieces, as train_cifar.py puts them together."""
+    from gmloss import MixtureClassifier
     from training import augment, checkpoint, data, loop, losses, nets, optim, recipe
     contexts = device.contexts()
     settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
-                           {'augmentation': augmentation})
+                           {'augmentation': augmentation, 'optimizer': 'nag'})
     train, _ = data.load_cifar10(num_samples=images)
     block = augment.build(settings.data)
     block.initialize(ctx=contexts)
@@ -66,7 +67,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     net = nets.FeatureNet('cifar_resnet20_v1', 'pool', 10, device)
     mixture = losses.build_mixture(settings.loss, 10, net.feature_size)
     loss_fn = losses.build_loss(settings.loss)
-    classifier = losses.MixtureClassifier(net, mixture)
+    classifier = MixtureClassifier(net, mixture)
     for part in (net, mixture, loss_fn):
         part.initialize(ctx=contexts)
     graph = loop.LossGraph(classifier, loss_fn)

@@ -122,8 +122,8 @@ def test_interrupted_and_resumed_run_equals_the_whole_one(finished, run_script, 
 def test_resume_with_another_recipe_is_refused_and_changes_nothing(finished, run_script):
     folder, _ = finished
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    result = run_script('train_cifar.py', '--output-dir', folder, '--resume', '--lr', '0.05')
-    assert result.returncode == 2 and 'lr: 0.2 / 0.05' in result.stderr
+    result = run_script('train_cifar.py', '--output-dir', folder, '--resume', '--wd', '0.1')
+    assert result.returncode == 2 and 'wd: 0.0005 / 0.1' in result.stderr
     assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 

@@ -1,10 +1,8 @@
 """From a recipe's loss section to the blocks of gmloss."""
 from gmloss import (ConstantMargin, DiagonalMixture, GaussianMixture, InverseSumMixture, LGMLoss,
-                    MixtureClassifier, StepUpMargin)
+                    StepUpMargin)
 
 from .nets import initializer
-
-__all__ = ['MixtureClassifier', 'build_loss', 'build_mixture', 'margin_schedule']
 
 MIXTURES = {'identity': GaussianMixture, 'diagonal': DiagonalMixture,
             'inverse-sum': InverseSumMixture}
