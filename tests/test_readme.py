@@ -1,0 +1,50 @@
+"""What the README shows works as shown."""
+import re
+
+import pytest
+from mxnet import autograd, gluon, nd
+
+from conftest import ROOT
+
+BLOCKS = re.findall(r'```(\w*)\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+COMMANDS = [line for language, text in BLOCKS if not language for line in text.splitlines()
+            if line.startswith('python train_cifar.py')]
+SMALL = ['--num-samples', '256', '--epochs', '1', '--batch-size', '64', '--dtype', 'float32']
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) >= 5
+
+
+def test_commands_run_in_the_order_shown_on_a_small_budget(run_script, tmp_path):
+    for command in COMMANDS:
+        words = command.split('#')[0].split()[1:]
+        if '--help' not in words:
+            version = words[words.index('--version') + 1]
+            words += ['--output-dir', str(tmp_path / version)]
+        if not {'--help', '--resume', '--test'} & set(words):
+            words += SMALL
+        result = run_script(*words)
+        assert result.returncode == 0, f'{command}\n{result.stdout}{result.stderr}'
+        assert 'val acc' in result.stdout or 'accuracy' in result.stdout or '--help' in words
+
+
+def test_python_example_runs_as_printed():
+    example, = [text for language, text in BLOCKS if language == 'python']
+    net = gluon.nn.Dense(64)
+    net.initialize()
+    names = {'net': net, 'x': nd.random.normal(shape=(8, 5)), 'y': nd.arange(8)}
+    setup, training = example.split('with autograd', 1)
+    exec(setup, names)
+    for block in (names['mixture'], names['loss_fn']):
+        block.initialize()
+    exec('with autograd' + training, names)
+    assert names['loss'].shape == (8,) and names['logits'].shape == (8, 10)
+    assert net.weight.grad().abs().sum().asscalar() > 0
+
+
+@pytest.mark.parametrize('path', sorted(set(re.findall(
+    r'`((?:configs|output|training|gmloss|tests|benchmarks)/[\w./-]*\w/?)`',
+    (ROOT / 'README.md').read_text()))))
+def test_paths_named_in_the_readme_exist(path):
+    assert (ROOT / path).exists()
