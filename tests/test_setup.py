@@ -55,16 +55,16 @@ def test_second_setup_does_nothing(project):
     assert 'Nothing to be done' in result.stdout
 
 
-def test_pip_installs_the_loss_package_alone(tmp_path):
+def test_pip_installs_the_loss_packages_alone(tmp_path):
     source = tmp_path / 'source'
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.venv', '.git', 'output'))
     subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps',
                     '--no-build-isolation', '--target', tmp_path / 'site', source], check=True)
     installed = {path.name for path in (tmp_path / 'site').iterdir() if path.suffix != '.dist-info'}
-    assert installed == {'gmloss'}
-    subprocess.run([sys.executable, '-W', 'ignore', '-c', 'import gmloss; '
+    assert installed == {'gmloss', 'center_loss'}
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', 'import gmloss, center_loss; '
                     f'assert gmloss.__file__.startswith({str(tmp_path)!r}); '
-                    'gmloss.GaussianMixture(2, 2)'],
+                    'center_loss.CenterLoss(2, 2)'],
                    check=True, cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(tmp_path / 'site')))
 
 

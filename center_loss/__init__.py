@@ -1,0 +1,8 @@
+"""Center loss for Gluon, on an embedding of the class centers.
+
+>>> center_loss = CenterLoss(num_classes=10, feature_size=2, lmbd=1.0)
+>>> with autograd.record():                                        # doctest: +SKIP
+...     loss = softmax_loss(net.output(x), y) + center_loss(x, y)
+>>> nearest = NearestCenter(center_loss)                           # classifies by distance
+"""
+from .center_loss import *

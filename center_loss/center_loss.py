@@ -1,0 +1,97 @@
+"""Center loss and classification by the nearest center."""
+import numpy as np
+from mxnet import init
+from mxnet.gluon import HybridBlock, nn
+from mxnet.gluon.loss import Loss, _apply_weighting
+
+from gmloss.mixture import half_squared_distance
+
+__all__ = ['CenterLoss', 'NearestCenter']
+
+
+class CenterLoss(Loss):
+    r"""Pulls every feature towards the trained center of its class.
+
+    .. math::
+        L_i = \frac{\lambda}{2} \, \frac{\|x_i - c_{y_i}\|^2}{n_{y_i}}
+
+    with :math:`n_k` the number of samples of class k in the batch, so that frequent classes do
+    not outweigh rare ones. The counts come from comparing the labels with each other on the
+    device: no host read, and a cost that hangs on the batch, not on the number of classes.
+    Source: Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition"
+    (ECCV 2016), in the form of Center_Loss_in_MXNet, which keeps the centers in an embedding.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes C.
+    feature_size : int
+        Feature dimension D.
+    lmbd : float, default 1
+        Weight :math:`\lambda`, at least 0.
+    center_initializer : str or Initializer, default Xavier(magnitude=2.24)
+        Initialises the centers, shape (C, D).
+    sparse_grad : bool, default False
+        Gradients of the centers as row_sparse arrays, for very many classes; the optimizer must
+        support them (SGD, AdaGrad, Adam).
+    weight : float or None
+        Scales the loss, as in every Gluon loss.
+    batch_axis : int, default 0
+        The axis of the batch.
+
+    Inputs:
+        - **x**: features, shape (B, D), any float type; computed in float32.
+        - **label**: class indices, shape (B,), integer or float; any set of classes.
+
+    Outputs:
+        - **loss**: shape (B,).
+    """
+
+    def __init__(self, num_classes, feature_size, lmbd=1.0, center_initializer=None,
+                 sparse_grad=False, weight=None, batch_axis=0, **kwargs):
+        super().__init__(weight, batch_axis, **kwargs)
+        if lmbd < 0:
+            raise ValueError(f'lmbd must not be negative, got {lmbd}')
+        self._lmbd = lmbd
+        self._compute_dtype = 'float32'
+        with self.name_scope():
+            self.centers = nn.Embedding(
+                num_classes, feature_size, sparse_grad=sparse_grad,
+                weight_initializer=center_initializer or init.Xavier(magnitude=2.24))
+
+    def cast(self, dtype):
+        """Cast to float32 or float64; for lower precisions the loss stays in float32."""
+        self._compute_dtype = 'float64' if np.dtype(dtype) == np.float64 else 'float32'
+        super().cast(self._compute_dtype)
+        self.centers._kwargs['dtype'] = self._compute_dtype
+
+    def hybrid_forward(self, F, x, label):
+        label = F.cast(label, 'float32' if self._compute_dtype == 'float32' else 'float64')
+        same = F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(label, axis=0))
+        gap = F.cast(x, self._compute_dtype) - self.centers(label)
+        loss = self._lmbd / 2 * F.sum(gap * gap, axis=1) / F.sum(same, axis=1)
+        return _apply_weighting(F, loss, self._weight)
+
+
+class NearestCenter(HybridBlock):
+    """Classifies features by their nearest center ("KNN search" in the seed).
+
+    Parameters
+    ----------
+    center_loss : CenterLoss
+        Whose centers to share.
+
+    Inputs:
+        - **x**: features, shape (B, D).
+
+    Outputs:
+        - **logits**: minus half the squared distance to each center, shape (B, C); argmax is the
+          nearest one.
+    """
+
+    def __init__(self, center_loss):
+        super().__init__(params=center_loss.centers.params)
+        self.weight = self.params.get('weight')
+
+    def hybrid_forward(self, F, x, weight):
+        return -half_squared_distance(F, F.cast(x, 'float32'), weight)

@@ -1,0 +1,144 @@
+"""Center loss against plain loops in NumPy and against the parameter-based original."""
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import autograd, gluon, nd
+from mxnet.ndarray import NDArray
+
+from center_loss import CenterLoss, NearestCenter
+
+C, D = 5, 3
+LABELS = {'mixed': [0, 2, 2, 3, 2, 0], 'last class missing': [0, 1, 1, 2, 3, 3],
+          'one class': [4] * 6, 'one sample': [3]}
+
+
+def plain(x, centers, label, lmbd):
+    """Loss of each sample by loops."""
+    counts = {k: sum(int(y == k) for y in label) for k in label}
+    return np.array([lmbd / 2 * sum((x[b][d] - centers[y][d]) ** 2 for d in range(len(x[b]))) /
+                     counts[y] for b, y in enumerate(label)])
+
+
+def make(lmbd=1.0, dtype='float64', hybridize=False, **settings):
+    loss_fn = CenterLoss(C, D, lmbd, **settings)
+    loss_fn.initialize()
+    loss_fn.cast(dtype)
+    if hybridize:
+        loss_fn.hybridize(static_alloc=True, static_shape=True)
+    centers = np.random.default_rng(1).normal(size=(C, D))
+    loss_fn.centers.weight.set_data(nd.array(centers, dtype=dtype))
+    return loss_fn, centers
+
+
+def run(loss_fn, x, label, dtype='float64'):
+    x = nd.array(x, dtype=dtype)
+    x.attach_grad()
+    with autograd.record():
+        loss = loss_fn(x, label)
+    loss.backward()
+    return loss.asnumpy(), x.grad.asnumpy(), loss_fn.centers.weight.grad().asnumpy()
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+@pytest.mark.parametrize('label', LABELS.values(), ids=LABELS.keys())
+def test_loss_and_gradients_equal_plain_loops_and_finite_differences(label, hybridize):
+    loss_fn, centers = make(0.7, hybridize=hybridize)
+    x = np.random.default_rng(0).normal(size=(len(label), D))
+    loss, x_gradient, center_gradient = run(loss_fn, x, nd.array(label))
+    np.testing.assert_allclose(loss, plain(x, centers, label, 0.7), rtol=1e-7)
+    for array, gradient in ((x, x_gradient), (centers, center_gradient)):
+        for index in np.ndindex(*array.shape):
+            kept, sums = array[index], []
+            for step in (1e-6, -1e-6):
+                array[index] = kept + step
+                sums.append(plain(x, centers, label, 0.7).sum())
+            array[index] = kept
+            assert gradient[index] == pytest.approx((sums[0] - sums[1]) / 2e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize('label_type', ['int32', 'int64', 'uint8', 'float32'])
+def test_label_types_agree(label_type):
+    loss_fn, centers = make(dtype='float32')
+    x = np.random.default_rng(0).normal(size=(6, D))
+    label = LABELS['mixed']
+    loss, _, _ = run(loss_fn, x, nd.array(label, dtype=label_type), 'float32')
+    np.testing.assert_allclose(loss, plain(x, centers, label, 1.0), rtol=1e-5)
+
+
+def test_equals_the_host_counted_parameter_form():
+    """Centers as a plain parameter, labels counted with bincount on the host."""
+    loss_fn, centers = make(0.5, 'float32')
+    x = nd.random.normal(shape=(6, D))
+    label = nd.array(LABELS['mixed'])
+    parameter = gluon.Parameter('centers', shape=(C, D))
+    parameter.initialize()
+    parameter.set_data(nd.array(centers))
+    with autograd.record():
+        own = nd.take(parameter.data(), label)
+        counts = nd.array(np.bincount(label.asnumpy().astype(int), minlength=C))
+        original = 0.5 / 2 * ((x - own) ** 2).sum(axis=1) / nd.take(counts, label)
+    original.backward()
+    loss, _, center_gradient = run(loss_fn, x.asnumpy(), label, 'float32')
+    np.testing.assert_allclose(loss, original.asnumpy(), rtol=1e-6)
+    np.testing.assert_allclose(center_gradient, parameter.grad().asnumpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_sparse_gradients_equal_dense_ones_and_train():
+    label = nd.array(LABELS['mixed'])
+    x = np.random.default_rng(0).normal(size=(6, D))
+    results = []
+    for sparse in (False, True):
+        loss_fn, _ = make(dtype='float32', sparse_grad=sparse)
+        trainer = gluon.Trainer(loss_fn.collect_params(), 'sgd', {'learning_rate': 0.5})
+        run(loss_fn, x, label, 'float32')
+        stype = loss_fn.centers.weight.grad().stype
+        trainer.step(1)
+        results.append(loss_fn.centers.weight.data().asnumpy())
+        assert stype == ('row_sparse' if sparse else 'default')
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
+
+
+def test_training_step_copies_nothing_to_the_host(monkeypatch):
+    loss_fn, _ = make(dtype='float32', hybridize=True)
+    x, label = nd.random.normal(shape=(6, D)), nd.array(LABELS['mixed'])
+    monkeypatch.setattr(NDArray, 'asnumpy', lambda self: pytest.fail('host read'))
+    trainer = gluon.Trainer(loss_fn.collect_params(), 'sgd', {'learning_rate': 0.5})
+    for _ in range(3):
+        with autograd.record():
+            loss = loss_fn(x, label)
+        loss.backward()
+        trainer.step(6)
+    nd.waitall()
+
+
+def test_several_contexts_sum_to_the_parts():
+    contexts = [mx.cpu(0), mx.cpu(1)]
+    loss_fn = CenterLoss(C, D)
+    loss_fn.initialize(ctx=contexts)
+    x, label = nd.random.normal(shape=(6, D)), nd.array(LABELS['mixed'])
+    parts = [gluon.utils.split_and_load(a, contexts) for a in (x, label)]
+    with autograd.record():
+        losses = [loss_fn(a, b) for a, b in zip(*parts)]
+    autograd.backward(losses)
+    centers = loss_fn.centers.weight.data(contexts[0]).asnumpy()
+    for a, b, loss in zip(*parts, losses):
+        np.testing.assert_allclose(loss.asnumpy(), plain(a.asnumpy(), centers,
+                                                         b.asnumpy().astype(int), 1.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_nearest_center(hybridize):
+    loss_fn, centers = make(dtype='float32')
+    nearest = NearestCenter(loss_fn)
+    if hybridize:
+        nearest.hybridize()
+    x = np.random.default_rng(0).normal(size=(50, D))
+    logits = nearest(nd.array(x)).asnumpy()
+    distances = ((x[:, None] - centers) ** 2).sum(axis=2) / 2
+    np.testing.assert_allclose(logits, -distances, rtol=1e-4, atol=1e-5)
+    assert (logits.argmax(axis=1) == distances.argmin(axis=1)).all()
+
+
+def test_negative_weight_is_refused():
+    with pytest.raises(ValueError, match='lmbd'):
+        CenterLoss(C, D, lmbd=-1)
