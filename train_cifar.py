@@ -6,17 +6,11 @@
     python train_cifar.py --version fast --test
 """
 import argparse
-import math
-import sys
-import time
 from pathlib import Path
 
 from training import recipe as recipes
 from training import runtime
-from training.run_folder import RunFolder, comparison, summarise
-from training.runtime import UserError
-
-LOSS_SCALE = {'float16': 128.0}  # lifts small gradients over float16's underflow
+from training.run_folder import RunFolder
 
 
 def parse(argv):
@@ -56,7 +50,7 @@ def main(argv):
 
     import mxnet as mx
     from gmloss import MixtureClassifier
-    from training import augment, checkpoint, data, loop, losses, nets, optim
+    from training import augment, checkpoint, data, fit, loop, losses, nets, optim
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
     print(f'recipe {recipe_file}, device {device}, {device.dtype}, '
@@ -88,8 +82,6 @@ def main(argv):
     graph.hybridize(static_alloc=True, static_shape=True)
     blocks = {'classifier': classifier, 'loss': loss_fn}
     classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers
-    parameters = checkpoint.named_parameters(blocks).values()
-    count = sum(p.data(contexts[0]).size for p in parameters if p.grad_req != 'null')
     if actions['weights']:
         checkpoint.load_weights(actions['weights'], classifier, contexts)
 
@@ -103,76 +95,22 @@ def main(argv):
     # Schedules and optimizer.
     learning_rate = optim.learning_rate(recipe.optimisation, train_data.steps_per_epoch)
     margin = losses.margin_schedule(recipe.loss)
-    trainer = optim.build_trainer(parameters, recipe.optimisation)
+    trainer = optim.build_trainer(checkpoint.named_parameters(blocks).values(),
+                                  recipe.optimisation)
 
     def set_rates(step):
         trainer.set_learning_rate(learning_rate(step))
         if step == 0 or margin(step) != margin(step - 1):
             loss_fn.set_margin(margin(step))
+        return {'lr': learning_rate(step), 'margin': margin(step)}
 
-    # State of the run: fresh, or as the checkpoint left it.
-    if actions['resume']:
-        folder.check_resumable(recipe)
-        state = checkpoint.load_checkpoint(folder.checkpoint, blocks, trainer)
-        print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
-    else:
-        folder.start(recipe)
-        state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
-    history = state['history']
-    board = folder.event_writer(len(history)) if actions['tensorboard'] else None
-
-    with loop.StopRequest().listening() as stop:
-        for epoch in range(state['epoch'], recipe.optimisation.epochs):
-            started = time.perf_counter()
-            result = loop.train_epoch(
-                graph, train_data, trainer, epoch, state['step'], state['totals'], set_rates, stop,
-                LOSS_SCALE.get(device.dtype, 1.0),
-                f'epoch {epoch + 1}/{recipe.optimisation.epochs}')
-            if not math.isfinite(result.loss):
-                raise UserError(f'epoch {epoch + 1}: the loss is {result.loss}; stopped. '
-                                f'{folder.checkpoint} holds the epoch before, if there was one; '
-                                'try a lower --lr or --variance-lr-mult')
-            if result.steps < train_data.steps_per_epoch:  # asked to stop within the epoch
-                state.update(epoch=epoch, step=result.steps, totals=result.totals,
-                             seconds=state['seconds'] + time.perf_counter() - started)
-                checkpoint.save_checkpoint(folder.checkpoint, blocks, trainer, state)
-                print(f'stopped in epoch {epoch + 1}; --resume goes on')
-                return 128 + stop.signal
-
-            val_acc = loop.evaluate(classifier, normalise, val_data)
-            step = (epoch + 1) * train_data.steps_per_epoch - 1
-            row = {'epoch': epoch + 1, 'lr': learning_rate(step), 'margin': margin(step),
-                   'train_loss': result.loss, 'train_acc': result.accuracy, 'val_acc': val_acc,
-                   'images_per_second': result.images / result.seconds,
-                   'seconds': state['seconds'] + time.perf_counter() - started}
-            if all(val_acc > earlier['val_acc'] for earlier in history):
-                checkpoint.save_weights(folder.best_weights, classifier)
-            history.append(row)
-            state.update(epoch=epoch + 1, step=0, totals=[0.0, 0.0], seconds=0.0)
-            checkpoint.save_checkpoint(folder.checkpoint, blocks, trainer, state)
-            folder.write_metrics(history)
-            if board:
-                for name, value in row.items():
-                    board.add_scalar(name, value, epoch + 1)
-            if actions['plotting']:
-                folder.draw_curves(history, folder.path.name)
-            print('epoch {epoch:3d}  lr {lr:.4f}  margin {margin:.2f}  loss {train_loss:.4f}  '
-                  'train {train_acc:.4f}  val {val_acc:.4f}  {images_per_second:.0f} images/s'
-                  .format(**row), flush=True)
-            if stop.signal:
-                print(f'stopped after epoch {epoch + 1}; --resume goes on')
-                return 128 + stop.signal
-
-    # What came of it.
-    checkpoint.save_weights(folder.last_weights, classifier)
-    folder.write_metrics(history)
-    folder.draw_curves(history, folder.path.name)
-    summary = summarise(recipe, device, history, train_data.steps_per_epoch *
-                        train_data.batch_size, count)
-    folder.write_summary(summary)
-    print(f'files in {folder.path}')
-    print(comparison(summary))
-    return 0
+    # Train.
+    return fit.fit(fit.Job(
+        recipe=recipe, device=device, folder=folder, graph=graph, weights=classifier,
+        blocks=blocks, trainers=[trainer], data=train_data, set_rates=set_rates,
+        evaluate=lambda: {'val_acc': loop.evaluate(classifier, normalise, val_data)},
+        after_epoch=(lambda history: folder.draw_curves(history, folder.path.name))
+        if actions['plotting'] else None), actions['resume'], actions['tensorboard'])
 
 
 if __name__ == '__main__':

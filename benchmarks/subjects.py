@@ -76,7 +76,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     parameters = checkpoint.named_parameters({'classifier': classifier, 'loss': loss_fn}).values()
     trainer = optim.build_trainer(parameters, settings.optimisation)
     if whole:
-        return lambda: loop.train_epoch(graph, train_data, trainer, 0, 0, (0, 0),
+        return lambda: loop.train_epoch(graph, train_data, [trainer], 0, 0, (0, 0),
                                         lambda step: None, loop.StopRequest())
     batch = next(iter(train_data.batches(0)))
 

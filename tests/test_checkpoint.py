@@ -43,9 +43,9 @@ def test_training_goes_on_exactly_where_it_was(optimizer, contexts, tmp_path):
     for seed in range(3):
         step(net, trainer, contexts, seed)
     state = {'epoch': 3, 'history': [{'val_acc': 0.1 + 0.2}]}
-    checkpoint.save_checkpoint(tmp_path / 'c.npz', {'net': net}, trainer, state)
+    checkpoint.save_checkpoint(tmp_path / 'c.npz', {'net': net}, [trainer], state)
     other, other_trainer = make(optimizer, contexts)
-    loaded = checkpoint.load_checkpoint(tmp_path / 'c.npz', {'net': other}, other_trainer)
+    loaded = checkpoint.load_checkpoint(tmp_path / 'c.npz', {'net': other}, [other_trainer])
     assert {name: loaded[name] for name in state} == state
     for seed in range(3, 6):
         step(net, trainer, contexts, seed)
@@ -61,7 +61,7 @@ def test_training_goes_on_exactly_where_it_was(optimizer, contexts, tmp_path):
 def test_damaged_checkpoints_are_one_clear_line(damage, tmp_path):
     net, trainer = make('nag', [mx.cpu()])
     path = tmp_path / 'c.npz'
-    checkpoint.save_checkpoint(path, {'net': net}, trainer, {})
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {})
     content = path.read_bytes()
     if damage == 'missing':
         path.unlink()
@@ -71,7 +71,7 @@ def test_damaged_checkpoints_are_one_clear_line(damage, tmp_path):
         path.write_bytes({'empty': b'', 'cut': content[:-200], 'not a zip': b'x' * 5000}[damage])
     before = values(net)
     with pytest.raises(UserError, match='no checkpoint' if damage == 'missing' else 'damaged') as e:
-        checkpoint.load_checkpoint(path, {'net': net}, trainer)
+        checkpoint.load_checkpoint(path, {'net': net}, [trainer])
     assert '\n' not in str(e.value) and str(path) in str(e.value)
     for name, arrays in values(net).items():
         np.testing.assert_array_equal(arrays[0], before[name][0])
@@ -80,10 +80,10 @@ def test_damaged_checkpoints_are_one_clear_line(damage, tmp_path):
 def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     net, trainer = make('nag', [mx.cpu()])
     path = tmp_path / 'c.npz'
-    checkpoint.save_checkpoint(path, {'net': net}, trainer, {'epoch': 1})
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 1})
     monkeypatch.setattr('os.fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'disk full')))
     with pytest.raises(OSError):
-        checkpoint.save_checkpoint(path, {'net': net}, trainer, {'epoch': 2})
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 2})
     with np.load(path) as archive:
         assert json.loads(str(archive['state']))['epoch'] == 1
 

@@ -33,7 +33,7 @@ def test_no_step_reads_from_the_device(monkeypatch):
     reads = []
     kept = NDArray.asnumpy
     monkeypatch.setattr(NDArray, 'asnumpy', lambda self: reads.append(self.shape) or kept(self))
-    loop.train_epoch(graph, data, trainer, 0, 0, (0, 0), lambda step: None, loop.StopRequest())
+    loop.train_epoch(graph, data, [trainer], 0, 0, (0, 0), lambda step: None, loop.StopRequest())
     assert data.steps_per_epoch == 5 and reads == [(2,)], 'one read at the end of the epoch'
     reads.clear()
     loop.evaluate(graph.classifier, lambda x: x.astype('float32'), data)
@@ -50,7 +50,7 @@ def test_statistics_are_the_sums_over_the_epoch(monkeypatch):
         predicted = graph.classifier(images).asnumpy().argmax(axis=1)
         expected[1] += (predicted == labels.asnumpy()).sum()
     trainer.set_learning_rate(0)
-    result = loop.train_epoch(graph, data, trainer, 0, 0, (0, 0), lambda step: None,
+    result = loop.train_epoch(graph, data, [trainer], 0, 0, (0, 0), lambda step: None,
                               loop.StopRequest())
     np.testing.assert_allclose(result.totals, expected, rtol=1e-5)
     assert result.accuracy == pytest.approx(expected[1] / 200)
@@ -114,7 +114,7 @@ def test_loss_scale_changes_nothing_but_the_range_of_gradients():
         for parameter in graph.classifier.collect_params().values():
             parameter.set_data(nd.full(parameter.shape, 0.01))
         graph.classifier.mixture.mean.set_data(nd.arange(12).reshape((3, 4)) / 10)
-        loop.train_epoch(graph, data, trainer, 0, 0, (0, 0), lambda step: None,
+        loop.train_epoch(graph, data, [trainer], 0, 0, (0, 0), lambda step: None,
                          loop.StopRequest(), loss_scale=scale)
         weights.append(graph.classifier.net.weight.data().asnumpy())
     np.testing.assert_allclose(weights[1], weights[0], rtol=1e-5, atol=1e-7)

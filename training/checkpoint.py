@@ -11,7 +11,7 @@ from boltons.fileutils import atomic_save
 from .runtime import UserError
 
 
-def save_checkpoint(path, blocks, trainer, state):
+def save_checkpoint(path, blocks, trainers, state):
     """Write parameters, optimizer state and `state` (JSON values) into one .npz file.
 
     Parameters
@@ -19,28 +19,29 @@ def save_checkpoint(path, blocks, trainer, state):
     path : Path
     blocks : dict of str to Block
         The blocks whose parameters to keep, under these names.
-    trainer : gluon.Trainer
+    trainers : list of gluon.Trainer
     state : dict
         Whatever else the run needs to continue: epoch, step, history, scores.
     """
     arrays = {f'parameter/{name}': parameter.list_data()[0].asnumpy()
               for name, parameter in named_parameters(blocks).items()}
-    if not trainer._kv_initialized:
-        trainer._init_kvstore()
-    updater = trainer._updaters[0]
-    for index, value in updater.states.items():
-        for part, array in enumerate(value if isinstance(value, (list, tuple)) else [value]):
-            if array is not None:
-                arrays[f'optimizer/{index}/{part}'] = array.asnumpy()
-    counts = updater.optimizer._index_update_count
-    state = dict(state, update_counts={str(index): count for index, count in counts.items()})
+    counts = []
+    for number, trainer in enumerate(trainers):
+        updater = _updaters(trainer)[0]
+        for index, value in updater.states.items():
+            for part, array in enumerate(value if isinstance(value, (list, tuple)) else [value]):
+                if array is not None:
+                    arrays[f'optimizer/{number}/{index}/{part}'] = array.asnumpy()
+        counts.append({str(index): count
+                       for index, count in updater.optimizer._index_update_count.items()})
+    state = dict(state, update_counts=counts)
     buffer = io.BytesIO()
     np.savez(buffer, state=np.array(json.dumps(state)), **arrays)
     with atomic_save(str(path), overwrite_part=True) as part:
         part.write(buffer.getvalue())
 
 
-def load_checkpoint(path, blocks, trainer):
+def load_checkpoint(path, blocks, trainers):
     """Restore what `save_checkpoint` wrote, on every context, and return its `state`.
 
     Raises
@@ -62,14 +63,13 @@ def load_checkpoint(path, blocks, trainer):
     _check_match(path, parameters, stored)
     for name, array in stored.items():
         parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
-    if not trainer._kv_initialized:
-        trainer._init_kvstore()
-    for updater, context in zip(trainer._updaters, trainer._contexts):
-        _restore_updater(updater, context, trainer, arrays)
-        counts = {int(index): count for index, count in state['update_counts'].items()}
-        updater.optimizer._set_current_context(context.device_id)
-        updater.optimizer._index_update_count.update(counts)
-        updater.optimizer.num_update = max(counts.values(), default=0)
+    for number, (trainer, counts) in enumerate(zip(trainers, state['update_counts'])):
+        counts = {int(index): count for index, count in counts.items()}
+        for updater, context in zip(_updaters(trainer), trainer._contexts):
+            _restore_states(updater, context, f'optimizer/{number}', len(trainer._params), arrays)
+            updater.optimizer._set_current_context(context.device_id)
+            updater.optimizer._index_update_count.update(counts)
+            updater.optimizer.num_update = max(counts.values(), default=0)
     return state
 
 
@@ -123,10 +123,16 @@ def _check_match(path, parameters, stored):
         raise UserError(f'{path}: does not fit this model: {shown}')
 
 
-def _restore_updater(updater, context, trainer, arrays):
-    for index, parameter in enumerate(trainer._params):
+def _updaters(trainer):
+    if not trainer._kv_initialized:
+        trainer._init_kvstore()
+    return trainer._updaters
+
+
+def _restore_states(updater, context, prefix, count, arrays):
+    for index in range(count):
         parts = [mx.nd.array(arrays[name], ctx=context, dtype=arrays[name].dtype)
-                 for name in (f'optimizer/{index}/{part}' for part in range(2)) if name in arrays]
+                 for name in (f'{prefix}/{index}/{part}' for part in range(2)) if name in arrays]
         if parts:
             updater.states[index] = parts[0] if len(parts) == 1 else tuple(parts)
             updater.states_synced[index] = True

@@ -149,15 +149,16 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def train_epoch(graph, data, trainer, epoch, first_step, totals, on_step, stop, loss_scale=1.0,
+def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop, loss_scale=1.0,
                 description=''):
     """Train on what is left of one epoch; return an EpochResult.
 
     Parameters
     ----------
-    graph : LossGraph
+    graph : block
+        (images, labels) to (loss per sample, statistics), as :class:`LossGraph`.
     data : TrainingData
-    trainer : gluon.Trainer
+    trainers : list of gluon.Trainer
     epoch, first_step : int
         Where to start.
     totals : (float, float)
@@ -184,7 +185,8 @@ def train_epoch(graph, data, trainer, epoch, first_step, totals, on_step, stop, 
                 outputs = [graph(images, labels) for images, labels in batch]
                 losses = [loss * loss_scale if loss_scale != 1 else loss for loss, _ in outputs]
             autograd.backward(losses)
-            trainer.step(data.batch_size * loss_scale)
+            for trainer in trainers:
+                trainer.step(data.batch_size * loss_scale)
             for total, (_, statistics) in zip(sums, outputs):
                 total += statistics
             step += 1

@@ -9,8 +9,6 @@ from boltons.fileutils import atomic_save
 from . import plots, recipe as recipes
 from .runtime import UserError
 
-COLUMNS = ('epoch', 'lr', 'margin', 'train_loss', 'train_acc', 'val_acc', 'images_per_second',
-           'seconds')
 # Fields that may differ between a run and its resumption: they do not change the result.
 FREE_ON_RESUME = ('data_dir', 'output_dir', 'reported_val_acc')
 
@@ -66,9 +64,9 @@ class RunFolder:
                             + ', '.join(changed))
 
     def write_metrics(self, history):
-        """metrics.csv from a list of rows, dicts with the keys COLUMNS."""
+        """metrics.csv from a list of rows, dicts with the same keys."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+        writer = csv.DictWriter(text, list(history[0]), lineterminator='\n')
         writer.writeheader()
         for row in history:
             writer.writerow({name: f'{value:.6g}' if isinstance(value, float) else value
@@ -103,7 +101,7 @@ def summarise(recipe, device, history, images_per_epoch, parameters):
     recipe : CifarRecipe
     device : training.runtime.Device
     history : list of dict
-        Rows with the keys COLUMNS.
+        Rows of metrics.csv.
     images_per_epoch : int
     parameters : int
         Number of trained values.
