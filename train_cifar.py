@@ -5,56 +5,32 @@
     python train_cifar.py --version fast --resume
     python train_cifar.py --version fast --test
 """
-import argparse
 from pathlib import Path
 
+from training import cli, runtime
 from training import recipe as recipes
-from training import runtime
 from training.run_folder import RunFolder
-
-
-def parse(argv):
-    """Split the command line into actions and recipe overrides, two dicts."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--version', default='fast',
-                        help='recipe: configs/cifar/VERSION.yaml; the options of the groups '
-                        'below override its fields')
-    parser.add_argument('--resume', action='store_true',
-                        help="go on from the run folder's checkpoint")
-    parser.add_argument('--test', action='store_true', help='only evaluate weights, on the test set')
-    parser.add_argument('--weights', metavar='FILE', help='weights to test or to start from; with '
-                        "--test, the run folder's best ones are the default")
-    parser.add_argument('--plotting', action='store_true',
-                        help='redraw curves.png every epoch, not only at the end')
-    parser.add_argument('--tensorboard', action='store_true', help='also write event files')
-    actions = [action.dest for action in parser._actions]
-    recipes.add_arguments(parser, recipes.CifarRecipe)
-    options = vars(parser.parse_args(recipes.hyphenated(argv)))
-    return ({name: options.pop(name) for name in actions if name in options}, options)
 
 
 def main(argv):
     # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
-    actions, overrides = parse(argv)
-    version = actions['version']
+    parser = cli.make_parser(__doc__, 'recipe: configs/cifar/VERSION.yaml (default fast)')
+    parser.add_argument('--plotting', action='store_true',
+                        help='redraw curves.png every epoch, not only at the end')
+    actions, overrides = cli.parse(parser, recipes.CifarRecipe, argv)
+    version = actions['version'] or 'fast'
     recipe_file = recipes.version_path('cifar', version)
     folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
     if actions['resume'] or (actions['test'] and not actions['weights']):
         recipe_file = folder.require_run()
     recipe = recipes.load(recipe_file, recipes.CifarRecipe, overrides)
-    device = runtime.prepare(recipe.run.device, recipe.run.dtype)
-    recipe.run.version = recipe.run.version or version
-    recipe.run.output_dir = str(folder.path)
-    recipe.run.device, recipe.run.dtype = str(device), device.dtype
+    device = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
     from gmloss import MixtureClassifier
-    from training import augment, checkpoint, data, fit, loop, losses, nets, optim
+    from training import augment, checkpoint, data, fit, graphs, loop, losses, nets, optim
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
-    print(f'recipe {recipe_file}, device {device}, {device.dtype}, '
-          f'{runtime.threads()} threads, seed {recipe.run.seed}')
 
     # Data: uint8 arrays on the device.
     train_split, val_split = data.load_cifar10(recipe.data.data_dir, recipe.data.num_samples,
@@ -78,7 +54,7 @@ def main(argv):
     net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
     mixture.initialize(ctx=contexts)
     loss_fn.initialize(ctx=contexts)
-    graph = loop.LossGraph(classifier, loss_fn)
+    graph = graphs.LGMGraph(classifier, loss_fn)
     graph.hybridize(static_alloc=True, static_shape=True)
     blocks = {'classifier': classifier, 'loss': loss_fn}
     classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers

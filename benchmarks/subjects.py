@@ -54,7 +54,7 @@ def loss_broadcast_v6():
 def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     """The project's own pieces, as train_cifar.py puts them together."""
     from gmloss import MixtureClassifier
-    from training import augment, checkpoint, data, loop, losses, nets, optim, recipe
+    from training import augment, checkpoint, data, graphs, loop, losses, nets, optim, recipe
     contexts = device.contexts()
     settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
                            {'augmentation': augmentation, 'optimizer': 'nag'})
@@ -70,7 +70,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     classifier = MixtureClassifier(net, mixture)
     for part in (net, mixture, loss_fn):
         part.initialize(ctx=contexts)
-    graph = loop.LossGraph(classifier, loss_fn)
+    graph = graphs.LGMGraph(classifier, loss_fn)
     graph.hybridize(static_alloc=True, static_shape=True)
     classifier(loop.nd.zeros((1, 3, 32, 32)))  # settles the shapes that Gluon defers
     parameters = checkpoint.named_parameters({'classifier': classifier, 'loss': loss_fn}).values()

@@ -15,7 +15,8 @@ def images(cifar):
 
 
 def apply(block, images, draws):
-    return block(nd.array(images, dtype='uint8'), nd.array(draws)).asnumpy()
+    draws = [] if draws is None else [nd.array(draws)]
+    return block(nd.array(images, dtype='uint8'), *draws).asnumpy()
 
 
 def make_draws(block, seed, count):

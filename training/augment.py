@@ -35,7 +35,7 @@ class Normalize(HybridBlock):
 
     Inputs:
         - **images**: uint8, shape (B, channels, size, size).
-        - **draws**: rows of what `draw` returned, shape (B, K); unused here, may be left out.
+        - **draws**: rows of what `draw` returned, shape (B, K); none here.
 
     Outputs:
         - **normalised**: float32, same shape as images.
@@ -51,7 +51,7 @@ class Normalize(HybridBlock):
             self.offset = self.params.get_constant('offset', mean / std)
 
     def draw(self, rng, flips):
-        """Random numbers for a row of images: float32, (count, K).
+        """Random numbers for a row of images: float32, (count, K), or None where none are used.
 
         Parameters
         ----------
@@ -59,13 +59,13 @@ class Normalize(HybridBlock):
         flips : array of 0 and 1, shape (count,)
             Which images to mirror left-right, if the block mirrors at all.
         """
-        return np.zeros((len(flips), 1), np.float32)
+        return None
 
-    def hybrid_forward(self, F, images, draws=None, scale=None, offset=None, **constants):
-        pixels = self.transform(F, F.cast(images, 'float32'), draws, **constants)
+    def hybrid_forward(self, F, images, *draws, scale, offset, **constants):
+        pixels = self.transform(F, F.cast(images, 'float32'), *draws, **constants)
         return F.broadcast_sub(F.broadcast_mul(pixels, scale), offset)
 
-    def transform(self, F, pixels, draws):
+    def transform(self, F, pixels):
         return pixels
 
 
@@ -79,7 +79,7 @@ class PadCropFlip(Normalize):
     size : int
         Height and width of the images, pixels.
     mean, std, inputs, outputs
-        As in :class:`Normalize`; draws are required.
+        As in :class:`Normalize`, with draws.
     """
 
     def __init__(self, padding=4, size=32, **kwargs):
@@ -168,7 +168,7 @@ class ResizedCropJitter(PadCropFlip):
 
 
 def build(settings):
-    """The augmentation of a training.recipe.Data."""
+    """The augmentation of a training.recipe.CifarData."""
     if settings.augmentation == 'none':
         return Normalize()
     if settings.augmentation == 'resized-crop':

@@ -1,12 +1,16 @@
 """Image data sets as arrays: one uint8 array and one label array per split."""
+import math
+import struct
+import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from . import fetch
 from .runtime import UserError
 
-CIFAR10_CLASSES = 10
+CIFAR10_CLASSES = MNIST_CLASSES = 10
 HOLDOUT_SEED = 20180613  # fixed, so that every run holds out the same images
 
 
@@ -43,15 +47,71 @@ def load_cifar10(data_dir=None, num_samples=None, holdout=0):
     """
     folder = fetch.ensure_files(fetch.CIFAR10, data_dir)
     names = list(fetch.CIFAR10.digests)
-    train = _read_cifar([folder / name for name in names[:5]])
-    if holdout:
-        if holdout >= len(train):
-            raise UserError(f'--holdout {holdout}: the training set has {len(train)} images')
-        order = np.random.default_rng(HOLDOUT_SEED).permutation(len(train))
-        train, validation = train.select(np.sort(order[holdout:])), train.select(order[:holdout])
+    return _choose(_read_cifar([folder / name for name in names[:5]]),
+                   _read_cifar([folder / names[5]]), num_samples, holdout)
+
+
+def load_mnist(dataset='mnist', data_dir=None, num_samples=None, holdout=0):
+    """MNIST's training and validation splits, or those of a set in the same format.
+
+    Parameters
+    ----------
+    dataset : {'mnist', 'fashion'}
+        MNIST's files are verified and fetched; Fashion-MNIST's are taken from `data_dir` as they
+        are.
+    data_dir, num_samples, holdout
+        As in `load_cifar10`. Files may be raw IDX or .gz.
+
+    Returns
+    -------
+    (Split, Split)
+        Images of shape (N, 1, 28, 28).
+    """
+    if dataset == 'mnist':
+        folder = fetch.ensure_files(fetch.MNIST, data_dir)
+    elif data_dir is None:
+        raise UserError(f'--dataset {dataset}: name the folder of its IDX files with --data-dir')
     else:
-        validation = _read_cifar([folder / names[5]])
-    return train.select(slice(num_samples)), validation.select(slice(num_samples))
+        folder = Path(data_dir)
+    splits = []
+    for part in ('train', 't10k'):
+        images = _read_idx(folder, f'{part}-images-idx3-ubyte', dimensions=3)
+        labels = _read_idx(folder, f'{part}-labels-idx1-ubyte', dimensions=1)
+        if len(images) != len(labels) or images.shape[1:] != (28, 28):
+            raise UserError(f'{folder}: {part} has images of shape {images.shape} and '
+                            f'{len(labels)} labels, not N x 28 x 28 and N')
+        if labels.max(initial=0) >= MNIST_CLASSES:
+            raise UserError(f'{folder}: {part} has a label {labels.max()}; labels must be 0 to '
+                            f'{MNIST_CLASSES - 1}')
+        splits.append(Split(images[:, None], labels.astype(np.int32)))
+    return _choose(*splits, num_samples, holdout)
+
+
+def _choose(train, test, num_samples, holdout):
+    if holdout >= len(train):
+        raise UserError(f'--holdout {holdout}: the training set has {len(train)} images')
+    if holdout:
+        order = np.random.default_rng(HOLDOUT_SEED).permutation(len(train))
+        train, test = train.select(np.sort(order[holdout:])), train.select(order[:holdout])
+    return train.select(slice(num_samples)), test.select(slice(num_samples))
+
+
+def _read_idx(folder, name, dimensions):
+    """An IDX file of bytes (big-endian header: 0, 0, 8, dimensions, then each extent)."""
+    try:
+        content = fetch.read(folder, name)
+    except FileNotFoundError:
+        raise UserError(f'{folder}: neither {name} nor {name}.gz is there') from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f'{folder}/{name}: cannot be read ({error})') from None
+    header = 4 + 4 * dimensions
+    if len(content) < header or content[:4] != bytes((0, 0, 8, dimensions)):
+        raise UserError(f'{folder}/{name}: no IDX file of bytes in {dimensions} dimensions')
+    shape = struct.unpack(f'>{dimensions}I', content[4:header])
+    if len(content) != header + math.prod(shape):
+        raise UserError(f'{folder}/{name}: holds {len(content) - header} bytes of data, its header '
+                        f'says {math.prod(shape)}')
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
 def _read_cifar(paths):

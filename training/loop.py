@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from mxnet import autograd, gluon, nd
-from mxnet.gluon import HybridBlock
 from tqdm import tqdm
-
-from gmloss import label_free_logits
 
 from .augment import draw_flips
 
@@ -41,32 +38,6 @@ class EpochResult:
     accuracy: float
     images: int
     seconds: float
-
-
-class LossGraph(HybridBlock):
-    """Net, mixture, loss and metrics as one graph, so that one launch runs them all.
-
-    Inputs:
-        - **images**: augmented, float32, (B, 3, H, W).
-        - **label**: class indices, (B,).
-
-    Outputs:
-        - **loss**: per sample, (B,).
-        - **statistics**: sum of the losses and number of right label-free predictions, (2,).
-    """
-
-    def __init__(self, classifier, loss_fn, **kwargs):
-        super().__init__(**kwargs)
-        self.classifier = classifier
-        self.loss_fn = loss_fn
-
-    def hybrid_forward(self, F, images, label):
-        distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images))
-        loss = self.loss_fn(distance, log_det, label, *rest)
-        predicted = F.argmax(label_free_logits(F, distance, log_det), axis=1)
-        right = F.sum(predicted == F.cast(label, 'float32'))
-        statistics = F.concat(F.reshape(F.sum(loss), (1,)), F.reshape(right, (1,)), dim=0)
-        return loss, F.stop_gradient(statistics)
 
 
 class DeviceData:
@@ -118,13 +89,15 @@ class TrainingData(DeviceData):
         used = self.steps_per_epoch * self.batch_size
         order = rng.permutation(self.count)[:used]
         flips = draw_flips(self.flip, rng, epoch, order, self.seed)
-        draws, order = nd.array(self.augment.draw(rng, flips)), nd.array(order, dtype='int32')
+        draws = self.augment.draw(rng, flips)
+        epoch_arrays = [nd.array(order, dtype='int32')]
+        epoch_arrays += [nd.array(draws)] if draws is not None else []
         for step in range(first_step, self.steps_per_epoch):
             here = slice(step * self.batch_size, (step + 1) * self.batch_size)
-            index = gluon.utils.split_and_load(order[here], self.contexts, even_split=False)
-            draw = gluon.utils.split_and_load(draws[here], self.contexts, even_split=False)
-            yield [(self.augment(nd.take(images, i), d), nd.take(labels, i))
-                   for images, labels, i, d in zip(self.images, self.labels, index, draw)]
+            parts = [gluon.utils.split_and_load(array[here], self.contexts, even_split=False)
+                     for array in epoch_arrays]
+            yield [(self.augment(nd.take(images, index), *draw), nd.take(labels, index))
+                   for images, labels, index, *draw in zip(self.images, self.labels, *parts)]
 
 
 class StopRequest:
@@ -156,7 +129,7 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
     Parameters
     ----------
     graph : block
-        (images, labels) to (loss per sample, statistics), as :class:`LossGraph`.
+        (images, labels) to (loss per sample, statistics), one of training.graphs.
     data : TrainingData
     trainers : list of gluon.Trainer
     epoch, first_step : int

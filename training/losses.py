@@ -1,4 +1,6 @@
 """From a recipe's loss section to the blocks of gmloss."""
+import numpy as np
+
 from gmloss import (ConstantMargin, DiagonalMixture, GaussianMixture, InverseSumMixture, LGMLoss,
                     StepUpMargin)
 
@@ -29,3 +31,12 @@ def margin_schedule(loss):
     if loss.margin_factor == 1:
         return ConstantMargin(loss.margin)
     return StepUpMargin(loss.margin, loss.margin_factor, loss.margin_every, loss.margin_maximum)
+
+
+def deviations(mixture):
+    """Standard deviations (C, D) of a mixture's classes as a NumPy array; None for None."""
+    if mixture is None:
+        return None
+    if isinstance(mixture, DiagonalMixture):
+        return mixture.variance().sqrt().asnumpy()
+    return np.ones(mixture.mean.shape)

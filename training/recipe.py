@@ -1,9 +1,6 @@
-"""Recipes: typed fields, read from YAML, overridden on the command line, checked in one place."""
-import argparse
+"""Recipes: typed fields, read from YAML, overridden by options, checked in one place."""
 import dataclasses
 import difflib
-import re
-import typing
 from pathlib import Path
 from typing import List, Literal, Optional
 
@@ -28,6 +25,18 @@ class Data:
     num_samples: Optional[int] = field(None, 'use only the first N images of each split', ge=1)
     holdout: int = field(0, 'validate on N images kept out of the training set, not on the test '
                          'set', ge=0)
+
+
+@dataclass(config=STRICT)
+class MnistData(Data):
+    """data"""
+    dataset: Literal['mnist', 'fashion'] = field(
+        'mnist', 'fashion: Fashion-MNIST from the IDX files in --data-dir')
+
+
+@dataclass(config=STRICT)
+class CifarData(Data):
+    """data"""
     augmentation: Literal['none', 'pad-crop', 'resized-crop'] = field(
         'pad-crop', 'pad-crop: reflect-pad, crop, flip; resized-crop: the published set (random '
         'resized crop, flip, colour jitter, lighting noise)')
@@ -37,7 +46,14 @@ class Data:
 
 
 @dataclass(config=STRICT)
-class Model:
+class MnistModel:
+    """model"""
+    feature_size: int = field(2, 'dimensions of the features', ge=1)
+    bias: bool = field(True, 'biases in feature and output layer; off (--no-bias) gives the ring')
+
+
+@dataclass(config=STRICT)
+class CifarModel:
     """model"""
     model: str = field('cifar_resnet20_v1', "a CIFAR classification model of GluonCV's zoo")
     features: Literal['pool', 'output'] = field(
@@ -58,12 +74,23 @@ class Loss:
     margin_every: int = field(5000, 'training steps between two margin steps', ge=1)
     margin_maximum: float = field(0.3, 'largest margin', ge=0)
     margin_add: float = field(0.0, 'constant margin on the logit of the true class', ge=0)
-    mean_init: Literal['xavier', 'msra'] = field('xavier', 'initialisation of the class means')
+    mean_init: Literal['xavier', 'xavier-2.24', 'msra'] = field('xavier', 'initialisation of the class means')
     mean_lr_mult: float = field(1.0, 'learning-rate multiplier of the means', ge=0)
     mean_wd_mult: float = field(1.0, 'weight-decay multiplier of the means', ge=0)
     variance_init: float = field(1.0, 'initial value of every variance', gt=0)
     variance_lr_mult: float = field(1.0, 'learning-rate multiplier of the variances', ge=0)
     variance_wd_mult: float = field(0.0, 'weight-decay multiplier of the variances', ge=0)
+
+
+@dataclass(config=STRICT)
+class MnistLoss(Loss):
+    """loss"""
+    loss: Literal['softmax', 'softmax-center', 'center', 'two-phase', 'lgm'] = field(
+        'softmax-center', 'center: center loss alone with frozen centers; two-phase: first '
+        'softmax-center, then center')
+    lmbd: float = field(1.0, 'weight of the center loss', ge=0)
+    alpha: float = field(0.5, 'learning rate of the centers', ge=0)
+    first_phase_epochs: int = field(10, 'length of the first phase of two-phase', ge=0)
 
 
 @dataclass(config=STRICT)
@@ -79,7 +106,7 @@ class Optimisation:
     matrix_lr: float = field(0.1, "muon's learning rate for convolution kernels, relative to "
                              'their size; follows the schedule of lr', gt=0)
     wd: float = field(5e-4, 'weight decay', ge=0)
-    net_init: Literal['xavier', 'msra'] = field('xavier', "initialisation of the net's weights")
+    net_init: Literal['xavier', 'xavier-2.24', 'msra'] = field('xavier', "initialisation of the net's weights")
     schedule: Literal['step', 'cosine'] = field('step', 'decay of the learning rate')
     decay_factor: float = field(0.5, 'multiply lr by this at every decay epoch', gt=0, le=1)
     decay_epochs: List[float] = field([], 'epochs at which the step schedule decays')
@@ -98,55 +125,46 @@ class Run:
     device: str = field('auto', 'auto, cpu, gpu, or ids such as gpu:0,1')
     dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = field(
         'float32', 'precision of the net; the loss always computes in float32')
-    output_dir: Optional[str] = field(None, 'the run folder; default: output/cifar-VERSION')
+    output_dir: Optional[str] = field(None, 'the run folder; default: output/cifar-VERSION or output/mnist-VERSION')
     seed: int = field(0, 'seed of initialisation, order and augmentation', ge=0, lt=2 ** 31)
 
 
 @dataclass(config=STRICT)
 class CifarRecipe:
     """Everything that decides the outcome of a train_cifar.py run."""
-    data: Data = Field(default_factory=Data)
-    model: Model = Field(default_factory=Model)
+    data: CifarData = Field(default_factory=CifarData)
+    model: CifarModel = Field(default_factory=CifarModel)
     loss: Loss = Field(default_factory=Loss)
     optimisation: Optimisation = Field(default_factory=Optimisation)
     run: Run = Field(default_factory=Run)
 
     def __post_init__(self):
-        if self.loss.margin_factor > 1 and not 0 < self.loss.margin <= self.loss.margin_maximum:
-            raise ValueError('margin: a growing margin must start above 0 and not above '
-                             f'margin_maximum, got {self.loss.margin} and '
-                             f'{self.loss.margin_maximum}')
-        if self.optimisation.decay_epochs != sorted(self.optimisation.decay_epochs):
-            raise ValueError('decay_epochs: must ascend, got '
-                             f'{self.optimisation.decay_epochs}')
+        _check_together(self)
+
+
+@dataclass(config=STRICT)
+class MnistRecipe:
+    """Everything that decides the outcome of a train_mnist.py run."""
+    data: MnistData = Field(default_factory=MnistData)
+    model: MnistModel = Field(default_factory=MnistModel)
+    loss: MnistLoss = Field(default_factory=MnistLoss)
+    optimisation: Optimisation = Field(default_factory=Optimisation)
+    run: Run = Field(default_factory=Run)
+
+    def __post_init__(self):
+        _check_together(self)
+
+
+def _check_together(recipe):
+    loss, optimisation = recipe.loss, recipe.optimisation
+    if loss.margin_factor > 1 and not 0 < loss.margin <= loss.margin_maximum:
+        raise ValueError('margin: a growing margin must start above 0 and not above '
+                         f'margin_maximum, got {loss.margin} and {loss.margin_maximum}')
+    if optimisation.decay_epochs != sorted(optimisation.decay_epochs):
+        raise ValueError(f'decay_epochs: must ascend, got {optimisation.decay_epochs}')
 
 
 SCALED_WITH_EPOCHS = ('decay_epochs', 'warmup_epochs')
-
-
-def add_arguments(parser, recipe_class):
-    """Give `parser` one option per recipe field, grouped by section."""
-    for section in dataclasses.fields(recipe_class):
-        group = parser.add_argument_group(section.type.__doc__)
-        for item in dataclasses.fields(section.type):
-            if item.name == 'version':
-                continue  # the scripts' own option: it names the file, not a value
-            info = item.default
-            options = {'default': argparse.SUPPRESS, 'dest': item.name,
-                       'help': info.description.replace('%', '%%')}
-            if typing.get_origin(item.type) is Literal:
-                options['metavar'] = '|'.join(typing.get_args(item.type))
-            elif typing.get_origin(item.type) is list:
-                options.update(nargs='*', metavar='N')
-            else:
-                options['metavar'] = 'N' if item.type in (int, float) else 'VALUE'
-            group.add_argument('--' + item.name.replace('_', '-'), **options)
-
-
-def hyphenated(argv):
-    """Command-line words with option names in hyphens, so that --batch_size is --batch-size."""
-    return [re.sub(r'^--[a-z_]+', lambda match: match[0].replace('_', '-'), word)
-            for word in argv]
 
 
 def load(path, recipe_class, overrides):

@@ -82,6 +82,18 @@ class RunFolder:
         with atomic_save(str(self.path / 'curves.png'), overwrite_part=True) as part:
             plots.curves(part, history, title)
 
+    def frame(self, epoch):
+        """Path of an epoch's feature maps."""
+        (self.path / 'features').mkdir(exist_ok=True)
+        return self.path / 'features' / f'epoch-{epoch:03d}.png'
+
+    def animate_features(self):
+        """features.gif from all frames there are; returns its path."""
+        path = self.path / 'features.gif'
+        with atomic_save(str(path), overwrite_part=True) as part:
+            plots.animation(part, sorted((self.path / 'features').glob('epoch-*.png')))
+        return path
+
     def event_writer(self, epochs_done):
         """A tensorboardX writer that replaces events of epochs not yet done."""
         from tensorboardX import SummaryWriter

@@ -1,0 +1,170 @@
+"""train_mnist.py as its users run it: small real data, a process of its own."""
+import csv
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL = ('--num-samples', 300, '--batch-size', 50)
+
+
+def train(run_script, folder, *words):
+    return run_script('train_mnist.py', *SMALL, '--output-dir', folder, *words)
+
+
+@pytest.fixture(scope='module')
+def center_run(tmp_path_factory):
+    """Two plotted epochs of softmax + center loss."""
+    import subprocess
+    import sys
+    from conftest import ROOT
+    folder = tmp_path_factory.mktemp('runs') / 'mnist-softmax-center'
+    result = subprocess.run([sys.executable, 'train_mnist.py', *map(str, SMALL), '--output-dir',
+                             str(folder), '--plotting', '--epochs', '2', '--lr', '0.02'], cwd=ROOT,
+                            text=True, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
+def test_plotted_run_leaves_maps_an_animation_and_both_accuracies(center_run):
+    folder, output = center_run
+    frames = sorted((folder / 'features').iterdir())
+    assert [frame.name for frame in frames] == ['epoch-001.png', 'epoch-002.png']
+    assert Image.open(folder / 'features.gif').n_frames == 2
+    with open(folder / 'metrics.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and all(0 <= float(row['knn_acc']) <= 1 for row in rows)
+    assert json.loads((folder / 'summary.json').read_text())['reported_val_acc'] == 0.9873
+    assert output.strip().splitlines()[-1].endswith('features.gif')
+
+
+def test_evaluation_by_class_output_and_by_nearest_center(center_run, run_script):
+    folder, _ = center_run
+    with open(folder / 'metrics.csv') as file:
+        last = list(csv.DictReader(file))[-1]
+    for method, column in (('softmax', 'val_acc'), ('knn', 'knn_acc')):
+        result = run_script('train_mnist.py', '--test', '--eval-method', method, '--output-dir',
+                            folder, '--weights', folder / 'last.params', *SMALL)
+        assert f'accuracy {float(last[column]):.4f} by {method} on 300' in result.stdout
+
+
+def test_second_train_starts_from_those_weights_and_leaves_the_centers(center_run, run_script):
+    import mxnet as mx
+    folder, _ = center_run
+    second = folder.with_name('mnist-center')
+    result = train(run_script, second, '--second-train', '--epochs', 1)
+    assert result.returncode == 0, result.stderr
+    assert str(folder / 'best.params') in result.stdout
+    before, after = (mx.nd.load(str(run / name)) for run, name in
+                     ((folder, 'best.params'), (second, 'last.params')))
+    np.testing.assert_array_equal(before['center_loss.centers.weight'].asnumpy(),
+                                  after['center_loss.centers.weight'].asnumpy())
+    assert (before['net.body.0.weight'] - after['net.body.0.weight']).abs().max().asscalar() > 0
+
+
+def test_softmax_run_is_searched_by_class_means(run_script, tmp_path):
+    folder = tmp_path / 'mnist-softmax'
+    assert train(run_script, folder, '--version', 'softmax', '--epochs', 1).returncode == 0
+    result = run_script('train_mnist.py', '--version', 'softmax', '--test', '--eval-method', 'knn',
+                        '--output-dir', folder)
+    assert 'class means of the training features serve' in result.stdout
+    assert 'by knn on 300' in result.stdout
+
+
+@pytest.mark.parametrize('words', [
+    ('--version', 'two-phase', '--epochs', 2, '--first-phase-epochs', 1),
+    ('--version', 'lgm-off', '--epochs', 1, '--no-bias'), ('--version', 'lgm-distance', '--epochs', 1),
+    ('--version', 'lgm-slow-variance', '--epochs', 1),
+    ('--version', 'lgm-full', '--epochs', 1, '--plotting', '--feature-size', 3)])
+def test_variants_run_to_the_end(run_script, tmp_path, words):
+    result = train(run_script, tmp_path / 'run', *words)
+    assert result.returncode == 0, result.stderr
+    assert 'val acc' in result.stdout
+
+
+@pytest.mark.parametrize('command, version, folder', [
+    ('--train --prefix=softmax-loss --epochs 1 --lr 0.1 --lr_step 10 --batch_size 128 '
+     '--num_classes 10 --feature_size 2 --use_gpu True', 'softmax', 'mnist-softmax-loss'),
+    ('--train --center_loss --prefix=center-loss --lmbd 1 --alpha 0.5 --epochs 1 --lr 0.1 '
+     '--lr_step 10 --batch_size 128 --num_classes 10 --feature_size 2 --use_gpu True',
+     'softmax-center', 'mnist-center-loss')])
+def test_command_lines_of_the_seed_work(run_script, tmp_path, command, version, folder):
+    result = run_script('train_mnist.py', *command.split(), '--out_dir', tmp_path,
+                        '--num-samples', 300)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / folder / 'summary.json').read_text())['version'] == version
+
+
+@pytest.mark.parametrize('words, message', [
+    (('--loss', 'triplet'), "'softmax', 'softmax-center'"),
+    (('--version', 'triplet'), 'there are center, lgm-distance'),
+    (('--test',), 'there is no run in this folder'),
+    (('--second-train',), 'best.params: there is no such weights file'),
+    (('--dataset', 'fashion'), 'name the folder of its IDX files with --data-dir'),
+    (('--num-classes', '7'), 'invalid choice: 7'),
+    (('--lr-step', '0'), '--lr-step 0: must be above 0'),
+])
+def test_mistakes_are_one_clear_line_and_exit_code_2(run_script, tmp_path, words, message):
+    result = train(run_script, tmp_path / 'run', *words)
+    assert result.returncode == 2
+    assert message in result.stderr and 'Traceback' not in result.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_method_that_a_run_does_not_have_is_refused(center_run, run_script):
+    result = run_script('train_mnist.py', '--test', '--eval-method', 'lgm', '--output-dir',
+                        center_run[0])
+    assert result.returncode == 2
+    assert '--eval-method lgm: a run with --loss softmax-center can be evaluated by softmax or knn' \
+        in result.stderr
+
+
+def write_idx(path, array):
+    header = struct.pack(f'>4B{array.ndim}I', 0, 0, 8, array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
+def own_data(folder, labels=None, images=None):
+    rng = np.random.default_rng(0)
+    for part in ('train', 't10k'):
+        write_idx(folder / f'{part}-images-idx3-ubyte.gz',
+                  rng.integers(0, 256, (60, 28, 28)) if images is None else images)
+        write_idx(folder / f'{part}-labels-idx1-ubyte.gz',
+                  rng.integers(0, 10, 60) if labels is None else labels)
+
+
+def test_own_data_in_idx_format():
+    from training import data
+    import tempfile
+    from pathlib import Path
+    with tempfile.TemporaryDirectory() as folder:
+        own_data(Path(folder))
+        train_split, test_split = data.load_mnist('fashion', folder)
+        assert train_split.images.shape == (60, 1, 28, 28) and len(test_split) == 60
+
+
+@pytest.mark.parametrize('damage, message', [
+    (dict(labels=np.full(60, 10)), 'has a label 10; labels must be 0 to 9'),
+    (dict(labels=np.zeros(59)), '59 labels'), (dict(images=np.zeros((60, 27, 28))), '27, 28'),
+    ('cut', 'cannot be read'), ('header', 'no IDX file'), ('short', 'its header says'),
+    ('missing', 'neither train-images-idx3-ubyte nor')])
+def test_damaged_own_data_is_one_clear_line(tmp_path, damage, message):
+    from training import data
+    from training.runtime import UserError
+    own_data(tmp_path, **damage if isinstance(damage, dict) else {})
+    path = tmp_path / 'train-images-idx3-ubyte.gz'
+    content = path.read_bytes()
+    if damage == 'missing':
+        path.unlink()
+    elif damage == 'cut':
+        path.write_bytes(content[:-30])
+    elif damage == 'header':
+        path.write_bytes(gzip.compress(b'PNG and so on' * 100))
+    elif damage == 'short':
+        path.write_bytes(gzip.compress(gzip.decompress(content)[:-1]))
+    with pytest.raises(UserError, match=message) as error:
+        data.load_mnist('fashion', tmp_path)
+    assert '\n' not in str(error.value)

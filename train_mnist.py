@@ -1,0 +1,211 @@
+"""Train LeNet++ on MNIST and draw what its losses do to a two-dimensional feature space.
+
+    python train_mnist.py --plotting
+    python train_mnist.py --version lgm-full --plotting
+    python train_mnist.py --version softmax-center --test --eval-method knn
+    python train_mnist.py --second-train --plotting
+
+The command lines of Center_Loss_in_MXNet work too, with main.py read as train_mnist.py.
+"""
+from pathlib import Path
+
+from training import cli, runtime
+from training import recipe as recipes
+from training.run_folder import RunFolder
+from training.runtime import UserError
+
+SAMPLE = 2000  # points of each split in a figure
+SOFTMAX, LGM = 'softmax', 'lgm'
+
+
+def make_parser():
+    parser = cli.make_parser(__doc__, 'recipe: configs/mnist/VERSION.yaml (default softmax-center)')
+    parser.add_argument('--train', action='store_true', help='train: the default')
+    parser.add_argument('--second-train', action='store_true', help='train by center loss alone '
+                        'from the best weights of a softmax-center run (--weights, or '
+                        "output/mnist-softmax-center's)")
+    parser.add_argument('--eval-method', choices=('softmax', 'knn', 'lgm'), help='with --test: '
+                        'by class output, by nearest center, or by label-free L-GM posterior')
+    parser.add_argument('--plotting', action='store_true',
+                        help='draw feature maps every epoch and an animation of them')
+    seed = parser.add_argument_group("Center_Loss_in_MXNet's other options")
+    seed.add_argument('--center-loss', action='store_true', help='--version softmax-center')
+    seed.add_argument('--prefix', help='run folder output/mnist-PREFIX')
+    seed.add_argument('--lr-step', type=float, help='decay the learning rate every N epochs')
+    seed.add_argument('--lr-factor', help='--decay-factor')
+    seed.add_argument('--use-gpu', choices=('True', 'False'), help='True: --device auto; False: cpu')
+    seed.add_argument('--num-classes', type=int, choices=(10,), help='MNIST has 10')
+    seed.add_argument('--ckpt-dir', '--out-dir', dest='out_dir', help='parent of the run folder')
+    return parser
+
+
+def choose(actions, overrides):
+    """Settle version and run folder from the project's options and the seed's."""
+    if actions['second_train']:
+        version = 'center'
+    elif actions['version']:
+        version = actions['version']
+    else:  # the seed's commands name a prefix, and mean plain softmax without --center_loss
+        version = 'softmax' if actions['prefix'] and not actions['center_loss'] else \
+            'softmax-center'
+    name = f'mnist-{actions["prefix"] or version}'
+    if actions['second_train'] and actions['prefix']:
+        name += '-second'
+    folder = RunFolder(overrides.get('output_dir') or Path(actions['out_dir'] or 'output') / name)
+    if actions['use_gpu']:
+        overrides.setdefault('device', 'auto' if actions['use_gpu'] == 'True' else 'cpu')
+    if actions['lr_factor']:
+        overrides.setdefault('decay_factor', actions['lr_factor'])
+    return version, folder
+
+
+def main(argv):
+    # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
+    actions, overrides = cli.parse(make_parser(), recipes.MnistRecipe, argv)
+    version, folder = choose(actions, overrides)
+    recipe_file = recipes.version_path('mnist', version)
+    if actions['resume'] or (actions['test'] and not actions['weights']):
+        recipe_file = folder.require_run()
+    recipe = recipes.load(recipe_file, recipes.MnistRecipe, overrides)
+    if actions['lr_step'] is not None and not actions['resume']:
+        step = actions['lr_step']
+        if step <= 0:
+            raise UserError(f'--lr-step {step:g}: must be above 0')
+        recipe.optimisation.decay_epochs = [
+            step * i for i in range(1, int(recipe.optimisation.epochs / step) + 1)]
+    device = cli.begin(recipe, recipe_file, version, folder)
+
+    import mxnet as mx
+    from center_loss import CenterLoss, NearestCenter
+    from gmloss import MixtureClassifier
+    from training import (augment, checkpoint, data, features, fit, graphs, loop, losses, nets,
+                          optim, plots)
+    contexts = device.contexts()
+    mx.random.seed(recipe.run.seed)
+
+    # Data: uint8 arrays on the device, pixels / 255.
+    train_split, val_split = data.load_mnist(recipe.data.dataset, recipe.data.data_dir,
+                                             recipe.data.num_samples, recipe.data.holdout)
+    normalise = augment.Normalize(mean=(0,), std=(1,))
+    normalise.initialize(ctx=contexts)
+    normalise.hybridize(static_alloc=True)
+    train_data = loop.TrainingData(train_split, contexts, normalise, 'random',
+                                   recipe.optimisation.batch_size * len(contexts), recipe.run.seed)
+    val_data = loop.DeviceData(val_split, contexts)
+    print(f'{recipe.data.dataset}: {train_data.count} training images, {val_data.count} '
+          f'{"held-out" if recipe.data.holdout else "test"} images')
+
+    # Net and loss; `classifiers` are the ways in which the features can be evaluated.
+    kind, size, classes = recipe.loss.loss, recipe.model.feature_size, data.MNIST_CLASSES
+    center_loss = mixture = None
+    net = nets.LeNetPlusPlus(size, None if kind == LGM else classes, recipe.model.bias)
+    net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
+    if kind == LGM:
+        mixture, loss_fn = losses.build_mixture(recipe.loss, classes, size), \
+            losses.build_loss(recipe.loss)
+        model = MixtureClassifier(net, mixture)
+        graph = graphs.LGMGraph(model, loss_fn)
+        classifiers = {LGM: model}
+        own_parts, blocks = (mixture, loss_fn), {'model': model, 'loss': loss_fn}
+    else:
+        center_loss = None if kind == SOFTMAX else CenterLoss(classes, size, recipe.loss.lmbd)
+        graph = model = graphs.SoftmaxCenterGraph(net, center_loss)
+        classifiers = {SOFTMAX: graphs.HeadClassifier(net)}
+        if center_loss is not None:
+            classifiers['knn'] = graphs.HeadClassifier(net, NearestCenter(center_loss))
+        own_parts, blocks = (center_loss, graph.softmax_weight), {'model': model}
+    for part in own_parts:
+        if part is not None:
+            part.initialize(ctx=contexts)
+    graph.hybridize(static_alloc=True, static_shape=True)
+    for classifier in classifiers.values():
+        classifier.hybridize(static_alloc=True)
+        classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers
+
+    def feature_net(images):
+        return net(images) if kind == LGM else net(images)[0]
+
+    start = actions['weights']
+    if actions['test']:
+        start = start or folder.best_weights
+    elif actions['second_train'] and not start:
+        prefix = actions['prefix'] or 'softmax-center'
+        start = folder.path.with_name(f'mnist-{prefix}') / 'best.params'
+    if start and not actions['resume']:
+        checkpoint.load_weights(start, model, contexts)
+        print(f'weights: {start}')
+
+    if actions['test']:
+        method = actions['eval_method'] or next(iter(classifiers))
+        if method == 'knn' and kind == SOFTMAX:
+            print('a softmax run has no centers: class means of the training features serve')
+            means = features.class_means(*features.extract(feature_net, normalise, train_data),
+                                         classes)
+            center_loss = CenterLoss(classes, size)
+            center_loss.initialize(ctx=contexts)
+            center_loss.centers.weight.set_data(mx.nd.array(means))
+            classifiers['knn'] = graphs.HeadClassifier(net, NearestCenter(center_loss))
+        if method not in classifiers:
+            raise UserError(f'--eval-method {method}: a run with --loss {kind} can be evaluated by '
+                            + ' or '.join(classifiers))
+        accuracy = loop.evaluate(classifiers[method], normalise, val_data)
+        print(f'{start}: accuracy {accuracy:.4f} by {method} on {val_data.count} images')
+        return 0
+
+    # Schedules and optimizers: the net's, and one of their own for the centers.
+    steps = train_data.steps_per_epoch
+    learning_rate = optim.learning_rate(recipe.optimisation, steps)
+    margin = losses.margin_schedule(recipe.loss)
+    second_phase = {'center': 0, 'two-phase': recipe.loss.first_phase_epochs * steps}.get(
+        kind, recipe.optimisation.epochs * steps)
+    trainers = [optim.build_trainer(
+        checkpoint.named_parameters({'net': net, 'mixture': mixture} if mixture else
+                                    {'net': net}).values(), recipe.optimisation)]
+    if center_loss is not None:
+        trainers.append(mx.gluon.Trainer(center_loss.collect_params(), 'sgd', {'wd': 0},
+                                         update_on_kvstore=False))
+
+    def set_rates(step):
+        frozen = step >= second_phase
+        lr = learning_rate(step - second_phase if frozen else step)
+        trainers[0].set_learning_rate(lr)
+        if center_loss is not None:
+            trainers[1].set_learning_rate(0.0 if frozen else
+                                          recipe.loss.alpha * lr / recipe.optimisation.lr)
+            if step in (0, second_phase):
+                graph.set_softmax_weight(0.0 if frozen else 1.0)
+        if mixture is not None and (step == 0 or margin(step) != margin(step - 1)):
+            loss_fn.set_margin(margin(step))
+        return {'lr': lr, 'margin': margin(step) if mixture is not None else 0.0}
+
+    # Train; draw the features of a sample, by pixels / 255 as in training.
+    def evaluate():
+        accuracies = {name: loop.evaluate(classifier, normalise, val_data)
+                      for name, classifier in classifiers.items()}
+        row = {'val_acc': next(iter(accuracies.values()))}
+        return {**row, 'knn_acc': accuracies['knn']} if 'knn' in accuracies else row
+
+    def draw(history):
+        folder.draw_curves(history, folder.path.name)
+        centers = center_loss.centers.weight if center_loss is not None else \
+            mixture.mean if mixture is not None else None
+        plots.feature_maps(
+            folder.frame(history[-1]['epoch']),
+            [(f'{name} set', *features.extract(feature_net, normalise, split, SAMPLE))
+             for name, split in (('training', train_data), ('test', val_data))],
+            centers.data(contexts[0]).asnumpy() if centers is not None else None,
+            f'{folder.path.name}, epoch {history[-1]["epoch"]}: accuracy '
+            f'{history[-1]["val_acc"]:.4f}', losses.deviations(mixture))
+
+    code = fit.fit(fit.Job(
+        recipe=recipe, device=device, folder=folder, graph=graph, weights=model, blocks=blocks,
+        trainers=trainers, data=train_data, set_rates=set_rates, evaluate=evaluate,
+        after_epoch=draw if actions['plotting'] else None), actions['resume'],
+        actions['tensorboard'])
+    if actions['plotting'] and code == 0:
+        print(f'feature maps: {folder.path / "features"}, {folder.animate_features()}')
+    return code
+
+
+if __name__ == '__main__':
+    runtime.exit_with(main)

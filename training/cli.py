@@ -1,0 +1,76 @@
+"""The scripts' command lines: actions, and one option per recipe field."""
+import argparse
+import dataclasses
+import re
+import typing
+
+from . import runtime
+
+
+def make_parser(doc, version_help):
+    """An ArgumentParser with the actions that all scripts share."""
+    parser = argparse.ArgumentParser(description=doc,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--version', help=f'{version_help}; the options of the groups below '
+                        'override its fields')
+    parser.add_argument('--resume', action='store_true',
+                        help="go on from the run folder's checkpoint")
+    parser.add_argument('--test', action='store_true', help='only evaluate weights, on the test set')
+    parser.add_argument('--weights', metavar='FILE', help='weights to test or to start from; with '
+                        "--test, the run folder's best ones are the default")
+    parser.add_argument('--tensorboard', action='store_true', help='also write event files')
+    return parser
+
+
+def parse(parser, recipe_class, argv):
+    """Add the fields of a recipe to a parser and split the command line.
+
+    Option names may be spelt with hyphens or underscores.
+
+    Returns
+    -------
+    (dict, dict)
+        All actions; and the fields that were given, as overrides for `training.recipe.load`.
+    """
+    actions = [action.dest for action in parser._actions]
+    add_fields(parser, recipe_class)
+    options = vars(parser.parse_args(
+        [re.sub(r'^--[a-z_]+', lambda match: match[0].replace('_', '-'), word) for word in argv]))
+    return {name: options.pop(name) for name in actions if name in options}, options
+
+
+def add_fields(parser, recipe_class):
+    """Give `parser` one option per recipe field, grouped by section."""
+    for section in dataclasses.fields(recipe_class):
+        group = parser.add_argument_group(section.type.__doc__)
+        for item in dataclasses.fields(section.type):
+            if item.name == 'version':
+                continue  # the scripts' own option: it names the file, not a value
+            info = item.default
+            options = {'default': argparse.SUPPRESS, 'dest': item.name,
+                       'help': info.description.replace('%', '%%')}
+            if typing.get_origin(item.type) is typing.Literal:
+                options['metavar'] = '|'.join(typing.get_args(item.type))
+            elif item.type is bool:
+                options.update(action=argparse.BooleanOptionalAction)
+            elif typing.get_origin(item.type) is list:
+                options.update(nargs='*', metavar='N')
+            else:
+                options['metavar'] = 'N' if item.type in (int, float) else 'VALUE'
+            group.add_argument('--' + item.name.replace('_', '-'), **options)
+
+
+def begin(recipe, recipe_file, version, folder):
+    """Set the runtime up as the recipe says, write the outcome into it, and say what is in use.
+
+    Returns
+    -------
+    training.runtime.Device
+    """
+    device = runtime.prepare(recipe.run.device, recipe.run.dtype)
+    recipe.run.version = recipe.run.version or version
+    recipe.run.output_dir = str(folder.path)
+    recipe.run.device, recipe.run.dtype = str(device), device.dtype
+    print(f'recipe {recipe_file}, device {device}, {device.dtype}, {runtime.threads()} threads, '
+          f'seed {recipe.run.seed}')
+    return device

@@ -1,0 +1,88 @@
+"""What one training step computes: net, losses and metrics as one graph, one launch.
+
+Each graph maps augmented images (B, channels, H, W) and labels (B,) to
+
+- **loss**: per sample, (B,);
+- **statistics**: the sum of the losses and the number of right predictions, (2,).
+"""
+from mxnet import nd
+from mxnet.gluon import HybridBlock
+
+from gmloss import label_free_logits
+
+
+class LGMGraph(HybridBlock):
+    """The L-GM loss; predictions are label-free.
+
+    Parameters
+    ----------
+    classifier : gmloss.MixtureClassifier
+    loss_fn : gmloss.LGMLoss
+    """
+
+    def __init__(self, classifier, loss_fn, **kwargs):
+        super().__init__(**kwargs)
+        self.classifier = classifier
+        self.loss_fn = loss_fn
+
+    def hybrid_forward(self, F, images, label):
+        distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images))
+        loss = self.loss_fn(distance, log_det, label, *rest)
+        return loss, statistics(F, loss, label_free_logits(F, distance, log_det), label)
+
+
+class SoftmaxCenterGraph(HybridBlock):
+    """Softmax cross entropy, plus center loss on the features.
+
+    Parameters
+    ----------
+    net : block
+        Gives features (B, D) and logits (B, C).
+    center_loss : center_loss.CenterLoss or None
+    """
+
+    def __init__(self, net, center_loss=None, **kwargs):
+        super().__init__(**kwargs)
+        self.net = net
+        self.center_loss = center_loss
+        with self.name_scope():
+            self.softmax_weight = self.params.get('softmax_weight', shape=(1,), init='ones',
+                                                  grad_req='null', differentiable=False)
+
+    def set_softmax_weight(self, weight):
+        """1 for the sum of both losses, 0 for center loss alone; no retrace, no host read."""
+        self.softmax_weight.set_data(nd.array([weight]))
+
+    def hybrid_forward(self, F, images, label, softmax_weight):
+        features, logits = self.net(images)
+        logits = F.cast(logits, 'float32')
+        loss = F.broadcast_mul(-F.pick(F.log_softmax(logits), label), softmax_weight)
+        if self.center_loss is not None:
+            loss = loss + self.center_loss(features, label)
+        return loss, statistics(F, loss, logits, label)
+
+
+class HeadClassifier(HybridBlock):
+    """A net that gives features and logits, with a head on the features: images to logits.
+
+    Parameters
+    ----------
+    net : block
+    head : block or None
+        None takes the net's own logits.
+    """
+
+    def __init__(self, net, head=None, **kwargs):
+        super().__init__(**kwargs)
+        self.net = net
+        self.head = head
+
+    def hybrid_forward(self, F, images):
+        features, logits = self.net(images)
+        return logits if self.head is None else self.head(features)
+
+
+def statistics(F, loss, logits, label):
+    """Sum of the losses and number of right predictions, (2,), without a gradient."""
+    right = F.sum(F.argmax(logits, axis=1) == F.cast(label, 'float32'))
+    return F.stop_gradient(F.concat(F.reshape(F.sum(loss), (1,)), F.reshape(right, (1,)), dim=0))
