@@ -62,6 +62,7 @@ class LGMLoss(Loss):
         self._lambda = lambda_
         self._likelihood = likelihood
         self._margin_add = margin_add
+        self._compute_dtype = 'float32'
         with self.name_scope():
             self.margin = self.params.get('margin', shape=(1,), init=init.Constant(alpha),
                                           grad_req='null', differentiable=False)
@@ -72,15 +73,16 @@ class LGMLoss(Loss):
 
     def cast(self, dtype):
         """Cast to float32 or float64; for lower precisions the loss stays in float32."""
-        super().cast('float64' if np.dtype(dtype) == np.float64 else 'float32')
+        self._compute_dtype = 'float64' if np.dtype(dtype) == np.float64 else 'float32'
+        super().cast(self._compute_dtype)
 
     def hybrid_forward(self, F, distance, log_det, label, likelihood_distance=None, margin=None):
-        label = F.cast(label, 'float32')
-        logits = label_free_logits(F, distance, log_det)
-        class_index = F.expand_dims(F.contrib.arange_like(distance, axis=1), axis=0)
-        is_own = F.broadcast_equal(F.expand_dims(label, axis=1), F.cast(class_index, 'float32'))
-        penalty = F.broadcast_mul(distance, F.expand_dims(margin, axis=0)) + self._margin_add
-        logits = F.where(is_own, logits - penalty, logits)
+        label = F.cast(label, self._compute_dtype)
+        class_index = F.cast(F.contrib.arange_like(distance, axis=1), self._compute_dtype)
+        is_own = F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(class_index, axis=0))
+        penalty = F.broadcast_mul(F.pick(distance, label), margin) + self._margin_add
+        logits = label_free_logits(F, distance, log_det) - \
+            F.broadcast_mul(F.stop_gradient(is_own), F.expand_dims(penalty, axis=1))
         loss = -F.pick(F.log_softmax(logits), label)
 
         if self._likelihood != 'off':

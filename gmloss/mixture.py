@@ -63,7 +63,8 @@ class GaussianMixture(HybridBlock):
 
     def hybrid_forward(self, F, x, mean):
         distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean)
-        return distance, F.sum(F.zeros_like(mean), axis=1)
+        first_column = F.slice_axis(mean, axis=1, begin=0, end=1)
+        return distance, F.reshape(F.zeros_like(first_column), (-1,))
 
 
 class DiagonalMixture(GaussianMixture):
@@ -202,21 +203,21 @@ def half_squared_distance(F, x, mean, precision=None):
 
     `precision` (C, D) weights the dimensions per class. The square is expanded into products of
     matrices, which cancels digits when features sit far from the origin; hence everything is
-    shifted to the centre of the means first. The distance does not depend on that shift, so no
-    gradient is sent through it.
+    shifted to the first mean. The distance does not depend on that shift, so no gradient is sent
+    through it. Rows are summed by products with ones, which MXNet does several times faster than
+    by its reductions.
     """
-    centre = F.stop_gradient(F.mean(mean, axis=0, keepdims=True))
-    x = F.broadcast_sub(x, centre)
-    mean = F.broadcast_sub(mean, centre)
+    origin = F.slice_axis(mean, axis=0, begin=0, end=1)
+    ones = F.reshape(F.ones_like(origin), (-1, 1))
+    x = x - F.stop_gradient(F.broadcast_like(origin, x, lhs_axes=(0,), rhs_axes=(0,)))
+    mean = mean - F.stop_gradient(F.broadcast_like(origin, mean, lhs_axes=(0,), rhs_axes=(0,)))
     if precision is None:
-        squares = F.sum(x * x, axis=1, keepdims=True)
-        products = F.dot(x, mean, transpose_b=True)
-        constant = F.sum(mean * mean, axis=1)
-        doubled = F.broadcast_add(squares, F.expand_dims(constant, axis=0)) - 2 * products
+        weighted, mean_squares = mean, F.dot(F.square(mean), ones) / 2
+        x_squares = F.dot(F.square(x), ones) / 2
     else:
         weighted = mean * precision
-        products = F.dot(F.concat(x * x, -2 * x, dim=1), F.concat(precision, weighted, dim=1),
-                         transpose_b=True)
-        constant = F.sum(mean * weighted, axis=1)
-        doubled = F.broadcast_add(products, F.expand_dims(constant, axis=0))
-    return F.relu(doubled) / 2
+        mean_squares = F.dot(mean * weighted, ones) / 2
+        x_squares = F.dot(F.square(x) / 2, precision, transpose_b=True)
+    products = F.dot(x, weighted, transpose_b=True)
+    squares = F.broadcast_add(x_squares, F.reshape(mean_squares, (1, -1)))
+    return F.relu(squares - products)

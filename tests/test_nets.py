@@ -1,4 +1,5 @@
 """The rebuilt net gives the stock GluonCV net's numbers, and takes its weights."""
+import mxnet as mx
 import numpy as np
 import pytest
 from gluoncv.model_zoo import get_model
@@ -8,34 +9,47 @@ from training import nets
 from training.runtime import Device, UserError
 
 
+def gradients(net, x, weight):
+    """Outputs and all gradients of (outputs * weight).sum()."""
+    with autograd.record():
+        out = net(x)
+        (out * weight).sum().backward()
+    return out.asnumpy(), {path: parameter.grad().asnumpy()
+                           for path, parameter in net._collect_params_with_prefix().items()
+                           if parameter.grad_req != 'null'}
+
+
+def gap(first, second):
+    """Norm of the difference of two sets of gradients over the norm of one."""
+    return (sum(((first[name] - second[name]) ** 2).sum() for name in first) /
+            sum((first[name] ** 2).sum() for name in first)) ** 0.5
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('name', ['cifar_resnet20_v1', 'cifar_resnet20_v2'])
 def test_features_and_gradients_equal_the_stock_nets(name, dtype, tmp_path):
-    """'bfloat16' selects the padded stem; arithmetic stays float32 without mxnet's AMP."""
+    """'bfloat16' selects the padded stem; arithmetic stays float32 without mxnet's AMP.
+
+    Both nets run imperatively: mxnet's own fusions round differently, and rounding flips the ReLU
+    of values near zero, which moves the stock net's gradients against its hybridised self by up
+    to 0.003 of their norm.
+    """
+    mx.random.seed(0)
     stock = get_model(name, classes=10)
     stock.initialize(init.Xavier())
-    x, weight = nd.random.normal(shape=(8, 3, 32, 32)), nd.random.normal(shape=(8, 10))
+    x, weight = nd.random.normal(shape=(32, 3, 32, 32)), nd.random.normal(shape=(32, 10))
     stock(x)
     stock.save_parameters(str(tmp_path / 'stock.params'))
     ours = nets.FeatureNet(name, 'output', 10, Device('cpu', (0,), dtype))
     ours.load_parameters(str(tmp_path / 'stock.params'))
-    ours.hybridize(static_alloc=True, static_shape=True)
-    outputs = []
-    for net in (stock, ours):
-        with autograd.record():
-            out = net(x)
-            (out * weight).sum().backward()
-        outputs.append(out.asnumpy())
-    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
-    mine = ours._collect_params_with_prefix()
-    for path, parameter in stock._collect_params_with_prefix().items():
-        if parameter.grad_req != 'null':
-            want = parameter.grad().asnumpy()
-            np.testing.assert_allclose(mine[path].grad().asnumpy(), want, rtol=1e-3,
-                                       atol=1e-3 * np.abs(want).max(), err_msg=path)
-    for (path, before), after in zip(stock._collect_params_with_prefix().items(), mine.values()):
+    out, want = gradients(ours, x, weight), gradients(stock, x, weight)
+    for (path, before), after in zip(stock._collect_params_with_prefix().items(),
+                                     ours._collect_params_with_prefix().values()):
         np.testing.assert_allclose(after.data().asnumpy(), before.data().asnumpy(), rtol=1e-4,
                                    atol=1e-5, err_msg=path)  # running statistics included
+    np.testing.assert_allclose(out[0], want[0], rtol=1e-4, atol=1e-4)
+    assert set(out[1]) == set(want[1])
+    assert gap(want[1], out[1]) < 1e-5
 
 
 def test_swaps_are_in_place_where_they_pay():

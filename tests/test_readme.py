@@ -9,7 +9,8 @@ from conftest import ROOT
 BLOCKS = re.findall(r'```(\w*)\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
 COMMANDS = [line for language, text in BLOCKS if not language for line in text.splitlines()
             if line.startswith('python train_')]
-SMALL = ['--num-samples', '256', '--epochs', '1', '--batch-size', '64', '--dtype', 'float32']
+SMALL = ['--num-samples', '256', '--epochs', '1', '--batch-size', '64', '--dtype', 'float32',
+         '--lr', '0.01']
 DEFAULTS = {'train_cifar.py': 'fast', 'train_mnist.py': 'softmax-center'}
 
 
