@@ -55,9 +55,10 @@ def __getattr__(name):
 
 def stock_step(batch, steps):
     """Training steps of the untouched, hybridised GluonCV net under softmax cross entropy."""
-    from gluoncv.model_zoo import get_model
     from mxnet import autograd, gluon, init, nd
-    net = get_model('cifar_resnet20_v1', classes=10)
+
+    from training.nets import zoo_model
+    net = zoo_model('cifar_resnet20_v1', 10)
     net.initialize(init.Xavier())
     net.hybridize(static_alloc=True, static_shape=True)
     loss_fn = gluon.loss.SoftmaxCrossEntropyLoss()
@@ -82,12 +83,13 @@ def stock_epoch(batch, images, workers=2):
     loss and accuracy are read back every step.
     """
     import mxnet as mx
-    from gluoncv.data import transforms as gluoncv_transforms
-    from gluoncv.model_zoo import get_model
     from mxnet import autograd, gluon, nd
     from mxnet.gluon.data.vision import transforms
 
     from training import data
+    from training.nets import zoo_model
+    net = zoo_model('cifar_resnet20_v1', 10)
+    from gluoncv.data import transforms as gluoncv_transforms
     train, _ = data.load_cifar10(num_samples=images)
     transform = transforms.Compose([
         gluoncv_transforms.RandomCrop(32, pad=4), transforms.RandomFlipLeftRight(),
@@ -97,7 +99,6 @@ def stock_epoch(batch, images, workers=2):
                                       train.labels).transform_first(transform)
     loader = gluon.data.DataLoader(dataset, batch, shuffle=True, last_batch='discard',
                                    num_workers=workers)
-    net = get_model('cifar_resnet20_v1', classes=10)
     head = __getattr__('BroadcastV6Loss')(10, 10)
     for block in (net, head):
         block.initialize(mx.init.Xavier())

@@ -1,10 +1,15 @@
 """The rebuilt net gives the stock GluonCV net's numbers, and takes its weights."""
+import os
+import subprocess
+import sys
+
 import mxnet as mx
 import numpy as np
 import pytest
 from gluoncv.model_zoo import get_model
 from mxnet import autograd, gluon, init, nd
 
+from conftest import ROOT
 from training import nets
 from training.runtime import Device, UserError
 
@@ -50,6 +55,15 @@ def test_features_and_gradients_equal_the_stock_nets(name, dtype, tmp_path):
     np.testing.assert_allclose(out[0], want[0], rtol=1e-4, atol=1e-4)
     assert set(out[1]) == set(want[1])
     assert gap(want[1], out[1]) < 1e-5
+
+
+def test_zoo_opens_beside_a_pytorch_that_gluoncv_refuses(tmp_path):
+    (tmp_path / 'torch.py').write_text("__version__ = '2.13.0'")
+    code = ("import torch; from training import runtime; runtime.prepare('cpu'); from training "
+            "import nets; nets.zoo_model('cifar_resnet20_v1', 10); import sys; "
+            "assert sys.modules['torch'] is torch")
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True, cwd=ROOT,
+                   env=dict(os.environ, PYTHONPATH=str(tmp_path)))
 
 
 def test_swaps_are_in_place_where_they_pay():

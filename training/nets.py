@@ -3,6 +3,8 @@
 The swaps below keep every parameter's name, shape and value, so weights move freely between the
 stock net, the CPU and the GPU.
 """
+import sys
+
 from mxnet import init
 from mxnet.gluon import HybridBlock, nn
 
@@ -35,11 +37,10 @@ class FeatureNet(HybridBlock):
 
     def __init__(self, name, source, output_size, device, **kwargs):
         super().__init__(**kwargs)
-        from gluoncv.model_zoo import get_model
         if not name.startswith('cifar_'):
             raise UserError(f'--model {name}: expected a CIFAR model such as cifar_resnet20_v1')
         try:
-            zoo = get_model(name, classes=output_size)
+            zoo = zoo_model(name, output_size)
         except ValueError:
             raise UserError(f"--model {name}: not in GluonCV's model zoo") from None
         self.features = zoo.features
@@ -54,6 +55,22 @@ class FeatureNet(HybridBlock):
     def hybrid_forward(self, F, x):
         x = self.features(x)
         return self.output(x) if self.output is not None else x
+
+
+def zoo_model(name, classes):
+    """A model of GluonCV's zoo, not initialised; ValueError for an unknown name.
+
+    GluonCV refuses to be imported beside a PyTorch of today, so PyTorch is hidden from it.
+    """
+    kept = sys.modules.get('torch')
+    sys.modules['torch'] = None
+    try:
+        from gluoncv.model_zoo import get_model
+    finally:
+        del sys.modules['torch']
+        if kept is not None:
+            sys.modules['torch'] = kept
+    return get_model(name, classes=classes)
 
 
 class LeNetPlusPlus(HybridBlock):
