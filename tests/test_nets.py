@@ -6,7 +6,6 @@ import sys
 import mxnet as mx
 import numpy as np
 import pytest
-from gluoncv.model_zoo import get_model
 from mxnet import autograd, gluon, init, nd
 
 from conftest import ROOT
@@ -40,7 +39,7 @@ def test_features_and_gradients_equal_the_stock_nets(name, dtype, tmp_path):
     to 0.003 of their norm.
     """
     mx.random.seed(0)
-    stock = get_model(name, classes=10)
+    stock = nets.zoo_model(name, 10)
     stock.initialize(init.Xavier())
     x, weight = nd.random.normal(shape=(32, 3, 32, 32)), nd.random.normal(shape=(32, 10))
     stock(x)
