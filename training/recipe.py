@@ -106,7 +106,8 @@ class Optimisation:
     matrix_lr: float = field(0.1, "muon's learning rate for convolution kernels, relative to "
                              'their size; follows the schedule of lr', gt=0)
     wd: float = field(5e-4, 'weight decay', ge=0)
-    net_init: Literal['xavier', 'xavier-2.24', 'msra'] = field('xavier', "initialisation of the net's weights")
+    net_init: Literal['xavier', 'xavier-2.24', 'msra'] = field(
+        'xavier', "initialisation of the net's weights")
     schedule: Literal['step', 'cosine'] = field('step', 'decay of the learning rate')
     decay_factor: float = field(0.5, 'multiply lr by this at every decay epoch', gt=0, le=1)
     decay_epochs: List[float] = field([], 'epochs at which the step schedule decays')
@@ -125,7 +126,8 @@ class Run:
     device: str = field('auto', 'auto, cpu, gpu, or ids such as gpu:0,1')
     dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = field(
         'float32', 'precision of the net; the loss always computes in float32')
-    output_dir: Optional[str] = field(None, 'the run folder; default: output/cifar-VERSION or output/mnist-VERSION')
+    output_dir: Optional[str] = field(
+        None, 'the run folder; default: output/cifar-VERSION or output/mnist-VERSION')
     seed: int = field(0, 'seed of initialisation, order and augmentation', ge=0, lt=2 ** 31)
 
 
