@@ -19,15 +19,12 @@ def main(argv):
                         help='redraw curves.png every epoch, not only at the end')
     actions, overrides = cli.parse(parser, recipes.CifarRecipe, argv)
     version = actions['version'] or 'fast'
-    recipe_file = recipes.version_path('cifar', version)
     folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
-    if actions['resume'] or (actions['test'] and not actions['weights']):
-        recipe_file = folder.require_run()
-    recipe = recipes.load(recipe_file, recipes.CifarRecipe, overrides)
+    recipe, recipe_file = cli.load_recipe('cifar', version, recipes.CifarRecipe, folder, actions,
+                                          overrides)
     device = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
-    from gmloss import MixtureClassifier
     from training import augment, checkpoint, data, fit, graphs, loop, losses, nets, optim
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -48,13 +45,11 @@ def main(argv):
     # Net, mixture and loss; each group has its own initialisation.
     net = nets.FeatureNet(recipe.model.model, recipe.model.features, recipe.model.feature_size,
                           device)
-    mixture = losses.build_mixture(recipe.loss, data.CIFAR10_CLASSES, net.feature_size)
-    loss_fn = losses.build_loss(recipe.loss)
-    classifier = MixtureClassifier(net, mixture)
+    graph = graphs.build_lgm(net, recipe.loss, data.CIFAR10_CLASSES)
+    classifier, loss_fn = graph.classifier, graph.loss_fn
     net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
-    mixture.initialize(ctx=contexts)
-    loss_fn.initialize(ctx=contexts)
-    graph = graphs.LGMGraph(classifier, loss_fn)
+    for block in (classifier.mixture, loss_fn):
+        block.initialize(ctx=contexts)
     graph.hybridize(static_alloc=True, static_shape=True)
     blocks = {'classifier': classifier, 'loss': loss_fn}
     classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers
@@ -81,12 +76,15 @@ def main(argv):
         return {'lr': learning_rate(step), 'margin': margin(step)}
 
     # Train.
+    def draw(history, figures):
+        figures.submit(folder.draw_curves, history, folder.path.name)
+
     return fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, weights=classifier,
         blocks=blocks, trainers=[trainer], data=train_data, set_rates=set_rates,
         evaluate=lambda: {'val_acc': loop.evaluate(classifier, normalise, val_data)},
-        after_epoch=(lambda history: folder.draw_curves(history, folder.path.name))
-        if actions['plotting'] else None), actions['resume'], actions['tensorboard'])
+        after_epoch=draw if actions['plotting'] else None),
+        actions['resume'], actions['tensorboard'])
 
 
 if __name__ == '__main__':

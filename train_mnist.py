@@ -15,7 +15,7 @@ from training.run_folder import RunFolder
 from training.runtime import UserError
 
 SAMPLE = 2000  # points of each split in a figure
-SOFTMAX, LGM = 'softmax', 'lgm'
+SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'
 
 
 def make_parser():
@@ -24,7 +24,7 @@ def make_parser():
     parser.add_argument('--second-train', action='store_true', help='train by center loss alone '
                         'from the best weights of a softmax-center run (--weights, or '
                         "output/mnist-softmax-center's)")
-    parser.add_argument('--eval-method', choices=('softmax', 'knn', 'lgm'), help='with --test: '
+    parser.add_argument('--eval-method', choices=(SOFTMAX, KNN, LGM), help='with --test: '
                         'by class output, by nearest center, or by label-free L-GM posterior')
     parser.add_argument('--plotting', action='store_true',
                         help='draw feature maps every epoch and an animation of them')
@@ -51,6 +51,8 @@ def choose(actions, overrides):
     name = f'mnist-{actions["prefix"] or version}'
     if actions['second_train'] and actions['prefix']:
         name += '-second'
+    if actions['lr_step'] is not None and actions['lr_step'] <= 0:
+        raise UserError(f'--lr-step {actions["lr_step"]:g}: must be above 0')
     folder = RunFolder(overrides.get('output_dir') or Path(actions['out_dir'] or 'output') / name)
     if actions['use_gpu']:
         overrides.setdefault('device', 'auto' if actions['use_gpu'] == 'True' else 'cpu')
@@ -63,23 +65,18 @@ def main(argv):
     # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
     actions, overrides = cli.parse(make_parser(), recipes.MnistRecipe, argv)
     version, folder = choose(actions, overrides)
-    recipe_file = recipes.version_path('mnist', version)
-    if actions['resume'] or (actions['test'] and not actions['weights']):
-        recipe_file = folder.require_run()
-    recipe = recipes.load(recipe_file, recipes.MnistRecipe, overrides)
+    recipe, recipe_file = cli.load_recipe('mnist', version, recipes.MnistRecipe, folder, actions,
+                                          overrides)
     if actions['lr_step'] is not None and not actions['resume']:
         step = actions['lr_step']
-        if step <= 0:
-            raise UserError(f'--lr-step {step:g}: must be above 0')
         recipe.optimisation.decay_epochs = [
             step * i for i in range(1, int(recipe.optimisation.epochs / step) + 1)]
     device = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
     from center_loss import CenterLoss, NearestCenter
-    from gmloss import MixtureClassifier
     from training import (augment, checkpoint, data, features, fit, graphs, loop, losses, nets,
-                          optim, plots)
+                          optim)
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
 
@@ -101,18 +98,16 @@ def main(argv):
     net = nets.LeNetPlusPlus(size, None if kind == LGM else classes, recipe.model.bias)
     net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
     if kind == LGM:
-        mixture, loss_fn = losses.build_mixture(recipe.loss, classes, size), \
-            losses.build_loss(recipe.loss)
-        model = MixtureClassifier(net, mixture)
-        graph = graphs.LGMGraph(model, loss_fn)
+        graph = graphs.build_lgm(net, recipe.loss, classes)
+        model, mixture = graph.classifier, graph.classifier.mixture
         classifiers = {LGM: model}
-        own_parts, blocks = (mixture, loss_fn), {'model': model, 'loss': loss_fn}
+        own_parts, blocks = (mixture, graph.loss_fn), {'model': model, 'loss': graph.loss_fn}
     else:
         center_loss = None if kind == SOFTMAX else CenterLoss(classes, size, recipe.loss.lmbd)
         graph = model = graphs.SoftmaxCenterGraph(net, center_loss)
         classifiers = {SOFTMAX: graphs.HeadClassifier(net)}
         if center_loss is not None:
-            classifiers['knn'] = graphs.HeadClassifier(net, NearestCenter(center_loss))
+            classifiers[KNN] = graphs.HeadClassifier(net, NearestCenter(center_loss))
         own_parts, blocks = (center_loss, graph.softmax_weight), {'model': model}
     for part in own_parts:
         if part is not None:
@@ -137,14 +132,13 @@ def main(argv):
 
     if actions['test']:
         method = actions['eval_method'] or next(iter(classifiers))
-        if method == 'knn' and kind == SOFTMAX:
+        if method == KNN and kind == SOFTMAX:
             print('a softmax run has no centers: class means of the training features serve')
-            means = features.class_means(*features.extract(feature_net, normalise, train_data),
-                                         classes)
+            means = features.class_means(*loop.extract(feature_net, normalise, train_data), classes)
             center_loss = CenterLoss(classes, size)
             center_loss.initialize(ctx=contexts)
             center_loss.centers.weight.set_data(mx.nd.array(means))
-            classifiers['knn'] = graphs.HeadClassifier(net, NearestCenter(center_loss))
+            classifiers[KNN] = graphs.HeadClassifier(net, NearestCenter(center_loss))
         if method not in classifiers:
             raise UserError(f'--eval-method {method}: a run with --loss {kind} can be evaluated by '
                             + ' or '.join(classifiers))
@@ -152,7 +146,8 @@ def main(argv):
         print(f'{start}: accuracy {accuracy:.4f} by {method} on {val_data.count} images')
         return 0
 
-    # Schedules and optimizers: the net's, and one of their own for the centers.
+    # Schedules and optimizers: the net's, and one of their own for the centers. In the second
+    # phase, center loss alone, centers stay as they are and the learning rate starts anew.
     steps = train_data.steps_per_epoch
     learning_rate = optim.learning_rate(recipe.optimisation, steps)
     margin = losses.margin_schedule(recipe.loss)
@@ -175,33 +170,32 @@ def main(argv):
             if step in (0, second_phase):
                 graph.set_softmax_weight(0.0 if frozen else 1.0)
         if mixture is not None and (step == 0 or margin(step) != margin(step - 1)):
-            loss_fn.set_margin(margin(step))
+            graph.loss_fn.set_margin(margin(step))
         return {'lr': lr, 'margin': margin(step) if mixture is not None else 0.0}
 
-    # Train; draw the features of a sample, by pixels / 255 as in training.
+    # Train, and draw the features of a sample.
     def evaluate():
         accuracies = {name: loop.evaluate(classifier, normalise, val_data)
                       for name, classifier in classifiers.items()}
         row = {'val_acc': next(iter(accuracies.values()))}
-        return {**row, 'knn_acc': accuracies['knn']} if 'knn' in accuracies else row
+        return {**row, 'knn_acc': accuracies[KNN]} if KNN in accuracies else row
 
-    def draw(history):
-        folder.draw_curves(history, folder.path.name)
-        centers = center_loss.centers.weight if center_loss is not None else \
-            mixture.mean if mixture is not None else None
-        plots.feature_maps(
-            folder.frame(history[-1]['epoch']),
-            [(f'{name} set', *features.extract(feature_net, normalise, split, SAMPLE))
-             for name, split in (('training', train_data), ('test', val_data))],
-            centers.data(contexts[0]).asnumpy() if centers is not None else None,
-            f'{folder.path.name}, epoch {history[-1]["epoch"]}: accuracy '
-            f'{history[-1]["val_acc"]:.4f}', losses.deviations(mixture))
+    def draw(history, figures):
+        centers = center_loss.centers.weight if center_loss else mixture and mixture.mean
+        snapshot = features.Snapshot(
+            *loop.extract(feature_net, normalise, train_data, SAMPLE),
+            *loop.extract(feature_net, normalise, val_data, SAMPLE),
+            centers and centers.data(contexts[0]).asnumpy(), losses.deviations(mixture))
+        title = '{}, epoch {epoch}: test accuracy {val_acc:.4f}'.format(folder.path.name,
+                                                                       **history[-1])
+        figures.submit(folder.draw_features, snapshot, history[-1]['epoch'], title)
+        figures.submit(folder.draw_curves, history, folder.path.name)
 
     code = fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, weights=model, blocks=blocks,
         trainers=trainers, data=train_data, set_rates=set_rates, evaluate=evaluate,
-        after_epoch=draw if actions['plotting'] else None), actions['resume'],
-        actions['tensorboard'])
+        after_epoch=draw if actions['plotting'] else None),
+        actions['resume'], actions['tensorboard'])
     if actions['plotting'] and code == 0:
         print(f'feature maps: {folder.path / "features"}, {folder.animate_features()}')
     return code

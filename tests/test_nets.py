@@ -9,7 +9,7 @@ import pytest
 from mxnet import autograd, gluon, init, nd
 
 from conftest import ROOT
-from training import nets
+from training import nets, runtime
 from training.runtime import Device, UserError
 
 
@@ -54,6 +54,35 @@ def test_features_and_gradients_equal_the_stock_nets(name, dtype, tmp_path):
     np.testing.assert_allclose(out[0], want[0], rtol=1e-4, atol=1e-4)
     assert set(out[1]) == set(want[1])
     assert gap(want[1], out[1]) < 1e-5
+
+
+def test_feature_and_output_layers_stay_in_float32_under_low_precision():
+    if not runtime.cpu_has_bfloat16():
+        pytest.skip('this CPU lacks avx512_bf16')
+    code = """if True:
+        from training import runtime
+        device = runtime.prepare('cpu', 'bfloat16')
+        import numpy as np
+        from mxnet import nd
+        from training import nets
+        net = nets.LeNetPlusPlus(2, 10)
+        net.initialize(nets.initializer('xavier-2.24'))
+        net.hybridize()
+        features, logits = net(nd.random.uniform(shape=(64, 1, 28, 28)))
+        weight, bias = (p.data().asnumpy().astype('float64') for p in
+                        (net.output.weight, net.output.bias))
+        exact = features.asnumpy().astype('float64') @ weight.T + bias
+        print(np.abs(logits.asnumpy() - exact).max() / np.abs(exact).max())
+        cifar = nets.FeatureNet('cifar_resnet20_v1', 'output', 10, device)
+        cifar.initialize()
+        cifar.hybridize()
+        out = cifar(nd.random.uniform(shape=(2, 3, 32, 32))).asnumpy()
+        print(np.count_nonzero(out.view('uint32') & 0xffff))
+        """
+    error, finer = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True,
+                                  cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert float(error) < 1e-5, 'bfloat16 would give about 4e-3'
+    assert int(finer) > 10, 'values that bfloat16 cannot hold'
 
 
 def test_zoo_opens_beside_a_pytorch_that_gluoncv_refuses(tmp_path):

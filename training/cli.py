@@ -4,6 +4,7 @@ import dataclasses
 import re
 import typing
 
+from . import recipe as recipes
 from . import runtime
 
 
@@ -58,6 +59,20 @@ def add_fields(parser, recipe_class):
             else:
                 options['metavar'] = 'N' if item.type in (int, float) else 'VALUE'
             group.add_argument('--' + item.name.replace('_', '-'), **options)
+
+
+def load_recipe(family, version, recipe_class, folder, actions, overrides):
+    """The recipe to run: of the run in `folder` where one goes on or is tested, else of `version`.
+
+    Returns
+    -------
+    (recipe, Path)
+        And the file it was read from.
+    """
+    path = recipes.version_path(family, version)
+    if actions['resume'] or (actions['test'] and not actions['weights']):
+        path = folder.require_run()
+    return recipes.load(path, recipe_class, overrides), path
 
 
 def begin(recipe, recipe_file, version, folder):

@@ -4,8 +4,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional
 
-from . import checkpoint, loop
-from .run_folder import RunFolder, comparison, summarise
+from . import checkpoint, comparison, loop
+from .plots import BackgroundPlots
+from .run_folder import RunFolder, summarise
 from .runtime import Device, UserError
 
 LOSS_SCALE = {'float16': 128.0}  # lifts small gradients over float16's underflow
@@ -32,7 +33,7 @@ class Job:
     evaluate : callable
         () to {'val_acc': ...} and whatever else is to be recorded.
     after_epoch : callable or None
-        Called with the history after every epoch.
+        Called with the history and a training.plots.BackgroundPlots after every epoch.
     """
     recipe: Any
     device: Device
@@ -66,7 +67,7 @@ def fit(job, resume=False, tensorboard=False):
     history = state['history']
     board = folder.event_writer(len(history)) if tensorboard else None
 
-    with loop.StopRequest().listening() as stop:
+    with BackgroundPlots() as figures, loop.StopRequest().listening() as stop:
         for epoch in range(state['epoch'], epochs):
             started = time.perf_counter()
             result = loop.train_epoch(
@@ -99,7 +100,7 @@ def fit(job, resume=False, tensorboard=False):
                 for name, value in row.items():
                     board.add_scalar(name, value, epoch + 1)
             if job.after_epoch:
-                job.after_epoch(history)
+                job.after_epoch(history, figures)
             print('epoch {epoch:3d}  lr {lr:.4f}  margin {margin:.2f}  loss {train_loss:.4f}  '
                   'train {train_acc:.4f}  val {val_acc:.4f}  {images_per_second:.0f} images/s'
                   .format(**row), flush=True)
@@ -107,14 +108,15 @@ def fit(job, resume=False, tensorboard=False):
                 print(f'stopped after epoch {epoch + 1}; --resume goes on')
                 return 128 + stop.signal
 
-    checkpoint.save_weights(folder.last_weights, job.weights)
+        figures.submit(folder.draw_curves, history, folder.path.name)
+        checkpoint.save_weights(folder.last_weights, job.weights)
     folder.write_metrics(history)
-    folder.draw_curves(history, folder.path.name)
     trained = [p for p in checkpoint.named_parameters(job.blocks).values() if p.grad_req != 'null']
     summary = summarise(job.recipe, job.device, history,
                         job.data.steps_per_epoch * job.data.batch_size,
                         sum(math.prod(p.shape) for p in trained))
     folder.write_summary(summary)
     print(f'files in {folder.path}')
-    print(comparison(summary))
+    print(comparison.table([comparison.read(folder.path)]))
+    print(comparison.verdict(summary))
     return 0

@@ -8,7 +8,9 @@ Each graph maps augmented images (B, channels, H, W) and labels (B,) to
 from mxnet import nd
 from mxnet.gluon import HybridBlock
 
-from gmloss import label_free_logits
+from gmloss import MixtureClassifier, label_free_logits
+
+from . import losses
 
 
 class LGMGraph(HybridBlock):
@@ -29,6 +31,12 @@ class LGMGraph(HybridBlock):
         distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images))
         loss = self.loss_fn(distance, log_det, label, *rest)
         return loss, statistics(F, loss, label_free_logits(F, distance, log_det), label)
+
+
+def build_lgm(net, loss, num_classes):
+    """An LGMGraph of a feature net under a training.recipe.Loss, not yet initialised."""
+    mixture = losses.build_mixture(loss, num_classes, net.feature_size)
+    return LGMGraph(MixtureClassifier(net, mixture), losses.build_loss(loss))
 
 
 class SoftmaxCenterGraph(HybridBlock):

@@ -1,4 +1,4 @@
-"""One epoch of training and one pass of evaluation."""
+"""One epoch of training, one pass of evaluation."""
 import signal
 import time
 from collections import deque
@@ -190,3 +190,25 @@ def evaluate(classifier, normalise, data):
         if len(in_flight) > STEPS_IN_FLIGHT:
             in_flight.popleft().wait_to_read()
     return sum(float(value.asscalar()) for value in right) / data.count
+
+
+def extract(net, normalise, data, count=None):
+    """Features and labels of the first `count` images of a DeviceData, as NumPy arrays.
+
+    Parameters
+    ----------
+    net : callable
+        Normalised images to features (B, D).
+    normalise : block
+    data : DeviceData
+    count : int or None
+        None takes all.
+
+    Returns
+    -------
+    (array (N, D), array (N,))
+    """
+    count = min(count or data.count, data.count)
+    parts = [net(normalise(data.images[0][start:min(start + EVALUATION_BATCH, count)]))
+             for start in range(0, count, EVALUATION_BATCH)]
+    return np.concatenate([part.asnumpy() for part in parts]), data.labels[0][:count].asnumpy()

@@ -49,7 +49,7 @@ class FeatureNet(HybridBlock):
             _fuse_batch_norm_relu(self.features)
         if device.dtype == 'bfloat16':
             _pad_stem(self.features)
-        self.output = zoo.output if source == 'output' else None
+        self.output = _in_float32(zoo.output) if source == 'output' else None
         self.feature_size = output_size if source == 'output' else zoo.output._in_units
 
     def hybrid_forward(self, F, x):
@@ -106,8 +106,8 @@ class LeNetPlusPlus(HybridBlock):
                 for _ in range(2):
                     self.body.add(nn.Conv2D(channels, 5, padding=2), nn.LeakyReLU(0.01))
                 self.body.add(nn.MaxPool2D(2))
-            self.body.add(nn.Dense(feature_size, use_bias=use_bias))
-            self.output = None if num_classes is None else nn.Dense(
+            self.body.add(Float32Dense(feature_size, use_bias=use_bias, in_units=128 * 3 * 3))
+            self.output = None if num_classes is None else Float32Dense(
                 num_classes, use_bias=use_bias, in_units=feature_size)
 
     def hybrid_forward(self, F, x):
@@ -124,6 +124,18 @@ class SpatialMean(HybridBlock):
 
     def hybrid_forward(self, F, x):
         return F.mean(x, axis=(2, 3))
+
+
+class Float32Dense(nn.Dense):
+    """A dense layer that stays in float32 when the net runs in low precision.
+
+    Features that are compared by distance, or that lie in two dimensions, would lose to rounding
+    what tells the classes apart. mxnet's automatic low precision leaves `dot` alone.
+    """
+
+    def hybrid_forward(self, F, x, weight, bias=None):
+        out = F.dot(F.cast(F.flatten(x), 'float32'), weight, transpose_b=True)
+        return out if bias is None else F.broadcast_add(out, F.expand_dims(bias, axis=0))
 
 
 class PaddedStem(nn.Conv2D):
@@ -144,6 +156,11 @@ def initializer(how):
     """The mxnet Initializer for 'xavier', 'xavier-2.24' (its magnitude) or 'msra'."""
     return {'xavier': init.Xavier(), 'xavier-2.24': init.Xavier(magnitude=2.24),
             'msra': init.MSRAPrelu()}[how]
+
+
+def _in_float32(dense):
+    return Float32Dense(dense._units, in_units=dense._in_units, use_bias=dense.bias is not None,
+                        prefix=dense.prefix, params=dense.params)
 
 
 def _replace_global_pool(features):

@@ -1,4 +1,10 @@
-"""Figures of a run."""
+"""Figures, and a process that draws them while training goes on."""
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Optional
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,49 +20,76 @@ COLOURS = ('#332288', '#88CCEE', '#44AA99', '#117733', '#999933', '#DDCC77', '#C
            '#AA4499', '#555555')
 
 
-def feature_maps(file, panels, centers, title, deviations=None):
-    """Write a PNG of feature maps side by side, in equal axes.
+class BackgroundPlots:
+    """Draws in a process of its own, one figure at a time, so that training does not wait."""
+
+    def __init__(self):
+        # Spawned, not forked: mxnet's threads do not survive a fork. Ctrl-C is for the training.
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'),
+                                         signal.signal, (signal.SIGINT, signal.SIG_IGN))
+        self._pending = []
+
+    def submit(self, draw, *arguments):
+        """Call `draw(*arguments)` over there; both must be picklable."""
+        done = [future for future in self._pending if future.done()]
+        self._pending = [future for future in self._pending if future not in done]
+        self._pending.append(self._pool.submit(draw, *arguments))
+        for future in done:
+            future.result()  # raises what went wrong
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        """Wait for what has been submitted; raise what went wrong in it."""
+        self._pool.shutdown()
+        for future in self._pending if kind is None else ():
+            future.result()
+
+
+@dataclass
+class FeatureMap:
+    """One panel of `feature_maps`: features (N, 2), labels (N,), centers and deviations (C, 2)."""
+    title: str
+    features: np.ndarray
+    labels: np.ndarray
+    centers: Optional[np.ndarray] = None
+    deviations: Optional[np.ndarray] = None
+
+
+def feature_maps(file, maps, title=None):
+    """Write a PNG of feature maps side by side, each in equal axes.
 
     Parameters
     ----------
     file : binary file or path
-    panels : list of (str, array (N, D), array (N,))
-        Title, features and labels of each map. More than two dimensions are projected on the
-        first panel's two principal axes, and the title says so.
-    centers : array (C, D) or None
-        Drawn as crosses, with their class's number.
-    title : str
-    deviations : array (C, D) or None
-        One standard deviation of each class, drawn as an ellipse around its center.
+    maps : list of FeatureMap
+    title : str or None
     """
-    _, first, _ = panels[0]
-    project = np.eye(2)
-    if first.shape[1] > 2:
-        project = np.linalg.svd(first - first.mean(axis=0), full_matrices=False)[2][:2].T
-        title += f' (PCA: 2 of {first.shape[1]} dimensions)'
-    figure = Figure(figsize=(4.8 * len(panels), 5), layout='constrained')
-    for axes, (name, features, labels) in zip(np.atleast_1d(figure.subplots(1, len(panels))),
-                                              panels):
-        points = features @ project
-        for k in range(len(COLOURS)):
-            chosen = points[labels == k]
-            axes.plot(*chosen.T, '.', color=COLOURS[k], markersize=2, label=str(k))
-            place = centers[k] @ project if centers is not None else \
-                np.median(chosen, axis=0) if len(chosen) else None
-            if place is None:
-                continue
-            if centers is not None:
-                axes.plot(*place, '+', color='black', markersize=8)
-            axes.annotate(str(k), place, fontweight='bold', ha='center', va='center',
-                          xytext=(7, 7) if centers is not None else (0, 0),
-                          textcoords='offset points')
-            if deviations is not None and first.shape[1] == 2:
-                axes.add_patch(Ellipse(place, *(2 * deviations[k]), fill=False,
-                                       edgecolor=COLOURS[k], linewidth=1.5))
-        axes.set_title(name)
+    figure = Figure(figsize=(4.8 * len(maps), 5), layout='constrained')
+    for axes, drawn in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps):
+        for k, colour in enumerate(COLOURS):
+            points = drawn.features[drawn.labels == k]
+            axes.plot(*points.T, '.', color=colour, markersize=2)
+            if drawn.centers is not None:
+                axes.plot(*drawn.centers[k], '+', color='black', markersize=8)
+                _name_class(axes, k, drawn.centers[k], offset=7)
+            elif len(points):
+                _name_class(axes, k, np.median(points, axis=0), offset=0)
+            if drawn.deviations is not None:
+                axes.add_patch(Ellipse(drawn.centers[k], *(2 * drawn.deviations[k]), fill=False,
+                                       edgecolor=colour, linewidth=1.5))
+        axes.set_title(drawn.title)
         axes.set_aspect('equal', adjustable='datalim')
-    figure.suptitle(title)
+    if title:
+        figure.suptitle(title)
     figure.savefig(file, format='png', dpi=80)
+
+
+def _name_class(axes, k, place, offset):
+    axes.annotate(str(k), place, xytext=(offset, offset), textcoords='offset points', ha='center',
+                  va='center', fontweight='bold',
+                  bbox={'boxstyle': 'round,pad=0.1', 'color': 'white', 'alpha': 0.6})
 
 
 def animation(file, frames, milliseconds=300):
@@ -98,4 +131,27 @@ def curves(file, history, title):
         axes.set_xlabel('epoch')
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(title)
+    figure.savefig(file, format='png', dpi=100)
+
+
+def accuracies(file, families):
+    """Write a PNG of the validation accuracies of several runs by epoch.
+
+    Parameters
+    ----------
+    file : binary file
+    families : list of (str, list of (str, list of dict))
+        One panel each: title, and name and rows (with epoch and val_acc) of every run.
+    """
+    figure = Figure(figsize=(7 * len(families), 4.5), layout='constrained')
+    for axes, (title, runs) in zip(figure.subplots(1, len(families), squeeze=False)[0], families):
+        for number, (name, rows) in enumerate(runs):
+            axes.plot([row['epoch'] for row in rows], [row['val_acc'] for row in rows],
+                      color=COLOURS[number % len(COLOURS)], label=name,
+                      linestyle=('-', '--', ':')[number // len(COLOURS) % 3])
+        axes.set_title(title)
+        axes.set_xlabel('epoch')
+        axes.set_ylabel('validation accuracy (top-1)')
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc='lower right', fontsize='small')
     figure.savefig(file, format='png', dpi=100)

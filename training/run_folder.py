@@ -28,6 +28,9 @@ class RunFolder:
         self.checkpoint = self.path / 'checkpoint.npz'
         self.best_weights = self.path / 'best.params'
         self.last_weights = self.path / 'last.params'
+        self.metrics = self.path / 'metrics.csv'
+        self.summary = self.path / 'summary.json'
+        self.features = self.path / 'features.npz'
 
     def start(self, recipe):
         """Make the folder for a new run; an earlier run in it is moved aside, never overwritten."""
@@ -71,21 +74,32 @@ class RunFolder:
         for row in history:
             writer.writerow({name: f'{value:.6g}' if isinstance(value, float) else value
                              for name, value in row.items()})
-        self._write(self.path / 'metrics.csv', text.getvalue())
+        self._write(self.metrics, text.getvalue())
 
     def write_summary(self, summary):
         """summary.json from a dict."""
-        self._write(self.path / 'summary.json', json.dumps(summary, indent=2) + '\n')
+        self._write(self.summary, json.dumps(summary, indent=2) + '\n')
 
     def draw_curves(self, history, title):
         """curves.png: accuracies, loss, learning rate and margin by epoch."""
         with atomic_save(str(self.path / 'curves.png'), overwrite_part=True) as part:
             plots.curves(part, history, title)
 
-    def frame(self, epoch):
-        """Path of an epoch's feature maps."""
-        (self.path / 'features').mkdir(exist_ok=True)
-        return self.path / 'features' / f'epoch-{epoch:03d}.png'
+    def draw_features(self, snapshot, epoch, title):
+        """features/epoch-NNN.png: maps of both splits; features.npz keeps the last snapshot."""
+        frames = self.path / 'features'
+        frames.mkdir(exist_ok=True)
+        with atomic_save(str(self.features), overwrite_part=True) as part:
+            snapshot.save(part)
+        if snapshot.dimensions > 2:
+            title += f' (PCA: 2 of {snapshot.dimensions} dimensions)'
+        flat = snapshot.in_plane()
+        maps = [plots.FeatureMap(f'{name} set', points, labels, flat.centers, flat.deviations)
+                for name, points, labels in
+                (('training', flat.train_features, flat.train_labels),
+                 ('test', flat.test_features, flat.test_labels))]
+        with atomic_save(str(frames / f'epoch-{epoch:03d}.png'), overwrite_part=True) as part:
+            plots.feature_maps(part, maps, title)
 
     def animate_features(self):
         """features.gif from all frames there are; returns its path."""
@@ -141,13 +155,3 @@ def summarise(recipe, device, history, images_per_epoch, parameters):
         'seed': recipe.run.seed,
         'parameters': parameters,
     }
-
-
-def comparison(summary):
-    """One line that sets a summary's accuracy against the reported one."""
-    line = (f'{summary["version"]}: val acc {summary["val_acc"]:.4f} at the last epoch, best '
-            f'{summary["best_val_acc"]:.4f} at epoch {summary["best_epoch"]}')
-    if summary['reported_val_acc'] is None:
-        return line + '; the source reports none'
-    difference = summary['val_acc'] - summary['reported_val_acc']
-    return line + f'; reported {summary["reported_val_acc"]:.4f}, difference {difference:+.4f}'

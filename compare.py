@@ -1,0 +1,68 @@
+"""Compare finished runs with each other and with what their sources reported.
+
+    python compare.py output/record/*
+    python compare.py output/mnist-softmax output/mnist-softmax-center
+
+Writes comparison.md, comparison.png (validation accuracy by epoch) and, from the MNIST runs made
+with --plotting, feature-maps.png (their last feature maps side by side).
+"""
+import argparse
+from pathlib import Path
+
+from boltons.fileutils import atomic_save
+
+from training import comparison, plots, runtime
+from training.features import Snapshot
+from training.runtime import UserError
+
+
+def feature_map(run):
+    """The panel of a run's test features, with its accuracies in the title."""
+    flat = Snapshot.load(run.folder.features).in_plane()
+    accuracies = [f'accuracy {run.summary["val_acc"]:.4f}']
+    if 'knn_acc' in run.metrics[-1]:
+        accuracies.append(f'nearest center {run.metrics[-1]["knn_acc"]:.4f}')
+    return plots.FeatureMap(f'{run.name}\n{", ".join(accuracies)}', flat.test_features,
+                            flat.test_labels, flat.centers, flat.deviations)
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', nargs='+', metavar='RUN', help='run folders, in the order to show')
+    parser.add_argument('--output-dir', type=Path, default=Path('output'),
+                        help='where to write (default output)')
+    options = parser.parse_args(argv)
+    runs = [comparison.read(path) for path in options.runs if Path(path).is_dir() or
+            not Path(path).is_file()]  # a shell's * also names files beside the runs
+    if not runs:
+        raise UserError(f'{options.runs[0]}: a run folder is expected')
+
+    on_mnist = [run for run in runs if run.on_mnist]
+    families = [(name, group) for name, group in
+                (('CIFAR-10', [run for run in runs if not run.on_mnist]), ('MNIST', on_mnist))
+                if group]
+    text = '\n'.join(f'## {name}\n\n{comparison.table(group)}' for name, group in families)
+    figures = {'comparison.png': (plots.accuracies, [
+        (name, [(run.name, run.metrics) for run in group]) for name, group in families])}
+    drawn = [feature_map(run) for run in on_mnist if run.folder.features.exists()]
+    if drawn:
+        figures['feature-maps.png'] = plots.feature_maps, drawn
+    try:
+        options.output_dir.mkdir(parents=True, exist_ok=True)
+        with atomic_save(str(options.output_dir / 'comparison.md'), text_mode=True) as part:
+            part.write(text)
+        for name, (draw, content) in figures.items():
+            with atomic_save(str(options.output_dir / name)) as part:
+                draw(part, content)
+    except OSError as error:
+        raise UserError(f'{options.output_dir}: {error.strerror}; choose another --output-dir') \
+            from None
+    print(text)
+    print('written:', ', '.join(str(options.output_dir / name)
+                                for name in ('comparison.md', *figures)))
+    return 0
+
+
+if __name__ == '__main__':
+    runtime.exit_with(main)

@@ -1,0 +1,87 @@
+"""compare.py and the tables: figures checked by hand, damaged runs refused."""
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from training import comparison
+from training.features import Snapshot
+from training.runtime import UserError
+
+ACCURACIES = {0: (0.5, 0.86, 0.80), 1: (0.6, 0.7, 0.9)}
+
+
+def write_run(folder, seed, on_mnist=False, **run):
+    """A finished run of three epochs of one minute each."""
+    folder.mkdir(parents=True)
+    rows = [{'epoch': epoch + 1, 'val_acc': accuracy, 'seconds': 60.0,
+             **({'knn_acc': accuracy - 0.1} if on_mnist else {})}
+            for epoch, accuracy in enumerate(ACCURACIES[seed])]
+    with open(folder / 'metrics.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    best = max(rows, key=lambda row: row['val_acc'])
+    (folder / 'config.yaml').write_text(yaml.safe_dump(
+        {'loss': {'loss': 'softmax-center'} if on_mnist else {'margin': 0.1},
+         'run': {'seed': seed, 'output_dir': str(folder), **run}}))
+    (folder / 'summary.json').write_text(json.dumps(dict(
+        version='v4', epochs=3, val_acc=rows[-1]['val_acc'], best_val_acc=best['val_acc'],
+        best_epoch=best['epoch'], reported_val_acc=0.85, images_per_second=100.4, seconds=180.0,
+        dtype='float32', seed=seed)))
+    return folder
+
+
+def test_tables_by_hand(tmp_path):
+    runs = [comparison.read(write_run(tmp_path / f'run{seed}', seed)) for seed in (0, 1)]
+    lines = comparison.table(runs).splitlines()
+    assert lines[2] == '| `run0` | 3 | float32 | 0.8000 | 0.8600 (2) | 0.8500 | -0.0500 | 100 | ' \
+        '3.0 | 2.0 | - |'
+    assert lines[3].endswith('| 3.0 | 3.0 | 3.0 |')
+    assert lines[-1] == '| `v4`, 3 epochs | 0, 1 | 0.8500 | 0.8000 to 0.9000 | 0.8800 |'
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
+    runs = [comparison.read(write_run(tmp_path / f'run{seed}', seed, dtype=dtype))
+            for seed, dtype in ((0, 'float32'), (1, 'bfloat16'))]
+    assert 'same recipe' not in comparison.table(runs)
+
+
+def test_compare_writes_tables_and_figures(tmp_path, run_script):
+    write_run(tmp_path / 'cifar', 0)
+    write_run(tmp_path / 'mnist', 1, on_mnist=True)
+    rng = np.random.default_rng(0)
+    points, labels = rng.normal(size=(50, 3)), np.arange(50) % 10
+    with open(tmp_path / 'mnist' / 'features.npz', 'wb') as file:
+        Snapshot(points, labels, points, labels, rng.normal(size=(10, 3))).save(file)
+    result = run_script('compare.py', tmp_path / 'cifar', tmp_path / 'mnist', '--output-dir',
+                        tmp_path / 'out')
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / 'out' / 'comparison.md').read_text()
+    assert '## CIFAR-10' in text and '| `mnist` | 3 | float32 | 0.9000 | 0.9000 (3) | 0.8500 | ' \
+        '+0.0500 | 0.8000 | 100 | 3.0 |' in text and text in result.stdout
+    for name in ('comparison.png', 'feature-maps.png'):
+        assert np.ptp(np.asarray(Image.open(tmp_path / 'out' / name).convert('L'))) > 100
+
+
+@pytest.mark.parametrize('damage, message', [
+    ('config.yaml', 'config.yaml is missing'), ('summary.json', 'summary.json is missing'),
+    ('metrics', 'damaged'), ('summary', 'damaged'), ('features', 'holds no features of a run')])
+def test_what_is_no_finished_run_is_one_clear_line(tmp_path, run_script, damage, message):
+    folder = write_run(tmp_path / 'run', 0, on_mnist=True)
+    if '.' in damage:
+        (folder / damage).unlink()
+    else:
+        (folder / {'metrics': 'metrics.csv', 'summary': 'summary.json',
+                   'features': 'features.npz'}[damage]).write_text('epoch,val_acc\n1,\n')
+    result = run_script('compare.py', folder, '--output-dir', tmp_path / 'out')
+    assert result.returncode == 2 and not (tmp_path / 'out').exists()
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_run_without_its_own_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match='no finished run'):
+        comparison.read(tmp_path / 'nothing')

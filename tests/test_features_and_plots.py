@@ -1,0 +1,67 @@
+"""Snapshots of features, class means, and drawing beside the training."""
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import features, plots
+from training.features import Snapshot
+from training.run_folder import RunFolder
+
+
+def snapshot(dimensions):
+    rng = np.random.default_rng(0)
+    scales = np.linspace(3, 0.1, dimensions)
+    points, labels = rng.normal(size=(60, dimensions)) * scales, np.arange(60) % 10
+    return Snapshot(points, labels, points[:30] + 1, labels[:30], rng.normal(size=(10, dimensions)),
+                    np.ones((10, dimensions)))
+
+
+def test_two_dimensions_are_drawn_as_they_are_and_more_on_their_principal_axes():
+    two = snapshot(2)
+    assert two.in_plane() is two
+    flat = snapshot(5).in_plane()
+    centred = snapshot(5).train_features - snapshot(5).train_features.mean(axis=0)
+    eigenvalues = np.sort(np.linalg.eigvalsh(centred.T @ centred / 60))[::-1]
+    np.testing.assert_allclose(flat.train_features.var(axis=0), eigenvalues[:2], rtol=1e-9)
+    assert flat.centers.shape == (10, 2) and flat.deviations is None
+    one = Snapshot(np.arange(4.)[:, None], np.arange(4), np.arange(4.)[:, None], np.arange(4))
+    assert one.in_plane().test_features.shape == (4, 2)
+
+
+def test_snapshots_survive_the_disk(tmp_path):
+    before = snapshot(2)
+    before.centers = None
+    with open(tmp_path / 'features.npz', 'wb') as file:
+        before.save(file)
+    after = Snapshot.load(tmp_path / 'features.npz')
+    assert after.centers is None
+    for name in ('train_features', 'train_labels', 'test_features', 'test_labels', 'deviations'):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+
+
+def test_class_means_by_a_loop():
+    rng = np.random.default_rng(0)
+    points, labels = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
+    means = features.class_means(points, labels, 5)
+    for k in range(4):
+        np.testing.assert_allclose(means[k], points[labels == k].mean(axis=0))
+    assert np.isnan(means[4]).all()
+
+
+def test_figures_are_drawn_in_another_process_and_stay_whole(tmp_path):
+    folder = RunFolder(tmp_path)
+    with plots.BackgroundPlots() as figures:
+        for epoch in (1, 2):
+            figures.submit(folder.draw_features, snapshot(3), epoch, 'run')
+    assert sorted(path.name for path in (tmp_path / 'features').iterdir()) == [
+        'epoch-001.png', 'epoch-002.png']
+    assert Image.open(folder.animate_features()).n_frames >= 1
+    assert Snapshot.load(folder.features).dimensions == 3
+
+
+def test_a_figure_that_cannot_be_drawn_is_reported(tmp_path):
+    with pytest.raises(NotADirectoryError):
+        with plots.BackgroundPlots() as figures:
+            figures.submit(os.listdir, __file__)

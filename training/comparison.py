@@ -1,0 +1,135 @@
+"""Finished runs side by side, and next to what their sources reported."""
+import csv
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from .run_folder import RunFolder
+from .runtime import UserError
+
+MILESTONES = 0.85, 0.89  # the accuracies that the CIFAR-10 seed reports on its way
+MNIST_HEADER = ('run', 'epochs', 'dtype', 'last', 'best (epoch)', 'reported', 'difference',
+                'nearest center', 'images/s', 'minutes')
+CIFAR_HEADER = MNIST_HEADER[:7] + MNIST_HEADER[8:] + tuple(
+    f'minutes to {accuracy}' for accuracy in MILESTONES)
+
+
+@dataclass
+class Run:
+    """A finished run: its folder, config (sections of fields), metrics (rows) and summary."""
+    folder: RunFolder
+    config: dict
+    metrics: list
+    summary: dict
+
+    @property
+    def name(self):
+        return self.folder.path.name
+
+    @property
+    def on_mnist(self):
+        return 'loss' in self.config['loss']
+
+    def minutes_to(self, accuracy):
+        """Minutes, evaluation included, until `accuracy` was reached; None if it never was."""
+        seconds = 0.0
+        for row in self.metrics:
+            seconds += row['seconds']
+            if row['val_acc'] >= accuracy:
+                return seconds / 60
+        return None
+
+
+def read(path):
+    """The finished run in a folder.
+
+    Raises
+    ------
+    UserError
+        If there is none, or its files are damaged.
+    """
+    folder = RunFolder(path)
+    try:
+        with open(folder.metrics, newline='') as file:
+            rows = [{name: float(value) for name, value in row.items()}
+                    for row in csv.DictReader(file)]
+        run = Run(folder, yaml.safe_load(folder.config.read_text()), rows,
+                  json.loads(folder.summary.read_text()))
+        cells(run)  # whatever is missing shows here
+    except FileNotFoundError as error:
+        raise UserError(f'{path}: there is no finished run in this folder '
+                        f'({Path(error.filename).name} is missing)') from None
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f'{path}: the files of this run are damaged '
+                        f'({type(error).__name__}: {error})') from None
+    return run
+
+
+def cells(run):
+    """What the run's row in the table says, as texts."""
+    s = run.summary
+    reported = s['reported_val_acc']
+    row = [f'`{run.name}`', str(s['epochs']), s['dtype'], f'{s["val_acc"]:.4f}',
+           f'{s["best_val_acc"]:.4f} ({s["best_epoch"]})',
+           '-' if reported is None else f'{reported:.4f}',
+           '-' if reported is None else f'{s["val_acc"] - reported:+.4f}']
+    if run.on_mnist:
+        nearest = run.metrics[-1].get('knn_acc')
+        row.append('-' if nearest is None else f'{nearest:.4f}')
+    row += [f'{s["images_per_second"]:.0f}', f'{s["seconds"] / 60:.1f}']
+    if not run.on_mnist:
+        reached = [run.minutes_to(accuracy) for accuracy in MILESTONES]
+        row += ['-' if minutes is None else f'{minutes:.1f}' for minutes in reached]
+    return row
+
+
+def table(runs):
+    """Markdown: a table of runs, one of seeds where runs differ in nothing else.
+
+    Parameters
+    ----------
+    runs : list of Run
+        Of one data set.
+    """
+    text = markdown(MNIST_HEADER if runs[0].on_mnist else CIFAR_HEADER, map(cells, runs))
+    groups = {}
+    for run in runs:
+        groups.setdefault(_all_but_seed(run.config), []).append(run)
+    repeated = [group for group in groups.values() if len(group) > 1]
+    if repeated:
+        text += '\n' + markdown(('same recipe', 'seeds', 'last: mean', 'spread', 'best: mean'),
+                                map(_spread, repeated))
+    return text
+
+
+def markdown(header, rows):
+    """A Markdown table of texts."""
+    lines = [header, ['---'] * len(header), *rows]
+    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+
+
+def verdict(summary):
+    """One line that sets a summary's accuracy against the reported one."""
+    line = (f'{summary["version"]}: val acc {summary["val_acc"]:.4f} at the last epoch, best '
+            f'{summary["best_val_acc"]:.4f} at epoch {summary["best_epoch"]}')
+    if summary['reported_val_acc'] is None:
+        return line + '; the source reports none'
+    difference = summary['val_acc'] - summary['reported_val_acc']
+    return line + f'; reported {summary["reported_val_acc"]:.4f}, difference {difference:+.4f}'
+
+
+def _all_but_seed(config):
+    run = {name: value for name, value in config['run'].items()
+           if name not in ('seed', 'output_dir')}
+    return json.dumps({**config, 'run': run}, sort_keys=True)
+
+
+def _spread(runs):
+    last = [run.summary['val_acc'] for run in runs]
+    best = [run.summary['best_val_acc'] for run in runs]
+    return [f'`{runs[0].summary["version"]}`, {runs[0].summary["epochs"]} epochs',
+            ', '.join(str(run.summary['seed']) for run in runs), f'{statistics.mean(last):.4f}',
+            f'{min(last):.4f} to {max(last):.4f}', f'{statistics.mean(best):.4f}']
