@@ -34,6 +34,17 @@ def bench_loss(rounds):
         print(f'  {label:34s}{memory:7.0f} MiB of extra memory')
 
 
+def bench_center(rounds):
+    results = measure({'center_loss': ('center_small', EQUAL),
+                       'counted on the host': ('center_host_counted', EQUAL)}, rounds)
+    report(f'center loss, forward + backward, B={BATCH} C=10 D=2', results, 'center_loss',
+           ['counted on the host'])
+    results = measure({'10 classes': ('center_sparse_ten', EQUAL),
+                       '1,000,000 classes': ('center_sparse_million', EQUAL)}, rounds)
+    report(f'center loss, sparse, with the update of the centers, B={BATCH} D=128', results,
+           '10 classes', ['1,000,000 classes'])
+
+
 def bench_step(rounds):
     subjects = {'ours, float32': ('step_ours', EQUAL), 'stock GluonCV net': ('step_stock', EQUAL)}
     others = ['stock GluonCV net']
@@ -88,7 +99,7 @@ def bench_counts(rounds):
         print(f'  {which:27s}{calls:17.1f}{operators:16.1f}{reads:13.2f}')
 
 
-BENCHMARKS = {'loss': bench_loss, 'step': bench_step, 'bfloat16': bench_bfloat16,
+BENCHMARKS = {'loss': bench_loss, 'center': bench_center, 'step': bench_step, 'bfloat16': bench_bfloat16,
               'epoch': bench_epoch, 'pipeline': bench_pipeline, 'counts': bench_counts}
 
 if __name__ == '__main__':

@@ -3,9 +3,11 @@
 
 def __getattr__(name):
     """The loss blocks, made on first use: mxnet must not be imported before the runtime is set."""
-    if name not in ('MatrixLoss', 'BroadcastLoss', 'BroadcastV6Loss'):
+    if name not in ('MatrixLoss', 'BroadcastLoss', 'BroadcastV6Loss', 'HostCountedCenterLoss'):
         raise AttributeError(name)
-    from mxnet.gluon import HybridBlock
+    import numpy as np
+    from mxnet import nd
+    from mxnet.gluon import Block, HybridBlock, nn
 
     from gmloss import GaussianMixture, LGMLoss
 
@@ -49,8 +51,21 @@ def __getattr__(name):
         def scale(self, F, distance, variance):
             return F.broadcast_mul(distance, F.sum(1 / (variance + 1e-8), axis=1).expand_dims(0))
 
-    return {'MatrixLoss': MatrixLoss, 'BroadcastLoss': BroadcastLoss,
-            'BroadcastV6Loss': BroadcastV6Loss}[name]
+    class HostCountedCenterLoss(Block):
+        """Center loss whose labels are counted on the host, as in both public implementations."""
+
+        def __init__(self, classes, size):
+            super().__init__()
+            self._classes = classes
+            self.centers = nn.Embedding(classes, size)
+
+        def forward(self, x, label):
+            counts = np.bincount(label.asnumpy().astype('int64'), minlength=self._classes)
+            own_count = nd.take(nd.array(counts), label)
+            gap = x - self.centers(label)
+            return nd.sum(gap * gap, axis=1) / own_count / 2
+
+    return locals()[name]
 
 
 def stock_step(batch, steps):

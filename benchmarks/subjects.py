@@ -53,6 +53,60 @@ def loss_broadcast_v6():
     return loss(baselines.BroadcastV6Loss)
 
 
+def center(make, classes, size, update=False):
+    """Forward and backward of a center loss, with the update of the centers if asked for."""
+    import numpy as np
+    from mxnet import autograd, gluon, nd
+    rng = np.random.default_rng(0)
+    block = make(classes, size)
+    block.initialize()
+    x = nd.array(rng.normal(size=(BATCH, size)))
+    label = nd.array(rng.integers(0, classes, BATCH))
+    x.attach_grad()
+    trainer = gluon.Trainer(block.collect_params(), 'sgd', {'learning_rate': 0.5})
+
+    def run():
+        for _ in range(run.repeats):
+            with autograd.record():
+                value = block(x, label)
+            value.backward()
+            if update:
+                trainer.step(BATCH)
+        nd.waitall()
+    run.repeats = 300
+    return run
+
+
+def center_ours(classes=10, size=2, sparse=False, update=False):
+    from center_loss import CenterLoss
+
+    def make(classes, size):
+        block = CenterLoss(classes, size, sparse_grad=sparse)
+        block.hybridize(static_alloc=True, static_shape=True)
+        return block
+    return center(make, classes, size, update)
+
+
+def center_small():
+    runtime.prepare('cpu')
+    return center_ours()
+
+
+def center_host_counted():
+    runtime.prepare('cpu')
+    return center(baselines.HostCountedCenterLoss, 10, 2)
+
+
+def center_sparse_ten():
+    runtime.prepare('cpu')
+    return center_ours(10, 128, sparse=True, update=True)
+
+
+def center_sparse_million():
+    runtime.prepare('cpu')
+    return center_ours(1000000, 128, sparse=True, update=True)
+
+
 def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     """The project's own pieces, as train_cifar.py puts them together."""
     from gmloss import MixtureClassifier

@@ -66,10 +66,11 @@ class CenterLoss(Loss):
         self.centers._kwargs['dtype'] = self._compute_dtype
 
     def hybrid_forward(self, F, x, label):
-        label = F.cast(label, 'float32' if self._compute_dtype == 'float32' else 'float64')
+        label = F.cast(label, self._compute_dtype)
         same = F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(label, axis=0))
+        count = F.dot(same, F.ones_like(label))  # sums rows faster than F.sum
         gap = F.cast(x, self._compute_dtype) - self.centers(label)
-        loss = self._lmbd / 2 * F.sum(gap * gap, axis=1) / F.sum(same, axis=1)
+        loss = F.sum(F.square(gap), axis=1) * F.stop_gradient(self._lmbd / 2 / count)
         return _apply_weighting(F, loss, self._weight)
 
 

@@ -80,9 +80,10 @@ class LGMLoss(Loss):
         label = F.cast(label, self._compute_dtype)
         class_index = F.cast(F.contrib.arange_like(distance, axis=1), self._compute_dtype)
         is_own = F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(class_index, axis=0))
-        penalty = F.broadcast_mul(F.pick(distance, label), margin) + self._margin_add
-        logits = label_free_logits(F, distance, log_det) - \
-            F.broadcast_mul(F.stop_gradient(is_own), F.expand_dims(penalty, axis=1))
+        stretch = F.stop_gradient(F.broadcast_mul(is_own, margin) + 1)
+        logits = label_free_logits(F, distance * stretch, log_det)
+        if self._margin_add:
+            logits = logits - F.stop_gradient(is_own * self._margin_add)
         loss = -F.pick(F.log_softmax(logits), label)
 
         if self._likelihood != 'off':

@@ -195,7 +195,8 @@ class MixtureClassifier(HybridBlock):
 
 def label_free_logits(F, distance, log_det):
     """``-distance - log_det / 2`` for distance (B, C) and log_det (C,); shape (B, C)."""
-    return F.broadcast_sub(-distance, F.expand_dims(log_det / 2, axis=0))
+    batch_ones = F.ones_like(F.slice_axis(distance, axis=1, begin=0, end=1))
+    return F.dot(batch_ones, F.expand_dims(log_det / -2, axis=0)) - distance
 
 
 def half_squared_distance(F, x, mean, precision=None):
@@ -204,20 +205,23 @@ def half_squared_distance(F, x, mean, precision=None):
     `precision` (C, D) weights the dimensions per class. The square is expanded into products of
     matrices, which cancels digits when features sit far from the origin; hence everything is
     shifted to the first mean. The distance does not depend on that shift, so no gradient is sent
-    through it. Rows are summed by products with ones, which MXNet does several times faster than
-    by its reductions.
+    through it. Rows are summed and repeated by products with ones, which MXNet does several times
+    faster, backward above all, than by its reductions and broadcasts.
     """
-    origin = F.slice_axis(mean, axis=0, begin=0, end=1)
-    ones = F.reshape(F.ones_like(origin), (-1, 1))
-    x = x - F.stop_gradient(F.broadcast_like(origin, x, lhs_axes=(0,), rhs_axes=(0,)))
-    mean = mean - F.stop_gradient(F.broadcast_like(origin, mean, lhs_axes=(0,), rhs_axes=(0,)))
+    to_origin = F.stop_gradient(-F.slice_axis(mean, axis=0, begin=0, end=1))
+    ones = F.reshape(F.ones_like(to_origin), (-1, 1))
+    batch_ones, class_ones = (F.ones_like(F.slice_axis(a, axis=1, begin=0, end=1))
+                              for a in (x, mean))
+    x = x + F.stop_gradient(F.dot(batch_ones, to_origin))
+    mean = mean + F.stop_gradient(F.dot(class_ones, to_origin))
     if precision is None:
-        weighted, mean_squares = mean, F.dot(F.square(mean), ones) / 2
+        mean_squares = F.dot(F.square(mean), ones) / 2
         x_squares = F.dot(F.square(x), ones) / 2
-    else:
-        weighted = mean * precision
-        mean_squares = F.dot(mean * weighted, ones) / 2
-        x_squares = F.dot(F.square(x) / 2, precision, transpose_b=True)
-    products = F.dot(x, weighted, transpose_b=True)
-    squares = F.broadcast_add(x_squares, F.reshape(mean_squares, (1, -1)))
-    return F.relu(squares - products)
+        squares = F.dot(F.concat(x_squares, batch_ones, dim=1),
+                        F.concat(class_ones, mean_squares, dim=1), transpose_b=True)
+        return F.relu(squares - F.dot(x, mean, transpose_b=True))
+    weighted = mean * precision
+    mean_squares = F.dot(mean * weighted, ones) / 2
+    squares = F.dot(F.square(x) / 2, precision, transpose_b=True) + \
+        F.dot(batch_ones, mean_squares, transpose_b=True)
+    return F.relu(squares - F.dot(x, weighted, transpose_b=True))
