@@ -185,7 +185,8 @@ def main(argv):
         snapshot = features.Snapshot(
             *loop.extract(feature_net, normalise, train_data, SAMPLE),
             *loop.extract(feature_net, normalise, val_data, SAMPLE),
-            centers and centers.data(contexts[0]).asnumpy(), losses.deviations(mixture))
+            centers and centers.data(contexts[0]).asnumpy(),
+            mixture and mixture.variances(contexts[0]).sqrt().asnumpy())
         title = '{}, epoch {epoch}: test accuracy {val_acc:.4f}'.format(folder.path.name,
                                                                        **history[-1])
         figures.submit(folder.draw_features, snapshot, history[-1]['epoch'], title)

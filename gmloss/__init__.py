@@ -9,3 +9,4 @@
 from .loss import *
 from .margin import *
 from .mixture import *
+from .published import *

@@ -6,10 +6,10 @@ from matrix products, so no ``(B, C, D)`` array exists at any point.
 import math
 
 import numpy as np
-from mxnet import init
+from mxnet import init, nd
 from mxnet.gluon import HybridBlock
 
-__all__ = ['GaussianMixture', 'DiagonalMixture', 'InverseSumMixture', 'MixtureClassifier',
+__all__ = ['GaussianMixture', 'DiagonalMixture', 'FixedVolumeMixture', 'MixtureClassifier',
            'label_free_logits']
 
 
@@ -61,6 +61,10 @@ class GaussianMixture(HybridBlock):
         self._compute_dtype = 'float64' if np.dtype(dtype) == np.float64 else 'float32'
         super().cast(self._compute_dtype)
 
+    def variances(self, ctx=None):
+        """Variances along each feature dimension, an NDArray of shape (C, D)."""
+        return nd.ones_like(self.mean.data(ctx))
+
     def hybrid_forward(self, F, x, mean):
         distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean)
         first_column = F.slice_axis(mean, axis=1, begin=0, end=1)
@@ -77,7 +81,7 @@ class DiagonalMixture(GaussianMixture):
 
     The trained parameter is :math:`\rho`, so no optimizer step can make a variance zero or
     negative. Source: Wan et al. (CVPR 2018), section 3.2; the floor is the one that the authors'
-    Caffe layer adds before it divides.
+    Caffe layer adds before it divides. Under the full likelihood take `FixedVolumeMixture`.
 
     Parameters
     ----------
@@ -107,57 +111,62 @@ class DiagonalMixture(GaussianMixture):
                                        init=init.Constant(softplus_inverse),
                                        lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
 
-    def variance(self, ctx=None):
-        """Current variances as an NDArray of shape (C, D)."""
-        rho = self.rho.data(ctx)
-        return rho.relu() + (-rho.abs()).exp().log1p() + self._floor
+    def variances(self, ctx=None):
+        return self._variance(nd, self.rho.data(ctx))
+
+    def _variance(self, F, rho):
+        return F.Activation(rho, act_type='softrelu') + self._floor
 
     def hybrid_forward(self, F, x, mean, rho):
-        variance = F.Activation(rho, act_type='softrelu') + self._floor
+        variance = self._variance(F, rho)
         distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean, 1 / variance)
         return distance, F.sum(F.log(variance), axis=1)
 
 
-class InverseSumMixture(GaussianMixture):
-    r"""The form of the published gluon_GMLoss v6: squared distance times summed inverse variances.
+class FixedVolumeMixture(GaussianMixture):
+    r"""Gaussian mixture with trained diagonal covariances whose mean log-determinant is zero.
 
-    .. math:: q_k = \frac{1}{2} \|x - \mu_k\|^2 \sum_d \frac{1}{s_{kd} + 10^{-8}}
+    .. math::
+        \log s_{kd} = \rho_{kd} - \frac{1}{C D} \sum_{j, e} \rho_{je}, \qquad
+        q_k = \frac{1}{2} \sum_d \frac{(x_d - \mu_{kd})^2}{s_{kd}}, \qquad
+        \log|\Lambda_k| = \sum_d \log s_{kd}
 
-    This is no Mahalanobis distance: with all variances 1 it is D times the Euclidean one. It is
-    kept to reproduce the published runs; use :class:`DiagonalMixture` otherwise. The variance is
-    the raw parameter, as published, and may become negative under a large learning rate.
+    Scaling features, means and standard deviations by one factor changes no distance, so under
+    the full likelihood a free covariance shrinks without end and takes the loss to minus infinity.
+    Here that factor has one value: the geometric mean of all variances is 1. Shapes and relative
+    sizes of the classes are free, the loss is bounded below by zero for balanced classes, and the
+    variances need no learning rate of their own. Source: Wan et al. (CVPR 2018), section 3.2, for
+    the loss; the constraint is this project's.
 
     Parameters
     ----------
     num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult
         As in :class:`GaussianMixture`.
-    variance_init : float, default 1
-        Initial value of every variance.
-    variance_lr_mult, variance_wd_mult : float, defaults 0.01 and 1
-        Multipliers for the variances, as published.
+    variance_lr_mult, variance_wd_mult : float, defaults 1 and 0
+        Multipliers for :math:`\rho`. Decay pulls all variances towards 1.
 
-    Inputs as in :class:`GaussianMixture`.
-
-    Outputs:
-        - **distance**: :math:`q_k`, shape (B, C).
-        - **log_det**: zeros, shape (C,); v6 has no log-determinant.
-        - **euclidean**: half the squared Euclidean distance, shape (B, C), which v6 uses in its
-          likelihood term; pass it on to :class:`gmloss.LGMLoss`.
+    Inputs and outputs as in :class:`GaussianMixture`.
     """
 
-    def __init__(self, num_classes, feature_size, variance_init=1.0, variance_lr_mult=0.01,
-                 variance_wd_mult=1.0, **kwargs):
+    def __init__(self, num_classes, feature_size, variance_lr_mult=1.0, variance_wd_mult=0.0,
+                 **kwargs):
         super().__init__(num_classes, feature_size, **kwargs)
         with self.name_scope():
-            self.variance = self.params.get('variance', shape=(num_classes, feature_size),
-                                            init=init.Constant(variance_init),
-                                            lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
+            self.rho = self.params.get('rho', shape=(num_classes, feature_size), init=init.Zero(),
+                                       lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
 
-    def hybrid_forward(self, F, x, mean, variance):
-        euclidean = half_squared_distance(F, F.cast(x, self._compute_dtype), mean)
-        precision = F.sum(1 / (variance + 1e-8), axis=1)
-        distance = F.broadcast_mul(euclidean, F.expand_dims(precision, axis=0))
-        return distance, F.zeros_like(precision), euclidean
+    def variances(self, ctx=None):
+        return self._log_variance(nd, self.rho.data(ctx)).exp()
+
+    @staticmethod
+    def _log_variance(F, rho):
+        return F.broadcast_sub(rho, F.mean(rho, axis=(0, 1), keepdims=True))
+
+    def hybrid_forward(self, F, x, mean, rho):
+        log_variance = self._log_variance(F, rho)
+        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean,
+                                         F.exp(-log_variance))
+        return distance, F.sum(log_variance, axis=1)
 
 
 class MixtureClassifier(HybridBlock):

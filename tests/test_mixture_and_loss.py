@@ -7,28 +7,37 @@ import pytest
 from mxnet import autograd, gluon, nd
 from mxnet.contrib.amp.amp import bfloat16
 
-from gmloss import (DiagonalMixture, GaussianMixture, InverseSumMixture, LGMLoss,
-                    MixtureClassifier)
+from gmloss import (DiagonalMixture, FixedVolumeMixture, GaussianMixture, InverseSumMixture,
+                    LGMLoss, MixtureClassifier, RawDiagonalMixture)
 
 B, C, D = 6, 5, 4
-MIXTURES = (GaussianMixture, DiagonalMixture, InverseSumMixture)
+MIXTURES = (GaussianMixture, DiagonalMixture, FixedVolumeMixture, RawDiagonalMixture,
+            InverseSumMixture)
 LIKELIHOODS = ('off', 'distance', 'full')
+
+
+def plain_variances(kind, second):
+    """The variances [k][d] behind a mixture's second parameter, by loops."""
+    if kind is DiagonalMixture:
+        return [[1e-4 + math.log1p(math.exp(r)) for r in row] for row in second]
+    if kind is FixedVolumeMixture:
+        mean = sum(sum(row) for row in second) / (C * D)
+        return [[math.exp(r - mean) for r in row] for row in second]
+    return [list(row) for row in second] if kind is RawDiagonalMixture else [[1.0] * D] * C
 
 
 def plain_mixture(kind, x, mean, second):
     """distance[b][k], log_det[k] and the likelihood's distance[b][k], by loops."""
-    distance, log_det, euclidean = np.zeros((len(x), len(mean))), np.zeros(len(mean)), None
+    distance, log_det = np.zeros((len(x), len(mean))), np.zeros(len(mean))
     euclidean = np.zeros_like(distance)
+    variances = plain_variances(kind, second)
     for k in range(len(mean)):
-        if kind is DiagonalMixture:
-            variance = [1e-4 + math.log1p(math.exp(r)) for r in second[k]]
-            log_det[k] = sum(math.log(v) for v in variance)
+        log_det[k] = sum(math.log(v) for v in variances[k])
         for b in range(len(x)):
             squares = [(x[b][d] - mean[k][d]) ** 2 for d in range(len(x[b]))]
             euclidean[b, k] = sum(squares) / 2
-            distance[b, k] = euclidean[b, k]
-            if kind is DiagonalMixture:
-                distance[b, k] = sum(s / v for s, v in zip(squares, variance)) / 2
+            distance[b, k] = sum(s / (v + (1e-8 if kind is RawDiagonalMixture else 0))
+                                 for s, v in zip(squares, variances[k])) / 2
             if kind is InverseSumMixture:
                 distance[b, k] *= sum(1 / (v + 1e-8) for v in second[k])
     return distance, log_det, euclidean if kind is InverseSumMixture else distance
@@ -74,7 +83,7 @@ def make(kind, likelihood='distance', dtype='float64', hybridize=False, **loss_s
     second = rng.uniform(0.3, 2.0, size=(C, D))
     mixture.mean.set_data(nd.array(mean, dtype=dtype))
     second_parameter = getattr(mixture, 'rho', None) or getattr(mixture, 'variance', None)
-    if second_parameter is not None and kind is not GaussianMixture:
+    if second_parameter is not None:
         second_parameter.set_data(nd.array(second, dtype=dtype))
     if hybridize:
         mixture.hybridize(static_alloc=True, static_shape=True)
@@ -144,6 +153,61 @@ def test_v6_form_is_the_euclidean_distance_times_the_summed_inverse_variances():
     np.testing.assert_allclose(distance, euclidean * (1 / second).sum(axis=1), rtol=1e-6)
     assert np.abs(distance / diagonal - 1).min() > 0.1
     assert (log_det == 0).all()
+
+
+@pytest.mark.parametrize('label', [0, 3])
+def test_v3_takes_the_euclidean_distance_in_its_likelihood_term(label):
+    rng = np.random.default_rng(2)
+    mixture = RawDiagonalMixture(C, D, variance_init=0.5, euclidean=True)
+    mixture.initialize()
+    x = nd.array(rng.normal(size=(B, D)))
+    distance, log_det, euclidean = mixture(x)
+    loss_fn, without = LGMLoss(lambda_=0.3), LGMLoss(likelihood='off')
+    loss_fn.initialize()
+    without.initialize()
+    labels = nd.full((B,), label)
+    own = ((x.asnumpy() - mixture.mean.data().asnumpy()[label]) ** 2).sum(axis=1) / 2
+    difference = loss_fn(distance, log_det, labels, euclidean) - without(distance, log_det, labels)
+    np.testing.assert_allclose(difference.asnumpy(), 0.3 * own, rtol=1e-4)
+    np.testing.assert_allclose(distance.asnumpy(), 2 * euclidean.asnumpy(), rtol=1e-4)
+
+
+def test_fixed_volume_has_no_scale_to_run_away_with():
+    """The loss of shrunken features falls without bound under free variances, not under these."""
+    labels, losses = nd.arange(C), {}
+    for kind in (DiagonalMixture, FixedVolumeMixture):
+        for scale in (1.0, 0.1):
+            mixture, loss_fn, _, mean, *_ = make(kind, 'full', 'float64', lambda_=0.1)
+            mixture.mean.set_data(nd.array(mean * scale, dtype='float64'))
+            variance = (1.0 - 1e-4) * scale ** 2  # above the floor
+            mixture.rho.set_data(nd.full((C, D), math.log(math.expm1(variance))
+                                         if kind is DiagonalMixture else math.log(variance),
+                                         dtype='float64'))
+            loss = loss_fn(*mixture(nd.array(mean * scale, dtype='float64')), labels)
+            losses[kind, scale] = loss.asnumpy()
+            if kind is FixedVolumeMixture:
+                np.testing.assert_allclose(mixture.variances().asnumpy(), 1, rtol=1e-12)
+                assert loss.asnumpy().min() >= 0
+    assert (losses[DiagonalMixture, 0.1] < losses[DiagonalMixture, 1.0] - 0.8).all()
+
+
+@pytest.mark.parametrize('rho', [-1e3, 0.0, 1e3])
+def test_fixed_volume_is_the_same_whatever_all_parameters_share(rho):
+    rng = np.random.default_rng(3)
+    mixture = FixedVolumeMixture(C, D)
+    mixture.initialize()
+    values = rng.normal(size=(C, D))
+    mixture.rho.set_data(nd.array(values + rho))
+    variances = mixture.variances().asnumpy()
+    np.testing.assert_allclose(np.log(variances), values - values.mean(), atol=1e-3)
+    assert abs(mixture(nd.ones((B, D)))[1].asnumpy().mean()) < 1e-3
+
+
+def test_raw_variances_can_turn_the_loss_into_no_number():
+    mixture, loss_fn = RawDiagonalMixture(C, D, variance_init=-0.1), LGMLoss(likelihood='full')
+    mixture.initialize()
+    loss_fn.initialize()
+    assert np.isnan(loss_fn(*mixture(nd.ones((C, D))), nd.arange(C)).asnumpy()).all()
 
 
 def test_loss_is_per_sample_and_takes_a_weight():
@@ -224,7 +288,7 @@ def test_variance_stays_positive_and_finite_whatever_the_parameter(rho):
     mixture = DiagonalMixture(C, D)
     mixture.initialize()
     mixture.rho.set_data(nd.full((C, D), rho))
-    variance = mixture.variance().asnumpy()
+    variance = mixture.variances().asnumpy()
     np.testing.assert_allclose(variance, max(rho, 0) + math.log1p(math.exp(-abs(rho))) + 1e-4,
                                rtol=1e-6)
     outputs = [a.asnumpy() for a in mixture(nd.ones((B, D)))]
@@ -234,7 +298,7 @@ def test_variance_stays_positive_and_finite_whatever_the_parameter(rho):
 def test_variance_starts_at_the_value_asked_for():
     mixture = DiagonalMixture(C, D, variance_init=0.37)
     mixture.initialize()
-    np.testing.assert_allclose(mixture.variance().asnumpy(), 0.37, rtol=1e-6)
+    np.testing.assert_allclose(mixture.variances().asnumpy(), 0.37, rtol=1e-6)
 
 
 def test_parameter_groups_have_their_own_multipliers_and_initialisers():

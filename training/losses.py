@@ -1,12 +1,11 @@
 """From a recipe's loss section to the blocks of gmloss."""
-import numpy as np
-
-from gmloss import (ConstantMargin, DiagonalMixture, GaussianMixture, InverseSumMixture, LGMLoss,
-                    StepUpMargin)
+from gmloss import (ConstantMargin, DiagonalMixture, FixedVolumeMixture, GaussianMixture,
+                    InverseSumMixture, LGMLoss, RawDiagonalMixture, StepUpMargin)
 
 from .nets import initializer
 
 MIXTURES = {'identity': GaussianMixture, 'diagonal': DiagonalMixture,
+            'fixed-volume': FixedVolumeMixture, 'raw': RawDiagonalMixture,
             'inverse-sum': InverseSumMixture}
 
 
@@ -15,14 +14,19 @@ def build_mixture(loss, num_classes, feature_size):
     settings = {'mean_initializer': initializer(loss.mean_init), 'mean_lr_mult': loss.mean_lr_mult,
                 'mean_wd_mult': loss.mean_wd_mult}
     if loss.covariance != 'identity':
-        settings.update(variance_init=loss.variance_init, variance_lr_mult=loss.variance_lr_mult,
+        settings.update(variance_lr_mult=loss.variance_lr_mult,
                         variance_wd_mult=loss.variance_wd_mult)
+    if loss.covariance in ('diagonal', 'raw', 'inverse-sum'):
+        settings.update(variance_init=loss.variance_init)
+    if loss.covariance == 'raw':
+        settings.update(euclidean=loss.likelihood == 'euclidean')
     return MIXTURES[loss.covariance](num_classes, feature_size, **settings)
 
 
 def build_loss(loss):
     """The L-GM loss of a training.recipe.Loss, not yet initialised."""
-    return LGMLoss(alpha=loss.margin, lambda_=loss.likelihood_weight, likelihood=loss.likelihood,
+    likelihood = 'distance' if loss.likelihood == 'euclidean' else loss.likelihood
+    return LGMLoss(alpha=loss.margin, lambda_=loss.likelihood_weight, likelihood=likelihood,
                    margin_add=loss.margin_add)
 
 
@@ -31,12 +35,3 @@ def margin_schedule(loss):
     if loss.margin_factor == 1:
         return ConstantMargin(loss.margin)
     return StepUpMargin(loss.margin, loss.margin_factor, loss.margin_every, loss.margin_maximum)
-
-
-def deviations(mixture):
-    """Standard deviations (C, D) of a mixture's classes as a NumPy array; None for None."""
-    if mixture is None:
-        return None
-    if isinstance(mixture, DiagonalMixture):
-        return mixture.variance().sqrt().asnumpy()
-    return np.ones(mixture.mean.shape)

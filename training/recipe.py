@@ -64,10 +64,12 @@ class CifarModel:
 @dataclass(config=STRICT)
 class Loss:
     """loss"""
-    covariance: Literal['identity', 'diagonal', 'inverse-sum'] = field(
-        'identity', 'covariance of each class; inverse-sum is the published v6 form')
-    likelihood: Literal['off', 'distance', 'full'] = field(
-        'distance', 'likelihood term: the distance alone, or with the log-determinant')
+    covariance: Literal['identity', 'diagonal', 'fixed-volume', 'raw', 'inverse-sum'] = field(
+        'identity', 'covariance of each class; fixed-volume is a diagonal one whose scale cannot '
+        'run away, raw and inverse-sum are the published forms of v1 and v6')
+    likelihood: Literal['off', 'distance', 'full', 'euclidean'] = field(
+        'distance', 'likelihood term: the distance alone, with the log-determinant, or the '
+        'Euclidean distance whatever the covariance')
     likelihood_weight: float = field(0.1, 'lambda, the weight of the likelihood term', ge=0)
     margin: float = field(0.1, 'alpha, the multiplicative margin at the start', ge=0)
     margin_factor: float = field(1.0, 'multiply the margin by this at every margin step', ge=1)
@@ -162,6 +164,12 @@ def _check_together(recipe):
     if loss.margin_factor > 1 and not 0 < loss.margin <= loss.margin_maximum:
         raise ValueError('margin: a growing margin must start above 0 and not above '
                          f'margin_maximum, got {loss.margin} and {loss.margin_maximum}')
+    if loss.likelihood == 'euclidean' and loss.covariance in ('diagonal', 'fixed-volume'):
+        raise ValueError('likelihood: euclidean goes with covariance identity, raw or inverse-sum, '
+                         f'got {loss.covariance}')
+    if loss.likelihood != 'euclidean' and loss.covariance == 'inverse-sum':
+        raise ValueError('likelihood: covariance inverse-sum goes with euclidean, got '
+                         f'{loss.likelihood}')
     if optimisation.decay_epochs != sorted(optimisation.decay_epochs):
         raise ValueError(f'decay_epochs: must ascend, got {optimisation.decay_epochs}')
 

@@ -1,0 +1,106 @@
+"""Covariances as other implementations published them: for reproduction, not for new work."""
+from mxnet import init, nd
+
+from .mixture import GaussianMixture, half_squared_distance
+
+__all__ = ['RawDiagonalMixture', 'InverseSumMixture']
+
+STABILISER = 1e-8  # both add it to every variance before they divide
+
+
+class RawDiagonalMixture(GaussianMixture):
+    r"""A diagonal covariance whose trained parameters are the variances themselves.
+
+    .. math::
+        q_k = \frac{1}{2} \sum_d \frac{(x_d - \mu_{kd})^2}{s_{kd}}, \qquad
+        \log|\Lambda_k| = \sum_d \log s_{kd}
+
+    A step of the optimizer can make a variance zero or negative, and the loss NaN: that is the
+    published behaviour. Source: L-GM-Loss-For-Gluon, and gluon_GMLoss v1 and v3, computed in log
+    space; use :class:`DiagonalMixture` or :class:`FixedVolumeMixture` otherwise.
+
+    Parameters
+    ----------
+    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult
+        As in :class:`GaussianMixture`.
+    variance_init : float, default 1
+        Initial value of every variance.
+    variance_lr_mult, variance_wd_mult : float, default 1
+        Multipliers for the variances.
+    euclidean : bool, default False
+        Also give the squared Euclidean distances, for the likelihood term of v3.
+
+    Inputs as in :class:`GaussianMixture`.
+
+    Outputs:
+        - **distance**: :math:`q_k`, shape (B, C).
+        - **log_det**: shape (C,).
+        - **euclidean**: half the squared Euclidean distance, shape (B, C), if asked for; pass it on
+          to :class:`gmloss.LGMLoss`.
+    """
+
+    def __init__(self, num_classes, feature_size, variance_init=1.0, variance_lr_mult=1.0,
+                 variance_wd_mult=1.0, euclidean=False, **kwargs):
+        super().__init__(num_classes, feature_size, **kwargs)
+        self._euclidean = euclidean
+        with self.name_scope():
+            self.variance = self.params.get('variance', shape=(num_classes, feature_size),
+                                            init=init.Constant(variance_init),
+                                            lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
+
+    def variances(self, ctx=None):
+        return self.variance.data(ctx)
+
+    def hybrid_forward(self, F, x, mean, variance):
+        x = F.cast(x, self._compute_dtype)
+        distance = half_squared_distance(F, x, mean, 1 / (variance + STABILISER))
+        log_det = F.sum(F.log(variance), axis=1)
+        return (distance, log_det, half_squared_distance(F, x, mean)) if self._euclidean else \
+            (distance, log_det)
+
+
+class InverseSumMixture(GaussianMixture):
+    r"""The form of the published gluon_GMLoss v6: squared distance times summed inverse variances.
+
+    .. math:: q_k = \frac{1}{2} \|x - \mu_k\|^2 \sum_d \frac{1}{s_{kd} + 10^{-8}}
+
+    This is no Mahalanobis distance: with all variances 1 it is D times the Euclidean one. It is
+    kept to reproduce the published runs; use :class:`DiagonalMixture` otherwise. The variance is
+    the raw parameter, as published, and may become negative under a large learning rate.
+
+    Parameters
+    ----------
+    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult
+        As in :class:`GaussianMixture`.
+    variance_init : float, default 1
+        Initial value of every variance.
+    variance_lr_mult, variance_wd_mult : float, defaults 0.01 and 1
+        Multipliers for the variances, as published.
+
+    Inputs as in :class:`GaussianMixture`.
+
+    Outputs:
+        - **distance**: :math:`q_k`, shape (B, C).
+        - **log_det**: zeros, shape (C,); v6 has no log-determinant.
+        - **euclidean**: half the squared Euclidean distance, shape (B, C), which v6 uses in its
+          likelihood term; pass it on to :class:`gmloss.LGMLoss`.
+    """
+
+    def __init__(self, num_classes, feature_size, variance_init=1.0, variance_lr_mult=0.01,
+                 variance_wd_mult=1.0, **kwargs):
+        super().__init__(num_classes, feature_size, **kwargs)
+        with self.name_scope():
+            self.variance = self.params.get('variance', shape=(num_classes, feature_size),
+                                            init=init.Constant(variance_init),
+                                            lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
+
+    def variances(self, ctx=None):
+        """The one variance per class that :math:`q_k` amounts to, in every dimension."""
+        precision = (1 / (self.variance.data(ctx) + STABILISER)).sum(axis=1, keepdims=True)
+        return nd.broadcast_like(1 / precision, self.variance.data(ctx))
+
+    def hybrid_forward(self, F, x, mean, variance):
+        euclidean = half_squared_distance(F, F.cast(x, self._compute_dtype), mean)
+        precision = F.sum(1 / (variance + STABILISER), axis=1)
+        distance = F.broadcast_mul(euclidean, F.expand_dims(precision, axis=0))
+        return distance, F.zeros_like(precision), euclidean
