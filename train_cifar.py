@@ -11,6 +11,8 @@ from training import cli, runtime
 from training import recipe as recipes
 from training.run_folder import RunFolder
 
+LIKELIHOOD_SAMPLE = 10000  # images of each split in the histograms
+
 
 def main(argv):
     # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
@@ -30,8 +32,10 @@ def main(argv):
     mx.random.seed(recipe.run.seed)
 
     # Data: uint8 arrays on the device.
-    train_split, val_split = data.load_cifar10(recipe.data.data_dir, recipe.data.num_samples,
-                                               recipe.data.holdout)
+    load, classes = {'cifar10': (data.load_cifar10, data.CIFAR10_CLASSES),
+                     'cifar100': (data.load_cifar100, data.CIFAR100_CLASSES)}[recipe.data.dataset]
+    train_split, val_split = load(recipe.data.data_dir, recipe.data.num_samples,
+                                  recipe.data.holdout)
     augmentation, normalise = augment.build(recipe.data), augment.Normalize()
     for block in (augmentation, normalise):
         block.initialize(ctx=contexts)
@@ -39,13 +43,13 @@ def main(argv):
     train_data = loop.TrainingData(train_split, contexts, augmentation, recipe.data.flip,
                                    recipe.optimisation.batch_size * len(contexts), recipe.run.seed)
     val_data = loop.DeviceData(val_split, contexts)
-    print(f'CIFAR-10: {train_data.count} training images, {val_data.count} '
+    print(f'{recipe.data.dataset}: {train_data.count} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
     # Net, mixture and loss; each group has its own initialisation.
     net = nets.FeatureNet(recipe.model.model, recipe.model.features, recipe.model.feature_size,
                           device)
-    graph = graphs.build_lgm(net, recipe.loss, data.CIFAR10_CLASSES)
+    graph = graphs.build_lgm(net, recipe.loss, classes)
     classifier, loss_fn = graph.classifier, graph.loss_fn
     net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
     for block in (classifier.mixture, loss_fn):
@@ -76,15 +80,28 @@ def main(argv):
         return {'lr': learning_rate(step), 'margin': margin(step)}
 
     # Train.
+    labelled = graphs.LabelledClassifier(classifier, loss_fn)
+    labelled.hybridize(static_alloc=True)
+
+    def evaluate():
+        row = {'val_acc': loop.evaluate(classifier, normalise, val_data)}
+        if recipe.run.validate_with_label:
+            row['val_acc_with_label'] = loop.evaluate(labelled, normalise, val_data, True)
+        return {**row, **losses.variance_statistics(classifier.mixture)}
+
     def draw(history, figures):
         figures.submit(folder.draw_curves, history, folder.path.name)
+
+    def draw_likelihoods(figures):
+        figures.submit(folder.draw_likelihoods, [
+            (name, *loop.likelihoods(classifier, normalise, split, LIKELIHOOD_SAMPLE))
+            for name, split in (('training set', train_data), ('test set', val_data))])
 
     return fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, weights=classifier,
         blocks=blocks, trainers=[trainer], data=train_data, set_rates=set_rates,
-        evaluate=lambda: {'val_acc': loop.evaluate(classifier, normalise, val_data)},
-        after_epoch=draw if actions['plotting'] else None),
-        actions['resume'], actions['tensorboard'])
+        evaluate=evaluate, after_epoch=draw if actions['plotting'] else None,
+        at_end=draw_likelihoods), actions['resume'], actions['tensorboard'])
 
 
 if __name__ == '__main__':

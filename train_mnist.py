@@ -14,7 +14,8 @@ from training import recipe as recipes
 from training.run_folder import RunFolder
 from training.runtime import UserError
 
-SAMPLE = 2000  # points of each split in a figure
+SAMPLE = 2000              # points of each split in a feature map
+LIKELIHOOD_SAMPLE = 10000  # images of each split in the histograms
 SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'
 
 
@@ -178,7 +179,9 @@ def main(argv):
         accuracies = {name: loop.evaluate(classifier, normalise, val_data)
                       for name, classifier in classifiers.items()}
         row = {'val_acc': next(iter(accuracies.values()))}
-        return {**row, 'knn_acc': accuracies[KNN]} if KNN in accuracies else row
+        if KNN in accuracies:
+            row['knn_acc'] = accuracies[KNN]
+        return {**row, **losses.variance_statistics(mixture)} if mixture else row
 
     def draw(history, figures):
         centers = center_loss.centers.weight if center_loss else mixture and mixture.mean
@@ -192,10 +195,16 @@ def main(argv):
         figures.submit(folder.draw_features, snapshot, history[-1]['epoch'], title)
         figures.submit(folder.draw_curves, history, folder.path.name)
 
+    def draw_likelihoods(figures):
+        figures.submit(folder.draw_likelihoods, [
+            (name, *loop.likelihoods(model, normalise, split, LIKELIHOOD_SAMPLE))
+            for name, split in (('training set', train_data), ('test set', val_data))])
+
     code = fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, weights=model, blocks=blocks,
         trainers=trainers, data=train_data, set_rates=set_rates, evaluate=evaluate,
-        after_epoch=draw if actions['plotting'] else None),
+        after_epoch=draw if actions['plotting'] else None,
+        at_end=draw_likelihoods if kind == LGM else None),
         actions['resume'], actions['tensorboard'])
     if actions['plotting'] and code == 0:
         print(f'feature maps: {folder.path / "features"}, {folder.animate_features()}')

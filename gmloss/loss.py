@@ -5,7 +5,7 @@ from mxnet.gluon.loss import Loss, _apply_weighting
 
 from .mixture import label_free_logits
 
-__all__ = ['LGMLoss']
+__all__ = ['LGMLoss', 'margin_logits']
 
 LIKELIHOODS = ('off', 'distance', 'full')
 
@@ -78,12 +78,7 @@ class LGMLoss(Loss):
 
     def hybrid_forward(self, F, distance, log_det, label, likelihood_distance=None, margin=None):
         label = F.cast(label, self._compute_dtype)
-        class_index = F.cast(F.contrib.arange_like(distance, axis=1), self._compute_dtype)
-        is_own = F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(class_index, axis=0))
-        stretch = F.stop_gradient(F.broadcast_mul(is_own, margin) + 1)
-        logits = label_free_logits(F, distance * stretch, log_det)
-        if self._margin_add:
-            logits = logits - F.stop_gradient(is_own * self._margin_add)
+        logits = margin_logits(F, distance, log_det, label, margin, self._margin_add)
         loss = -F.pick(F.log_softmax(logits), label)
 
         if self._likelihood != 'off':
@@ -92,3 +87,13 @@ class LGMLoss(Loss):
                 own = own + F.take(log_det, label) / 2
             loss = loss + self._lambda * own
         return _apply_weighting(F, loss, self._weight)
+
+
+def margin_logits(F, distance, log_det, label, margin, margin_add=0.0):
+    """Logits (B, C) with the margin on the true class, from distance (B, C), log_det (C,), a label
+    (B,) of the distance's dtype and the multiplicative margin (1,)."""
+    class_index = F.contrib.arange_like(distance, axis=1)
+    is_own = F.stop_gradient(F.broadcast_equal(F.expand_dims(label, axis=1),
+                                               F.expand_dims(class_index, axis=0)))
+    logits = label_free_logits(F, distance * (F.broadcast_mul(is_own, margin) + 1), log_det)
+    return logits - is_own * margin_add if margin_add else logits

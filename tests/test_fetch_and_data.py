@@ -214,3 +214,24 @@ def test_fetching_works_in_a_fresh_process_without_mxnet():
     code = ('import sys; from training import data; data.load_cifar10(num_samples=1); '
             'assert "mxnet" not in sys.modules')
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+@pytest.mark.parametrize('content, message', [
+    (None, 'No such file'), (b'', '0 bytes'), (bytes(3074 * 2 - 1), 'no number of images'),
+    (bytes([0, 100]) + bytes(3072), 'label 100')])
+def test_damaged_cifar100_files_are_one_clear_line(tmp_path, content, message):
+    (tmp_path / 'test.bin').write_bytes(bytes(3074))
+    if content is not None:
+        (tmp_path / 'train.bin').write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        data.load_cifar100(tmp_path)
+    assert '\n' not in str(error.value)
+
+
+def test_cifar100_rows_are_coarse_label_fine_label_and_planes(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 100, (3, 3074)).astype(np.uint8)
+    for name in ('train.bin', 'test.bin'):
+        rows.tofile(tmp_path / name)
+    split, _ = data.load_cifar100(tmp_path)
+    np.testing.assert_array_equal(split.labels, rows[:, 1])
+    np.testing.assert_array_equal(split.images.reshape(3, -1), rows[:, 2:])

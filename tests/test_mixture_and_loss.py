@@ -9,6 +9,7 @@ from mxnet.contrib.amp.amp import bfloat16
 
 from gmloss import (DiagonalMixture, FixedVolumeMixture, GaussianMixture, InverseSumMixture,
                     LGMLoss, MixtureClassifier, RawDiagonalMixture)
+from training.graphs import LabelledClassifier
 
 B, C, D = 6, 5, 4
 MIXTURES = (GaussianMixture, DiagonalMixture, FixedVolumeMixture, RawDiagonalMixture,
@@ -334,6 +335,19 @@ def test_classifier_needs_no_label_and_survives_export(kind, tmp_path):
     loaded = gluon.SymbolBlock.imports(str(tmp_path / 'model-symbol.json'), ['data'],
                                        str(tmp_path / 'model-0000.params'))
     np.testing.assert_array_equal(loaded(x).asnumpy(), logits)
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_published_validation_puts_the_margin_on_the_label_it_is_told(hybridize):
+    mixture, loss_fn, x, mean, *_ = make(GaussianMixture, dtype='float32', alpha=0.5)
+    labelled = LabelledClassifier(MixtureClassifier(gluon.nn.HybridLambda('identity'), mixture),
+                                  loss_fn)
+    if hybridize:
+        labelled.hybridize()
+    label = [0, 4, 2, 2, 1, 4]
+    want = -((x[:, None] - mean) ** 2).sum(axis=2) / 2
+    want[np.arange(B), label] *= 1.5
+    np.testing.assert_allclose(labelled(nd.array(x), nd.array(label)).asnumpy(), want, rtol=1e-5)
 
 
 def test_training_and_inference_share_parameters():

@@ -89,8 +89,21 @@ def test_bad_files_are_one_line_that_names_the_file(text, message, tmp_path):
 
 
 def test_unknown_version_lists_the_known_ones():
-    with pytest.raises(UserError, match='fast, v4, v6'):
+    with pytest.raises(UserError, match='fast, v1, v3, v4, v5, v6'):
+        recipes.version_path('cifar', 'v7')
+
+
+def test_v2_is_refused_with_the_reason():
+    with pytest.raises(UserError, match='says nothing of v2'):
         recipes.version_path('cifar', 'v2')
+
+
+@pytest.mark.parametrize('overrides, message', [
+    ({'covariance': 'diagonal', 'likelihood': 'euclidean'}, 'goes with covariance identity'),
+    ({'covariance': 'inverse-sum'}, 'goes with euclidean')])
+def test_forms_that_no_source_has_are_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        load('fast', **overrides)
 
 
 def test_v6_is_the_published_recipe():
@@ -102,4 +115,12 @@ def test_v6_is_the_published_recipe():
     assert (o.optimizer, o.net_init, loss.mean_init) == ('nag', 'xavier', 'msra')
     assert (loss.mean_lr_mult, loss.variance_lr_mult, loss.variance_init) == (2, 0.01, 1)
     assert (loss.margin, loss.margin_factor, loss.likelihood_weight) == (0.1, 2, 0.1)
-    assert (loss.covariance, recipe.data.augmentation) == ('inverse-sum', 'resized-crop')
+    assert (loss.covariance, loss.likelihood) == ('inverse-sum', 'euclidean')
+    assert recipe.data.augmentation == 'resized-crop'
+
+
+def test_v5_is_v4_with_a_trained_variance():
+    first, second = load('v4'), load('v5')
+    changed = {line.split(':')[0] for line in recipes.differences(first, second)}
+    assert changed == {'covariance', 'likelihood', 'variance_lr_mult', 'variance_wd_mult',
+                       'reported_val_acc'}

@@ -57,7 +57,7 @@ def test_run_folder_holds_everything_promised(finished):
     folder, output = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {'config.yaml', 'metrics.csv', 'summary.json', 'curves.png', 'best.params',
-                     'last.params', 'checkpoint.npz', 'tensorboard'}
+                     'last.params', 'checkpoint.npz', 'tensorboard', 'likelihood.png'}
     with open(folder / 'metrics.csv') as file:
         assert file.readline().strip() == ('epoch,lr,margin,train_loss,train_acc,val_acc,'
                                            'images_per_second,seconds')
@@ -195,3 +195,27 @@ def test_damaged_checkpoint_and_foreign_weights_are_named(finished, run_script, 
     result = run_script('train_cifar.py', '--output-dir', broken, '--resume')
     assert result.returncode == 2 and 'damaged checkpoint' in result.stderr
     assert 'Traceback' not in result.stderr
+
+
+def test_v1_is_validated_both_ways_and_its_variances_are_recorded(run_script, tmp_path):
+    result = train(run_script, tmp_path / 'run', '--version', 'v1', '--epochs', 1, '--lr', 0.01)
+    assert result.returncode == 0, result.stderr
+    row, = rows(tmp_path / 'run')
+    assert 0 <= float(row['val_acc_with_label']) <= float(row['val_acc']) + 1e-6
+    assert 0.5 < float(row['smallest_variance']) < 1.5 and abs(float(row['mean_log_det'])) < 5
+
+
+def test_cifar100_files_are_read_by_the_same_reader(run_script, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, count in (('train', 150), ('test', 100)):
+        rows_of_bytes = rng.integers(0, 256, (count, 2 + 3072)).astype(np.uint8)
+        rows_of_bytes[:, 0] %= 20
+        rows_of_bytes[:, 1] %= 100
+        rows_of_bytes.tofile(tmp_path / f'{name}.bin')
+    result = run_script('train_cifar.py', '--dataset', 'cifar100', '--data-dir', tmp_path,
+                        '--epochs', 1, '--batch-size', 50, '--dtype', 'float32', '--output-dir',
+                        tmp_path / 'run')
+    assert result.returncode == 0, result.stderr
+    assert 'cifar100: 150 training images, 100 test images' in result.stdout
+    assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['parameters'] == \
+        271824 + 6400

@@ -11,6 +11,7 @@ from . import fetch
 from .runtime import UserError
 
 CIFAR10_CLASSES = MNIST_CLASSES = 10
+CIFAR100_CLASSES = 100
 HOLDOUT_SEED = 20180613  # fixed, so that every run holds out the same images
 
 
@@ -49,6 +50,23 @@ def load_cifar10(data_dir=None, num_samples=None, holdout=0):
     names = list(fetch.CIFAR10.digests)
     return _choose(_read_cifar([folder / name for name in names[:5]]),
                    _read_cifar([folder / names[5]]), num_samples, holdout)
+
+
+def load_cifar100(data_dir, num_samples=None, holdout=0):
+    """CIFAR-100's training and validation splits, with the labels of its 100 fine classes.
+
+    Parameters
+    ----------
+    data_dir : str
+        Folder of train.bin and test.bin, the binary version's files.
+    num_samples, holdout
+        As in `load_cifar10`.
+    """
+    if data_dir is None:
+        raise UserError('--dataset cifar100: name the folder of its train.bin and test.bin with '
+                        '--data-dir')
+    return _choose(*(_read_cifar([Path(data_dir) / name], label_bytes=2, classes=CIFAR100_CLASSES)
+                     for name in ('train.bin', 'test.bin')), num_samples, holdout)
 
 
 def load_mnist(dataset='mnist', data_dir=None, num_samples=None, holdout=0):
@@ -114,7 +132,22 @@ def _read_idx(folder, name, dimensions):
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _read_cifar(paths):
-    rows = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, 1 + 3072) for path in paths])
-    return Split(np.ascontiguousarray(rows[:, 1:]).reshape(-1, 3, 32, 32),
-                 rows[:, 0].astype(np.int32))
+def _read_cifar(paths, label_bytes=1, classes=CIFAR10_CLASSES):
+    """Binary batches: each row some label bytes, the last one the class, and three colour planes."""
+    rows = []
+    for path in paths:
+        try:
+            content = np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise UserError(f'{path}: {error.strerror or "cannot be read"}') from None
+        if not len(content) or len(content) % (label_bytes + 3072):
+            raise UserError(f'{path}: holds {len(content)} bytes, which is no number of images of '
+                            f'{label_bytes} + 3072 bytes')
+        rows.append(content.reshape(-1, label_bytes + 3072))
+    rows = np.concatenate(rows)
+    labels = rows[:, label_bytes - 1]
+    if labels.max() >= classes:
+        raise UserError(f'{paths[0].parent}: there is a label {labels.max()}; labels must be 0 to '
+                        f'{classes - 1}')
+    return Split(np.ascontiguousarray(rows[:, label_bytes:]).reshape(-1, 3, 32, 32),
+                 labels.astype(np.int32))

@@ -34,6 +34,8 @@ class Job:
         () to {'val_acc': ...} and whatever else is to be recorded.
     after_epoch : callable or None
         Called with the history and a training.plots.BackgroundPlots after every epoch.
+    at_end : callable or None
+        Called with a training.plots.BackgroundPlots after the last epoch.
     """
     recipe: Any
     device: Device
@@ -46,6 +48,7 @@ class Job:
     set_rates: Callable
     evaluate: Callable
     after_epoch: Optional[Callable] = None
+    at_end: Optional[Callable] = None
 
 
 def fit(job, resume=False, tensorboard=False):
@@ -109,6 +112,8 @@ def fit(job, resume=False, tensorboard=False):
                 return 128 + stop.signal
 
         figures.submit(folder.draw_curves, history, folder.path.name)
+        if job.at_end:
+            job.at_end(figures)
         checkpoint.save_weights(folder.last_weights, job.weights)
     folder.write_metrics(history)
     trained = [p for p in checkpoint.named_parameters(job.blocks).values() if p.grad_req != 'null']

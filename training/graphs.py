@@ -8,7 +8,7 @@ Each graph maps augmented images (B, channels, H, W) and labels (B,) to
 from mxnet import nd
 from mxnet.gluon import HybridBlock
 
-from gmloss import MixtureClassifier, label_free_logits
+from gmloss import MixtureClassifier, label_free_logits, margin_logits
 
 from . import losses
 
@@ -37,6 +37,30 @@ def build_lgm(net, loss, num_classes):
     """An LGMGraph of a feature net under a training.recipe.Loss, not yet initialised."""
     mixture = losses.build_mixture(loss, num_classes, net.feature_size)
     return LGMGraph(MixtureClassifier(net, mixture), losses.build_loss(loss))
+
+
+class LabelledClassifier(HybridBlock):
+    """Logits with the margin on the true class, whose label it is told.
+
+    What gluon_GMLoss v1 and L-GM-Loss-For-Gluon validate with. It is no prediction; it is kept to
+    show what their published way of validating measures.
+
+    Parameters
+    ----------
+    classifier : gmloss.MixtureClassifier
+    loss_fn : gmloss.LGMLoss
+        Whose current margin to use.
+    """
+
+    def __init__(self, classifier, loss_fn):
+        super().__init__()
+        self.classifier = classifier
+        self.loss_fn = loss_fn  # so that its margin is found among the parameters
+        self.margin = loss_fn.margin
+
+    def hybrid_forward(self, F, images, label, margin):
+        distance, log_det = self.classifier.mixture(self.classifier.net(images))[:2]
+        return margin_logits(F, distance, log_det, F.cast(label, 'float32'), margin)
 
 
 class SoftmaxCenterGraph(HybridBlock):

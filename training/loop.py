@@ -9,6 +9,7 @@ import numpy as np
 from mxnet import autograd, gluon, nd
 from tqdm import tqdm
 
+from . import features
 from .augment import draw_flips
 
 STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
@@ -176,15 +177,26 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
                        (step - first_step) * data.batch_size, time.perf_counter() - started)
 
 
-def evaluate(classifier, normalise, data):
-    """Top-1 accuracy of the label-free prediction over a DeviceData; one host read, at the end."""
+def evaluate(classifier, normalise, data, tell_label=False):
+    """Top-1 accuracy over a DeviceData; one host read, at the end.
+
+    Parameters
+    ----------
+    classifier : block
+        Normalised images to logits.
+    normalise : block
+    data : DeviceData
+    tell_label : bool
+        Give the classifier the labels too: for training.graphs.LabelledClassifier.
+    """
     right = [nd.zeros((1,), ctx=ctx) for ctx in data.contexts]
     in_flight = deque()
     for number, start in enumerate(range(0, data.count, EVALUATION_BATCH)):
         device = number % len(data.contexts)
         here = slice(start, min(start + EVALUATION_BATCH, data.count))
-        logits = classifier(normalise(data.images[device][here]))
         labels = data.labels[device][here].astype('float32')
+        told = (labels,) if tell_label else ()
+        logits = classifier(normalise(data.images[device][here]), *told)
         right[device] += (logits.argmax(axis=1) == labels).sum()
         in_flight.append(logits)
         if len(in_flight) > STEPS_IN_FLIGHT:
@@ -212,3 +224,24 @@ def extract(net, normalise, data, count=None):
     parts = [net(normalise(data.images[0][start:min(start + EVALUATION_BATCH, count)]))
              for start in range(0, count, EVALUATION_BATCH)]
     return np.concatenate([part.asnumpy() for part in parts]), data.labels[0][:count].asnumpy()
+
+
+def likelihoods(classifier, normalise, data, count):
+    """Half squared distances to the own class and log-likelihoods of the first `count` images.
+
+    Parameters
+    ----------
+    classifier : gmloss.MixtureClassifier
+    normalise, data, count
+        As in `extract`.
+
+    Returns
+    -------
+    (array (N,), array (N,))
+    """
+    mixture = classifier.mixture
+    distance, labels = extract(lambda images: mixture(classifier.net(images))[0], normalise, data,
+                               count)
+    log_det = mixture(nd.zeros((1, mixture.feature_size), ctx=data.contexts[0]))[1].asnumpy()
+    return (distance[np.arange(len(labels)), labels],
+            features.log_likelihood(distance, log_det, mixture.feature_size))

@@ -1,4 +1,6 @@
 """From a recipe's loss section to the blocks of gmloss."""
+import numpy as np
+
 from gmloss import (ConstantMargin, DiagonalMixture, FixedVolumeMixture, GaussianMixture,
                     InverseSumMixture, LGMLoss, RawDiagonalMixture, StepUpMargin)
 
@@ -35,3 +37,13 @@ def margin_schedule(loss):
     if loss.margin_factor == 1:
         return ConstantMargin(loss.margin)
     return StepUpMargin(loss.margin, loss.margin_factor, loss.margin_every, loss.margin_maximum)
+
+
+def variance_statistics(mixture):
+    """What to record of a trained covariance: smallest variance, mean log-determinant; or {}."""
+    if not any(parameter is not mixture.mean for parameter in mixture.params.values()):
+        return {}
+    variances = mixture.variances().asnumpy()
+    with np.errstate(invalid='ignore', divide='ignore'):
+        log_det = np.log(variances).sum(axis=1).mean()
+    return {'smallest_variance': float(variances.min()), 'mean_log_det': float(log_det)}

@@ -155,3 +155,30 @@ def accuracies(file, families):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc='lower right', fontsize='small')
     figure.savefig(file, format='png', dpi=100)
+
+
+def likelihoods(file, splits, title):
+    """Write a PNG with histograms of own-class distances and of log-likelihoods.
+
+    Parameters
+    ----------
+    file : binary file
+    splits : list of (str, array (N,), array (N,))
+        Name, half squared distances to the own class, log-likelihoods; the last split is drawn on
+        top.
+    title : str
+    """
+    figure = Figure(figsize=(10, 3.8), layout='constrained')
+    names, *values = zip(*splits)
+    for axes, parts, label in zip(figure.subplots(1, 2), values, (
+            'half squared distance to the own class', 'log-likelihood under the mixture')):
+        low, high = np.percentile(np.concatenate(parts), (0.5, 99.5))  # a few lie far outside
+        bins = np.linspace(low, high if high > low else low + 1, 61)
+        for name, part, colour in zip(names, parts, COLOURS[::6]):
+            axes.hist(np.clip(part, bins[0], bins[-1]), bins, density=True, histtype='stepfilled',
+                      alpha=0.5, color=colour, label=name)
+        axes.set_xlabel(label)
+        axes.set_ylabel('density')
+        axes.legend()
+    figure.suptitle(title)
+    figure.savefig(file, format='png', dpi=100)

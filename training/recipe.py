@@ -37,6 +37,8 @@ class MnistData(Data):
 @dataclass(config=STRICT)
 class CifarData(Data):
     """data"""
+    dataset: Literal['cifar10', 'cifar100'] = field(
+        'cifar10', 'cifar100: the fine classes of CIFAR-100, from its binary files in --data-dir')
     augmentation: Literal['none', 'pad-crop', 'resized-crop'] = field(
         'pad-crop', 'pad-crop: reflect-pad, crop, flip; resized-crop: the published set (random '
         'resized crop, flip, colour jitter, lighting noise)')
@@ -125,6 +127,8 @@ class Run:
     version: str = field('', 'the recipe in configs/ that this run started from')
     reported_val_acc: Optional[float] = field(
         None, 'accuracy that the source reports, to compare with', ge=0, le=1)
+    validate_with_label: bool = field(
+        False, 'also record the accuracy with the margin on the true class, as v1 was validated')
     device: str = field('auto', 'auto, cpu, gpu, or ids such as gpu:0,1')
     dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = field(
         'float32', 'precision of the net; the loss always computes in float32')
@@ -174,6 +178,8 @@ def _check_together(recipe):
         raise ValueError(f'decay_epochs: must ascend, got {optimisation.decay_epochs}')
 
 
+ABSENT = {('cifar', 'v2'): 'gluon_GMLoss counts its editions from v1 to v4 and says nothing of v2, so '
+                           'there is nothing to reproduce; see v1, v3, v4, v5, v6'}
 SCALED_WITH_EPOCHS = ('decay_epochs', 'warmup_epochs')
 
 
@@ -211,6 +217,8 @@ def load(path, recipe_class, overrides):
 
 def version_path(family, version):
     """configs/<family>/<version>.yaml, or an error that lists the versions there are."""
+    if (family, version) in ABSENT:
+        raise UserError(f'--version {version}: {ABSENT[family, version]}')
     known = sorted(path.stem for path in (CONFIGS / family).glob('*.yaml'))
     if version not in known:
         raise UserError(f'--version {version}: no such recipe; there are {", ".join(known)}')

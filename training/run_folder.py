@@ -101,6 +101,11 @@ class RunFolder:
         with atomic_save(str(frames / f'epoch-{epoch:03d}.png'), overwrite_part=True) as part:
             plots.feature_maps(part, maps, title)
 
+    def draw_likelihoods(self, splits):
+        """likelihood.png; splits as in training.plots.likelihoods."""
+        with atomic_save(str(self.path / 'likelihood.png'), overwrite_part=True) as part:
+            plots.likelihoods(part, splits, self.path.name)
+
     def animate_features(self):
         """features.gif from all frames there are; returns its path."""
         path = self.path / 'features.gif'
