@@ -68,7 +68,8 @@ def main(argv):
         return 0
 
     # Schedules and optimizer.
-    learning_rate = optim.learning_rate(recipe.optimisation, train_data.steps_per_epoch)
+    learning_rate = optim.learning_rate(recipe.optimisation, train_data.steps_per_epoch,
+                                        train_data.batch_size)
     margin = losses.margin_schedule(recipe.loss)
     trainer = optim.build_trainer(checkpoint.named_parameters(blocks).values(),
                                   recipe.optimisation)

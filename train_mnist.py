@@ -150,7 +150,7 @@ def main(argv):
     # Schedules and optimizers: the net's, and one of their own for the centers. In the second
     # phase, center loss alone, centers stay as they are and the learning rate starts anew.
     steps = train_data.steps_per_epoch
-    learning_rate = optim.learning_rate(recipe.optimisation, steps)
+    learning_rate = optim.learning_rate(recipe.optimisation, steps, train_data.batch_size)
     margin = losses.margin_schedule(recipe.loss)
     second_phase = {'center': 0, 'two-phase': recipe.loss.first_phase_epochs * steps}.get(
         kind, recipe.optimisation.epochs * steps)

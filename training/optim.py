@@ -9,13 +9,16 @@ NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # quintic whose iteration takes singula
 NEWTON_SCHULZ_STEPS = 3
 
 
-def learning_rate(optimisation, steps_per_epoch):
+def learning_rate(optimisation, steps_per_epoch, batch_size):
     """The schedule of a recipe as a function of the training step, counted from 0.
 
     Parameters
     ----------
     optimisation : training.recipe.Optimisation
     steps_per_epoch : int
+    batch_size : int
+        Images a step over all devices, for the recipes whose rates are scaled with it (linear
+        scaling: He et al., arXiv 1812.01187, section 3.1).
 
     Returns
     -------
@@ -29,12 +32,15 @@ def learning_rate(optimisation, steps_per_epoch):
     warmup = 0 if o.warmup == 'none' else round(o.warmup_epochs * steps_per_epoch)
     decays = [round(epoch * steps_per_epoch) for epoch in o.decay_epochs]
 
+    scale = batch_size / o.lr_batch_size if o.lr_batch_size else 1.0
+    lr, warmup_lr = o.lr * scale, o.warmup_lr * scale
+
     def rate(step):
         if step < warmup:
-            return o.warmup_lr if o.warmup == 'constant' else o.lr * (step + 1) / warmup
+            return warmup_lr if o.warmup == 'constant' else lr * (step + 1) / warmup
         if o.schedule == 'cosine':
-            return o.lr / 2 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-        return o.lr * o.decay_factor ** sum(step >= decay for decay in decays)
+            return lr / 2 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return lr * o.decay_factor ** sum(step >= decay for decay in decays)
     return rate
 
 

@@ -107,6 +107,9 @@ class Optimisation:
         'nag', 'nag is SGD with Nesterov momentum; muon makes its updates of kernels orthogonal')
     momentum: float = field(0.9, 'momentum of nag, sgd and muon', ge=0, lt=1)
     lr: float = field(0.1, 'learning rate after warm-up', gt=0)
+    lr_batch_size: Optional[int] = field(
+        None, 'images a step over all devices that the learning rates are meant for; they are '
+        'scaled in proportion to the actual number', ge=1)
     matrix_lr: float = field(0.1, "muon's learning rate for convolution kernels, relative to "
                              'their size; follows the schedule of lr', gt=0)
     wd: float = field(5e-4, 'weight decay', ge=0)
