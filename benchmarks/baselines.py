@@ -124,7 +124,8 @@ def stock_epoch(batch, images, workers=2):
 
     def run():
         total = 0
-        for x, y in loader:
+        for batch_x, batch_y in loader:
+            x, y = batch_x.as_in_context(mx.cpu()), batch_y.as_in_context(mx.cpu())
             with autograd.record():
                 features = net(x)
                 loss = head(features, y)

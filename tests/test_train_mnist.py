@@ -136,14 +136,21 @@ def own_data(folder, labels=None, images=None):
                   rng.integers(0, 10, 60) if labels is None else labels)
 
 
-def test_own_data_in_idx_format():
+def test_own_data_in_idx_format(tmp_path):
     from training import data
-    import tempfile
-    from pathlib import Path
-    with tempfile.TemporaryDirectory() as folder:
-        own_data(Path(folder))
-        train_split, test_split = data.load_mnist('fashion', folder)
-        assert train_split.images.shape == (60, 1, 28, 28) and len(test_split) == 60
+    own_data(tmp_path)
+    train_split, test_split = data.load_mnist('fashion', tmp_path)
+    assert train_split.images.shape == (60, 1, 28, 28) and len(test_split) == 60
+
+
+@pytest.mark.parametrize('damage, message', [
+    (dict(labels=np.full(60, 10)), 'has a label 10; labels must be 0 to 9'),
+    (dict(images=np.zeros((60, 27, 28))), '(60, 27, 28)')])
+def test_damaged_own_data_ends_the_command_with_one_line(run_script, tmp_path, damage, message):
+    own_data(tmp_path, **damage)
+    result = train(run_script, tmp_path / 'run', '--dataset', 'fashion', '--data-dir', tmp_path)
+    assert result.returncode == 2 and message in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('damage, message', [
