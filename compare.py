@@ -1,10 +1,11 @@
-"""Compare finished runs with each other and with what their sources reported.
+"""Compare runs with each other and with what their sources reported.
 
     python compare.py output/record/*
     python compare.py output/mnist-softmax output/mnist-softmax-center
 
-Writes comparison.md, comparison.png (validation accuracy by epoch) and, from the MNIST runs made
-with --plotting, feature-maps.png (their last feature maps side by side).
+Writes comparison.md, comparison.png (validation accuracy by epoch) and, where runs have what it
+takes, feature-maps.png (the last feature maps of MNIST runs made with --plotting, side by side) and
+covariance.png (log-determinant and smallest variance of trained covariances by epoch).
 """
 import argparse
 from pathlib import Path
@@ -45,6 +46,9 @@ def main(argv):
     text = '\n'.join(f'## {name}\n\n{comparison.table(group)}' for name, group in families)
     figures = {'comparison.png': (plots.accuracies, [
         (name, [(run.name, run.metrics) for run in group]) for name, group in families])}
+    trained = [(run.name, run.metrics) for run in runs if 'mean_log_det' in run.metrics[0]]
+    if trained:
+        figures['covariance.png'] = plots.covariances, trained
     drawn = [feature_map(run) for run in on_mnist if run.folder.features.exists()]
     if drawn:
         figures['feature-maps.png'] = plots.feature_maps, drawn

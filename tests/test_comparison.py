@@ -18,6 +18,7 @@ def write_run(folder, seed, on_mnist=False, **run):
     """A finished run of three epochs of one minute each."""
     folder.mkdir(parents=True)
     rows = [{'epoch': epoch + 1, 'val_acc': accuracy, 'seconds': 60.0,
+             'images_per_second': 100.4, 'mean_log_det': -epoch, 'smallest_variance': 0.5 ** epoch,
              **({'knn_acc': accuracy - 0.1} if on_mnist else {})}
             for epoch, accuracy in enumerate(ACCURACIES[seed])]
     with open(folder / 'metrics.csv', 'w', newline='') as file:
@@ -27,7 +28,8 @@ def write_run(folder, seed, on_mnist=False, **run):
     best = max(rows, key=lambda row: row['val_acc'])
     (folder / 'config.yaml').write_text(yaml.safe_dump(
         {'loss': {'loss': 'softmax-center'} if on_mnist else {'margin': 0.1},
-         'run': {'seed': seed, 'output_dir': str(folder), **run}}))
+         'run': {'version': 'v4', 'dtype': 'float32', 'reported_val_acc': 0.85, 'seed': seed,
+                 'output_dir': str(folder), **run}}))
     (folder / 'summary.json').write_text(json.dumps(dict(
         version='v4', epochs=3, val_acc=rows[-1]['val_acc'], best_val_acc=best['val_acc'],
         best_epoch=best['epoch'], reported_val_acc=0.85, images_per_second=100.4, seconds=180.0,
@@ -50,6 +52,15 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
     assert 'same recipe' not in comparison.table(runs)
 
 
+def test_unfinished_runs_show_how_far_they_came(tmp_path):
+    runs = [comparison.read(write_run(tmp_path / f'run{seed}', seed)) for seed in (0, 1)]
+    (tmp_path / 'run1' / 'summary.json').unlink()
+    unfinished = comparison.read(tmp_path / 'run1')
+    cells, whole = comparison.cells(unfinished), comparison.cells(runs[1])
+    assert cells[0] == '`run1` (unfinished)' and cells[1:] == whole[1:]
+    assert 'same recipe' not in comparison.table([runs[0], unfinished])
+
+
 def test_compare_writes_tables_and_figures(tmp_path, run_script):
     write_run(tmp_path / 'cifar', 0)
     write_run(tmp_path / 'mnist', 1, on_mnist=True)
@@ -63,14 +74,14 @@ def test_compare_writes_tables_and_figures(tmp_path, run_script):
     text = (tmp_path / 'out' / 'comparison.md').read_text()
     assert '## CIFAR-10' in text and '| `mnist` | 3 | float32 | 0.9000 | 0.9000 (3) | 0.8500 | ' \
         '+0.0500 | 0.8000 | 100 | 3.0 |' in text and text in result.stdout
-    for name in ('comparison.png', 'feature-maps.png'):
+    for name in ('comparison.png', 'feature-maps.png', 'covariance.png'):
         assert np.ptp(np.asarray(Image.open(tmp_path / 'out' / name).convert('L'))) > 100
 
 
 @pytest.mark.parametrize('damage, message', [
-    ('config.yaml', 'config.yaml is missing'), ('summary.json', 'summary.json is missing'),
+    ('config.yaml', 'config.yaml is missing'), ('metrics.csv', 'metrics.csv is missing'),
     ('metrics', 'damaged'), ('summary', 'damaged'), ('features', 'holds no features of a run')])
-def test_what_is_no_finished_run_is_one_clear_line(tmp_path, run_script, damage, message):
+def test_what_is_no_run_is_one_clear_line(tmp_path, run_script, damage, message):
     folder = write_run(tmp_path / 'run', 0, on_mnist=True)
     if '.' in damage:
         (folder / damage).unlink()
@@ -83,5 +94,5 @@ def test_what_is_no_finished_run_is_one_clear_line(tmp_path, run_script, damage,
 
 
 def test_a_run_without_its_own_folder_is_refused(tmp_path):
-    with pytest.raises(UserError, match='no finished run'):
+    with pytest.raises(UserError, match='there is no run'):
         comparison.read(tmp_path / 'nothing')

@@ -1,4 +1,4 @@
-"""Finished runs side by side, and next to what their sources reported."""
+"""Runs side by side, and next to what their sources reported."""
 import csv
 import json
 import statistics
@@ -19,11 +19,12 @@ CIFAR_HEADER = MNIST_HEADER[:7] + MNIST_HEADER[8:] + tuple(
 
 @dataclass
 class Run:
-    """A finished run: its folder, config (sections of fields), metrics (rows) and summary."""
+    """A run: its folder, config (sections of fields), metrics (rows) and summary."""
     folder: RunFolder
     config: dict
     metrics: list
     summary: dict
+    finished: bool
 
     @property
     def name(self):
@@ -44,7 +45,7 @@ class Run:
 
 
 def read(path):
-    """The finished run in a folder.
+    """The run in a folder; of an unfinished one, what its metrics hold.
 
     Raises
     ------
@@ -53,16 +54,18 @@ def read(path):
     """
     folder = RunFolder(path)
     try:
+        config = yaml.safe_load(folder.config.read_text())
         with open(folder.metrics, newline='') as file:
             rows = [{name: float(value) for name, value in row.items()}
                     for row in csv.DictReader(file)]
-        run = Run(folder, yaml.safe_load(folder.config.read_text()), rows,
-                  json.loads(folder.summary.read_text()))
+        finished = folder.summary.exists()
+        run = Run(folder, config, rows, json.loads(folder.summary.read_text()) if finished else
+                  _partial_summary(config['run'], rows), finished)
         cells(run)  # whatever is missing shows here
     except FileNotFoundError as error:
-        raise UserError(f'{path}: there is no finished run in this folder '
+        raise UserError(f'{path}: there is no run in this folder '
                         f'({Path(error.filename).name} is missing)') from None
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError) as error:
         raise UserError(f'{path}: the files of this run are damaged '
                         f'({type(error).__name__}: {error})') from None
     return run
@@ -72,7 +75,7 @@ def cells(run):
     """What the run's row in the table says, as texts."""
     s = run.summary
     reported = s['reported_val_acc']
-    row = [f'`{run.name}`', str(s['epochs']), s['dtype'], f'{s["val_acc"]:.4f}',
+    row = [f'`{run.name}`{"" if run.finished else " (unfinished)"}', str(s['epochs']), s['dtype'], f'{s["val_acc"]:.4f}',
            f'{s["best_val_acc"]:.4f} ({s["best_epoch"]})',
            '-' if reported is None else f'{reported:.4f}',
            '-' if reported is None else f'{s["val_acc"] - reported:+.4f}']
@@ -96,7 +99,7 @@ def table(runs):
     """
     text = markdown(MNIST_HEADER if runs[0].on_mnist else CIFAR_HEADER, map(cells, runs))
     groups = {}
-    for run in runs:
+    for run in (run for run in runs if run.finished):
         groups.setdefault(_all_but_seed(run.config), []).append(run)
     repeated = [group for group in groups.values() if len(group) > 1]
     if repeated:
@@ -119,6 +122,14 @@ def verdict(summary):
         return line + '; the source reports none'
     difference = summary['val_acc'] - summary['reported_val_acc']
     return line + f'; reported {summary["reported_val_acc"]:.4f}, difference {difference:+.4f}'
+
+
+def _partial_summary(run, rows):
+    best = max(rows, key=lambda row: row['val_acc'])
+    return {**{name: run[name] for name in ('version', 'dtype', 'seed', 'reported_val_acc')},
+            'epochs': len(rows), 'val_acc': rows[-1]['val_acc'], 'best_val_acc': best['val_acc'],
+            'best_epoch': int(best['epoch']), 'seconds': sum(row['seconds'] for row in rows),
+            'images_per_second': statistics.mean(row['images_per_second'] for row in rows)}
 
 
 def _all_but_seed(config):

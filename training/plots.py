@@ -145,16 +145,38 @@ def accuracies(file, families):
     """
     figure = Figure(figsize=(7 * len(families), 4.5), layout='constrained')
     for axes, (title, runs) in zip(figure.subplots(1, len(families), squeeze=False)[0], families):
-        for number, (name, rows) in enumerate(runs):
-            axes.plot([row['epoch'] for row in rows], [row['val_acc'] for row in rows],
-                      color=COLOURS[number % len(COLOURS)], label=name,
-                      linestyle=('-', '--', ':')[number // len(COLOURS) % 3])
+        _by_epoch(axes, runs, 'val_acc', 'validation accuracy (top-1)')
         axes.set_title(title)
-        axes.set_xlabel('epoch')
-        axes.set_ylabel('validation accuracy (top-1)')
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc='lower right', fontsize='small')
     figure.savefig(file, format='png', dpi=100)
+
+
+def covariances(file, runs):
+    """Write a PNG of mean log-determinant and smallest variance by epoch.
+
+    Parameters
+    ----------
+    file : binary file
+    runs : list of (str, list of dict)
+        Name and rows with epoch, mean_log_det and smallest_variance.
+    """
+    figure = Figure(figsize=(11, 4), layout='constrained')
+    log_det, variance = figure.subplots(1, 2)
+    _by_epoch(log_det, runs, 'mean_log_det', 'log-determinant, mean of the classes')
+    _by_epoch(variance, runs, 'smallest_variance', 'smallest variance')
+    variance.set_yscale('log')
+    log_det.legend(fontsize='small')
+    figure.savefig(file, format='png', dpi=100)
+
+
+def _by_epoch(axes, runs, column, label):
+    for number, (name, rows) in enumerate(runs):
+        axes.plot([row['epoch'] for row in rows], [row[column] for row in rows],
+                  color=COLOURS[number % len(COLOURS)], label=name,
+                  linestyle=('-', '--', ':')[number // len(COLOURS) % 3])
+    axes.set_xlabel('epoch')
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def likelihoods(file, splits, title):
