@@ -63,7 +63,7 @@ def main(argv):
     if actions['test']:
         weights = actions['weights'] or folder.best_weights
         checkpoint.load_weights(weights, classifier, contexts)
-        accuracy = loop.evaluate(classifier, normalise, val_data)
+        accuracy, = loop.evaluate(classifier, normalise, val_data)
         print(f'{weights}: accuracy {accuracy:.4f} on {val_data.count} images')
         return 0
 
@@ -85,9 +85,9 @@ def main(argv):
     labelled.hybridize(static_alloc=True)
 
     def evaluate():
-        row = {'val_acc': loop.evaluate(classifier, normalise, val_data)}
+        row = {'val_acc': loop.evaluate(classifier, normalise, val_data)[0]}
         if recipe.run.validate_with_label:
-            row['val_acc_with_label'] = loop.evaluate(labelled, normalise, val_data, True)
+            row['val_acc_with_label'] = loop.evaluate(labelled, normalise, val_data, True)[0]
         return {**row, **losses.variance_statistics(classifier.mixture)}
 
     def draw(history, figures):

@@ -93,7 +93,7 @@ def main(argv):
     print(f'{recipe.data.dataset}: {train_data.count} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
-    # Net and loss; `classifiers` are the ways in which the features can be evaluated.
+    # Net and loss; `methods` names what the classifier's outputs are.
     kind, size, classes = recipe.loss.loss, recipe.model.feature_size, data.MNIST_CLASSES
     center_loss = mixture = None
     net = nets.LeNetPlusPlus(size, None if kind == LGM else classes, recipe.model.bias)
@@ -101,22 +101,20 @@ def main(argv):
     if kind == LGM:
         graph = graphs.build_lgm(net, recipe.loss, classes)
         model, mixture = graph.classifier, graph.classifier.mixture
-        classifiers = {LGM: model}
+        classifier, methods = model, [LGM]
         own_parts, blocks = (mixture, graph.loss_fn), {'model': model, 'loss': graph.loss_fn}
     else:
         center_loss = None if kind == SOFTMAX else CenterLoss(classes, size, recipe.loss.lmbd)
         graph = model = graphs.SoftmaxCenterGraph(net, center_loss)
-        classifiers = {SOFTMAX: graphs.HeadClassifier(net)}
-        if center_loss is not None:
-            classifiers[KNN] = graphs.HeadClassifier(net, NearestCenter(center_loss))
+        heads = [] if center_loss is None else [NearestCenter(center_loss)]
+        classifier, methods = graphs.HeadsClassifier(net, heads), [SOFTMAX, KNN][:1 + len(heads)]
         own_parts, blocks = (center_loss, graph.softmax_weight), {'model': model}
     for part in own_parts:
         if part is not None:
             part.initialize(ctx=contexts)
     graph.hybridize(static_alloc=True, static_shape=True)
-    for classifier in classifiers.values():
-        classifier.hybridize(static_alloc=True)
-        classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers
+    classifier.hybridize(static_alloc=True)
+    classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers
 
     def feature_net(images):
         return net(images) if kind == LGM else net(images)[0]
@@ -132,18 +130,19 @@ def main(argv):
         print(f'weights: {start}')
 
     if actions['test']:
-        method = actions['eval_method'] or next(iter(classifiers))
+        method = actions['eval_method'] or methods[0]
         if method == KNN and kind == SOFTMAX:
             print('a softmax run has no centers: class means of the training features serve')
             means = features.class_means(*loop.extract(feature_net, normalise, train_data), classes)
             center_loss = CenterLoss(classes, size)
             center_loss.initialize(ctx=contexts)
             center_loss.centers.weight.set_data(mx.nd.array(means))
-            classifiers[KNN] = graphs.HeadClassifier(net, NearestCenter(center_loss))
-        if method not in classifiers:
+            classifier, methods = graphs.HeadsClassifier(net, [NearestCenter(center_loss)]), \
+                [SOFTMAX, KNN]
+        if method not in methods:
             raise UserError(f'--eval-method {method}: a run with --loss {kind} can be evaluated by '
-                            + ' or '.join(classifiers))
-        accuracy = loop.evaluate(classifiers[method], normalise, val_data)
+                            + ' or '.join(methods))
+        accuracy = loop.evaluate(classifier, normalise, val_data)[methods.index(method)]
         print(f'{start}: accuracy {accuracy:.4f} by {method} on {val_data.count} images')
         return 0
 
@@ -176,11 +175,8 @@ def main(argv):
 
     # Train, and draw the features of a sample.
     def evaluate():
-        accuracies = {name: loop.evaluate(classifier, normalise, val_data)
-                      for name, classifier in classifiers.items()}
-        row = {'val_acc': next(iter(accuracies.values()))}
-        if KNN in accuracies:
-            row['knn_acc'] = accuracies[KNN]
+        accuracies = loop.evaluate(classifier, normalise, val_data)
+        row = dict(zip(('val_acc', 'knn_acc'), accuracies))
         return {**row, **losses.variance_statistics(mixture)} if mixture else row
 
     def draw(history, figures):

@@ -86,7 +86,7 @@ def test_evaluation_over_two_contexts_counts_every_image_once():
                 data.labels[0].asnumpy()).mean()
         data.__class__ = loop.DeviceData
         assert loop.evaluate(graph.classifier, lambda x: x.astype('float32'),
-                             data) == pytest.approx(want)
+                             data) == [pytest.approx(want)]
 
 
 def test_each_epoch_shows_every_image_once_in_a_new_order():

@@ -94,24 +94,33 @@ class SoftmaxCenterGraph(HybridBlock):
         return loss, statistics(F, loss, logits, label)
 
 
-class HeadClassifier(HybridBlock):
-    """A net that gives features and logits, with a head on the features: images to logits.
+class HeadsClassifier(HybridBlock):
+    """All the ways to classify the features of a net that has an output layer, in one pass.
 
     Parameters
     ----------
     net : block
-    head : block or None
-        None takes the net's own logits.
+        Gives features (B, D) and logits (B, C).
+    heads : sequence of block
+        Each maps features to logits.
+
+    Inputs:
+        - **images**: (B, channels, H, W).
+
+    Outputs:
+        - the net's own logits, then those of each head; each (B, C).
     """
 
-    def __init__(self, net, head=None, **kwargs):
+    def __init__(self, net, heads=(), **kwargs):
         super().__init__(**kwargs)
         self.net = net
-        self.head = head
+        self._heads = list(heads)
+        for head in heads:
+            self.register_child(head)
 
     def hybrid_forward(self, F, images):
         features, logits = self.net(images)
-        return logits if self.head is None else self.head(features)
+        return (logits, *(head(features) for head in self._heads))
 
 
 def statistics(F, loss, logits, label):

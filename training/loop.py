@@ -183,25 +183,33 @@ def evaluate(classifier, normalise, data, tell_label=False):
     Parameters
     ----------
     classifier : block
-        Normalised images to logits.
+        Normalised images to logits, or to several of them.
     normalise : block
     data : DeviceData
     tell_label : bool
         Give the classifier the labels too: for training.graphs.LabelledClassifier.
+
+    Returns
+    -------
+    list of float
+        One accuracy for each of the classifier's outputs.
     """
-    right = [nd.zeros((1,), ctx=ctx) for ctx in data.contexts]
+    right = [0.0] * len(data.contexts)
     in_flight = deque()
     for number, start in enumerate(range(0, data.count, EVALUATION_BATCH)):
         device = number % len(data.contexts)
         here = slice(start, min(start + EVALUATION_BATCH, data.count))
         labels = data.labels[device][here].astype('float32')
         told = (labels,) if tell_label else ()
-        logits = classifier(normalise(data.images[device][here]), *told)
-        right[device] += (logits.argmax(axis=1) == labels).sum()
-        in_flight.append(logits)
+        outputs = classifier(normalise(data.images[device][here]), *told)
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        hits = [(logits.argmax(axis=1) == labels).sum() for logits in outputs]
+        right[device] = right[device] + nd.concat(*hits, dim=0)
+        in_flight.append(outputs[0])
         if len(in_flight) > STEPS_IN_FLIGHT:
             in_flight.popleft().wait_to_read()
-    return sum(float(value.asscalar()) for value in right) / data.count
+    totals = sum(count.asnumpy() for count in right if isinstance(count, nd.NDArray))
+    return [float(total) / data.count for total in totals]
 
 
 def extract(net, normalise, data, count=None):
