@@ -5,7 +5,7 @@ from mxnet.gluon.loss import Loss, _apply_weighting
 
 from .mixture import label_free_logits
 
-__all__ = ['LGMLoss', 'margin_logits']
+__all__ = ['LGMLoss', 'margin_logits', 'one_hot']
 
 LIKELIHOODS = ('off', 'distance', 'full')
 
@@ -26,6 +26,14 @@ class LGMLoss(Loss):
     from its logit besides, a margin independent of the distance (0 there by default).
     Source: Wan et al. (CVPR 2018), sections 3.2 and 3.3.
 
+    With `sparse_label` off, labels are distributions :math:`t` over the classes, as label smoothing
+    and mixup make them. Margin, cross entropy and likelihood are then shared out by them:
+
+    .. math::
+        \text{logit}_k &= -q_k - \tfrac{1}{2} \log|\Lambda_k| - t_k (\alpha \, q_k + m) \\
+        L &= \textstyle\sum_k t_k \, [ -\log \text{softmax}(\text{logit})_k
+            + \lambda \, (q_k + \tfrac{1}{2} \log|\Lambda_k|) ]
+
     Parameters
     ----------
     alpha : float, default 0.1
@@ -36,6 +44,8 @@ class LGMLoss(Loss):
         'distance' uses :math:`q_y` alone, 'full' adds the log-determinant.
     margin_add : float, default 0
         Additive margin :math:`m`.
+    sparse_label : bool, default True
+        Whether labels are class indices, as in Gluon's SoftmaxCrossEntropyLoss.
     weight : float or None
         Scales the loss, as in every Gluon loss.
     batch_axis : int, default 0
@@ -44,7 +54,8 @@ class LGMLoss(Loss):
     Inputs:
         - **distance**: half squared distances, shape (B, C).
         - **log_det**: log-determinants, shape (C,).
-        - **label**: class indices, shape (B,), integer or float.
+        - **label**: class indices, shape (B,), integer or float; with `sparse_label` off,
+          distributions, shape (B, C), which get no gradient.
         - **likelihood_distance**: optional (B, C), taken in the likelihood term in place of
           `distance`; published forms differ in the two.
 
@@ -52,8 +63,8 @@ class LGMLoss(Loss):
         - **loss**: shape (B,).
     """
 
-    def __init__(self, alpha=0.1, lambda_=0.1, likelihood='distance', margin_add=0.0, weight=None,
-                 batch_axis=0, **kwargs):
+    def __init__(self, alpha=0.1, lambda_=0.1, likelihood='distance', margin_add=0.0,
+                 sparse_label=True, weight=None, batch_axis=0, **kwargs):
         super().__init__(weight, batch_axis, **kwargs)
         if alpha < 0 or lambda_ < 0:
             raise ValueError(f'alpha and lambda_ must not be negative, got {alpha} and {lambda_}')
@@ -62,6 +73,7 @@ class LGMLoss(Loss):
         self._lambda = lambda_
         self._likelihood = likelihood
         self._margin_add = margin_add
+        self._sparse_label = sparse_label
         self._compute_dtype = 'float32'
         with self.name_scope():
             self.margin = self.params.get('margin', shape=(1,), init=init.Constant(alpha),
@@ -78,22 +90,31 @@ class LGMLoss(Loss):
 
     def hybrid_forward(self, F, distance, log_det, label, likelihood_distance=None, margin=None):
         label = F.cast(label, self._compute_dtype)
-        logits = margin_logits(F, distance, log_det, label, margin, self._margin_add)
-        loss = -F.pick(F.log_softmax(logits), label)
+        target = F.stop_gradient(one_hot(F, label, distance) if self._sparse_label else label)
+        log_posterior = F.log_softmax(
+            margin_logits(F, distance, log_det, target, margin, self._margin_add))
 
+        def of_label(values):
+            return F.pick(values, label) if self._sparse_label else F.sum(values * target, axis=1)
+
+        loss = -of_label(log_posterior)
         if self._likelihood != 'off':
-            own = F.pick(distance if likelihood_distance is None else likelihood_distance, label)
+            own = of_label(distance if likelihood_distance is None else likelihood_distance)
             if self._likelihood == 'full':
-                own = own + F.take(log_det, label) / 2
+                own = own + F.dot(target, log_det) / 2
             loss = loss + self._lambda * own
         return _apply_weighting(F, loss, self._weight)
 
 
-def margin_logits(F, distance, log_det, label, margin, margin_add=0.0):
-    """Logits (B, C) with the margin on the true class, from distance (B, C), log_det (C,), a label
-    (B,) of the distance's dtype and the multiplicative margin (1,)."""
-    class_index = F.contrib.arange_like(distance, axis=1)
-    is_own = F.stop_gradient(F.broadcast_equal(F.expand_dims(label, axis=1),
-                                               F.expand_dims(class_index, axis=0)))
-    logits = label_free_logits(F, distance * (F.broadcast_mul(is_own, margin) + 1), log_det)
-    return logits - is_own * margin_add if margin_add else logits
+def margin_logits(F, distance, log_det, target, margin, margin_add=0.0):
+    """Logits (B, C) with the margin shared out by the target (B, C), which gets no gradient; from
+    distance (B, C), log_det (C,) and the multiplicative margin (1,)."""
+    stretch = F.stop_gradient(F.broadcast_mul(target, margin) + 1)
+    logits = label_free_logits(F, distance * stretch, log_det)
+    return logits - target * margin_add if margin_add else logits
+
+
+def one_hot(F, label, like):
+    """The one-hot form (B, C) of class indices (B,) of the same dtype as `like` (B, C)."""
+    classes = F.contrib.arange_like(like, axis=1)
+    return F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(classes, axis=0))

@@ -134,6 +134,43 @@ def test_loss_equals_plain_loops_and_gradients_equal_finite_differences(kind, li
                                    numeric_gradient(total, second), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize('hybridize', [False, True])
+@pytest.mark.parametrize('kind', [DiagonalMixture, InverseSumMixture])
+def test_distributions_as_labels_share_out_margin_cross_entropy_and_likelihood(kind, hybridize):
+    alpha, margin_add, lambda_ = 0.3, 0.7, 0.25
+    mixture, loss_fn, x, mean, second, second_parameter = make(
+        kind, 'full', alpha=alpha, margin_add=margin_add, lambda_=lambda_, hybridize=hybridize,
+        sparse_label=False)
+    target = np.random.default_rng(4).dirichlet(np.ones(C), B)
+
+    def plain():
+        distance, log_det, own = plain_mixture(kind, x, mean, second)
+        losses = []
+        for b in range(B):
+            logits = [-distance[b, k] - log_det[k] / 2 -
+                      target[b, k] * (alpha * distance[b, k] + margin_add) for k in range(C)]
+            total = math.log(sum(math.exp(v) for v in logits))
+            losses.append(sum(target[b, k] * (total - logits[k] + lambda_ *
+                                              (own[b, k] + log_det[k] / 2)) for k in range(C)))
+        return np.array(losses)
+
+    loss, x_gradient = forward_backward(mixture, loss_fn, x, nd.array(target, dtype='float64'))
+    np.testing.assert_allclose(loss, plain(), rtol=1e-7)
+    for array, gradient in ((x, x_gradient), (mean, mixture.mean.grad().asnumpy()),
+                            (second, second_parameter.grad().asnumpy())):
+        np.testing.assert_allclose(gradient, numeric_gradient(lambda: plain().sum(), array),
+                                   rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('likelihood', LIKELIHOODS)
+def test_one_hot_distributions_give_the_loss_of_indices(likelihood):
+    label = nd.array([0, 4, 2, 2, 1, 4], dtype='float64')
+    results = [forward_backward(*make(DiagonalMixture, likelihood, sparse_label=sparse)[:3], given)
+               for sparse, given in ((True, label), (False, nd.one_hot(label, C)))]
+    for sparse, soft in zip(*results):
+        np.testing.assert_allclose(soft, sparse, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize('kind', MIXTURES)
 @pytest.mark.parametrize('label_type', ['float32', 'int32', 'int64', 'uint8'])
 def test_hybridised_equals_imperative_for_every_label_type(kind, label_type):

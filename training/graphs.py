@@ -8,7 +8,7 @@ Each graph maps augmented images (B, channels, H, W) and labels (B,) to
 from mxnet import nd
 from mxnet.gluon import HybridBlock
 
-from gmloss import MixtureClassifier, label_free_logits, margin_logits
+from gmloss import MixtureClassifier, label_free_logits, margin_logits, one_hot
 
 from . import losses
 
@@ -60,7 +60,8 @@ class LabelledClassifier(HybridBlock):
 
     def hybrid_forward(self, F, images, label, margin):
         distance, log_det = self.classifier.mixture(self.classifier.net(images))[:2]
-        return margin_logits(F, distance, log_det, F.cast(label, 'float32'), margin)
+        target = one_hot(F, F.cast(label, 'float32'), distance)
+        return margin_logits(F, distance, log_det, target, margin)
 
 
 class SoftmaxCenterGraph(HybridBlock):
