@@ -47,8 +47,7 @@ def main(argv):
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
     # Net, mixture and loss; each group has its own initialisation.
-    net = nets.FeatureNet(recipe.model.model, recipe.model.features, recipe.model.feature_size,
-                          device)
+    net = nets.FeatureNet(recipe.model, device)
     graph = graphs.build_lgm(net, recipe.loss, classes)
     classifier, loss_fn = graph.classifier, graph.loss_fn
     net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)

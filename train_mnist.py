@@ -76,8 +76,8 @@ def main(argv):
 
     import mxnet as mx
     from center_loss import CenterLoss, NearestCenter
-    from training import (augment, checkpoint, data, features, fit, graphs, loop, losses, nets,
-                          optim)
+    from training import (augment, checkpoint, data, features, fit, graphs, lenet, loop, losses,
+                          nets, optim)
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
 
@@ -96,7 +96,7 @@ def main(argv):
     # Net and loss; `methods` names what the classifier's outputs are.
     kind, size, classes = recipe.loss.loss, recipe.model.feature_size, data.MNIST_CLASSES
     center_loss = mixture = None
-    net = nets.LeNetPlusPlus(size, None if kind == LGM else classes, recipe.model.bias)
+    net = lenet.LeNetPlusPlus(size, None if kind == LGM else classes, recipe.model.bias)
     net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
     if kind == LGM:
         graph = graphs.build_lgm(net, recipe.loss, classes)

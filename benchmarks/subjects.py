@@ -120,7 +120,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     block.hybridize(static_alloc=True)
     train_data = loop.TrainingData(train, contexts, block, settings.data.flip,
                                    BATCH * len(contexts), 0)
-    net = nets.FeatureNet('cifar_resnet20_v1', 'pool', 10, device)
+    net = nets.FeatureNet(settings.model, device)
     mixture = losses.build_mixture(settings.loss, 10, net.feature_size)
     loss_fn = losses.build_loss(settings.loss)
     classifier = MixtureClassifier(net, mixture)

@@ -10,6 +10,7 @@ from mxnet import autograd, gluon, init, nd
 
 from conftest import ROOT
 from training import nets, runtime
+from training.recipe import CifarModel
 from training.runtime import Device, UserError
 
 
@@ -44,7 +45,7 @@ def test_features_and_gradients_equal_the_stock_nets(name, dtype, tmp_path):
     x, weight = nd.random.normal(shape=(32, 3, 32, 32)), nd.random.normal(shape=(32, 10))
     stock(x)
     stock.save_parameters(str(tmp_path / 'stock.params'))
-    ours = nets.FeatureNet(name, 'output', 10, Device('cpu', (0,), dtype))
+    ours = nets.FeatureNet(CifarModel(model=name, features='output'), Device('cpu', (0,), dtype))
     ours.load_parameters(str(tmp_path / 'stock.params'))
     out, want = gradients(ours, x, weight), gradients(stock, x, weight)
     for (path, before), after in zip(stock._collect_params_with_prefix().items(),
@@ -64,8 +65,9 @@ def test_feature_and_output_layers_stay_in_float32_under_low_precision():
         device = runtime.prepare('cpu', 'bfloat16')
         import numpy as np
         from mxnet import nd
-        from training import nets
-        net = nets.LeNetPlusPlus(2, 10)
+        from training import lenet, nets
+        from training.recipe import CifarModel
+        net = lenet.LeNetPlusPlus(2, 10)
         net.initialize(nets.initializer('xavier-2.24'))
         net.hybridize()
         features, logits = net(nd.random.uniform(shape=(64, 1, 28, 28)))
@@ -73,7 +75,7 @@ def test_feature_and_output_layers_stay_in_float32_under_low_precision():
                         (net.output.weight, net.output.bias))
         exact = features.asnumpy().astype('float64') @ weight.T + bias
         print(np.abs(logits.asnumpy() - exact).max() / np.abs(exact).max())
-        cifar = nets.FeatureNet('cifar_resnet20_v1', 'output', 10, device)
+        cifar = nets.FeatureNet(CifarModel(model='cifar_resnet20_v1', features='output'), device)
         cifar.initialize()
         cifar.hybridize()
         out = cifar(nd.random.uniform(shape=(2, 3, 32, 32))).asnumpy()
@@ -95,8 +97,8 @@ def test_zoo_opens_beside_a_pytorch_that_gluoncv_refuses(tmp_path):
 
 
 def test_swaps_are_in_place_where_they_pay():
-    cpu = nets.FeatureNet('cifar_resnet20_v1', 'pool', 10, Device('cpu', (0,), 'bfloat16'))
-    gpu = nets.FeatureNet('cifar_resnet20_v1', 'pool', 10, Device('gpu', (0,), 'float32'))
+    cpu = nets.FeatureNet(CifarModel(), Device('cpu', (0,), 'bfloat16'))
+    gpu = nets.FeatureNet(CifarModel(), Device('gpu', (0,), 'float32'))
     assert repr(cpu).count('BatchNormReLU') == 9 and repr(cpu).count('PaddedStem') == 1
     assert 'BatchNormReLU' not in repr(gpu) and 'PaddedStem' not in repr(gpu)
     assert not any(isinstance(block, gluon.nn.GlobalAvgPool2D) for net in (cpu, gpu)
@@ -105,13 +107,69 @@ def test_swaps_are_in_place_where_they_pay():
 
 @pytest.mark.parametrize('size', [32, 20])
 def test_pooled_features_have_64_dimensions_at_any_image_size(size):
-    net = nets.FeatureNet('cifar_resnet20_v1', 'pool', 10, Device('cpu', (0,), 'float32'))
+    net = nets.FeatureNet(CifarModel(), Device('cpu', (0,), 'float32'))
     net.initialize()
     assert net.feature_size == 64
     assert net(nd.zeros((2, 3, size, size))).shape == (2, 64)
 
 
-@pytest.mark.parametrize('name', ['cifar_resnet21_v1', 'resnet18_v1'])
-def test_unknown_models_are_refused(name):
-    with pytest.raises(UserError, match=name):
-        nets.FeatureNet(name, 'pool', 10, Device('cpu', (0,), 'float32'))
+@pytest.mark.parametrize('name, width', [
+    ('cifar_resnet56_v1', 64), ('cifar_wideresnet16_10', 640), ('resnet18_v1', 512),
+    ('resnet18_v1b', 512), ('resnet50_v1d', 2048), ('vgg11_bn', 4096), ('mobilenet0.25', 256)])
+def test_any_classifier_of_the_zoo_gives_its_features(name, width):
+    """And keeps the order and shapes of its parameters."""
+    net = nets.FeatureNet(CifarModel(model=name), Device('cpu', (0,), 'bfloat16'))
+    net.initialize()
+    assert net.feature_size == width and 'PaddedStem' in repr(net)
+    assert net(nd.zeros((2, 3, 32, 32))).shape == (2, width)
+    stock = nets.zoo_model(name, 10)
+    stock.initialize()
+    stock(nd.zeros((2, 3, 32, 32)))
+    shapes = [[(key.rsplit('.', 1)[-1], parameter.shape) for key, parameter in
+               block._collect_params_with_prefix().items() if not key.startswith(('output', 'fc'))]
+              for block in (stock, net.features)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize('settings, message', [
+    ({'model': 'cifar_resnet21_v1'}, 'cifar_resnet21_v1: not in'),
+    ({'model': 'mobilenetv2_0.25'}, 'no dense output layer'),
+    ({'model': 'cifar_resnet20_v2', 'zero_gamma': True}, 'no residual block that ends'),
+    ({'model': 'vgg11_bn', 'shortcut': 'pool'}, 'no strided 1 x 1')])
+def test_what_the_zoo_does_not_have_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        nets.FeatureNet(CifarModel(**settings), Device('cpu', (0,), 'float32'))
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_v1', 'resnet18_v1b', 'resnet50_v1'])
+def test_zero_gamma_makes_every_residual_block_its_shortcut_at_the_start(name):
+    net = nets.FeatureNet(CifarModel(model=name, zero_gamma=True), Device('cpu', (0,), 'float32'))
+    net.initialize()
+    net(nd.zeros((1, 3, 32, 32)))
+    blocks = list(nets._residual_blocks(net.features))
+    assert len(blocks) == {'cifar_resnet20_v1': 9, 'resnet18_v1b': 8, 'resnet50_v1': 16}[name]
+    zero = [parameter for key, parameter in net.collect_params('.*gamma').items()
+            if (parameter.data().asnumpy() == 0).all()]
+    assert len(zero) == len(blocks)
+    plain = next(block for block in blocks if block.downsample is None)
+    x = nd.random.normal(shape=(2, zero[0].shape[0], 8, 8)).relu()
+    np.testing.assert_array_equal(plain(x).asnumpy(), x.asnumpy())
+
+
+def test_pooled_shortcut_averages_what_the_strided_one_skips():
+    mx.random.seed(0)
+    nets_by_shortcut = [nets.FeatureNet(CifarModel(shortcut=how), Device('cpu', (0,), 'float32'))
+                        for how in ('conv', 'pool')]
+    for net in nets_by_shortcut:
+        net.initialize()
+    strided, pooled = (next(block for block in nets._residual_blocks(net.features)
+                            if block.downsample is not None) for net in nets_by_shortcut)
+    weight = strided.downsample[0].weight.data()
+    pooled.downsample[1].weight.set_data(weight)
+    x = nd.random.normal(shape=(2, 16, 8, 8))
+    np.testing.assert_allclose(strided.downsample[0](x).asnumpy(), np.einsum(
+        'oc,bchw->bohw', weight.asnumpy()[:, :, 0, 0], x.asnumpy()[:, :, ::2, ::2]), rtol=1e-4,
+        atol=1e-5)
+    average = x.asnumpy().reshape(2, 16, 4, 2, 4, 2).mean(axis=(3, 5))
+    np.testing.assert_allclose(pooled.downsample[1](pooled.downsample[0](x)).asnumpy(), np.einsum(
+        'oc,bchw->bohw', weight.asnumpy()[:, :, 0, 0], average), rtol=1e-4, atol=1e-5)

@@ -1,30 +1,29 @@
-"""Feature networks: LeNet++, and GluonCV's CIFAR nets rebuilt where the CPU would be slow.
+"""Feature networks from GluonCV's zoo, rebuilt where the CPU would be slow.
 
 The swaps below keep every parameter's name, shape and value, so weights move freely between the
 stock net, the CPU and the GPU.
 """
 import sys
 
+import mxnet as mx
 from mxnet import init
 from mxnet.gluon import HybridBlock, nn
 
+from .layers import Float32Dense, PaddedStem, SpatialMean
 from .runtime import UserError
 
-STEM_CHANNELS = 16  # what oneDNN's blocked bfloat16 layout needs
+IMAGE_SHAPE = 3, 32, 32
 
 
 class FeatureNet(HybridBlock):
-    """A GluonCV CIFAR classifier as a map from images to features.
+    """A GluonCV image classifier as a map from images to features.
 
     Parameters
     ----------
-    name : str
-        Model name, such as 'cifar_resnet20_v1'.
-    source : {'pool', 'output'}
-        'pool' ends at the pooled features; 'output' keeps the output layer, as the published
-        gluon_GMLoss does, and takes its outputs as features.
-    output_size : int
-        Width of the output layer.
+    model : training.recipe.CifarModel
+        Its `model` names the classifier, such as 'cifar_resnet20_v1' or 'resnet50_v1d'. `features`
+        'pool' ends at the pooled features; 'output' keeps an output layer of `feature_size`, as the
+        published gluon_GMLoss does, and takes its outputs as features.
     device : training.runtime.Device
         Decides which swaps pay.
 
@@ -32,32 +31,42 @@ class FeatureNet(HybridBlock):
         - **x**: normalised images, shape (B, 3, 32, 32).
 
     Outputs:
-        - **features**: shape (B, `feature_size`).
+        - **features**: shape (B, `feature_size`), float32 where they come from an output layer.
+
+    Raises
+    ------
+    UserError
+        If the zoo has no such model, or the model no such part.
     """
 
-    def __init__(self, name, source, output_size, device, **kwargs):
+    def __init__(self, model, device, **kwargs):
         super().__init__(**kwargs)
-        if not name.startswith('cifar_'):
-            raise UserError(f'--model {name}: expected a CIFAR model such as cifar_resnet20_v1')
         try:
-            zoo = zoo_model(name, output_size)
+            zoo = zoo_model(model.model, model.feature_size)
         except ValueError:
-            raise UserError(f"--model {name}: not in GluonCV's model zoo") from None
-        self.features = zoo.features
-        _replace_global_pool(self.features)
+            raise UserError(f"--model {model.model}: not in GluonCV's model zoo") from None
+        self.features, dense = _split(zoo, model.model)
+        if model.zero_gamma:
+            _zero_last_gammas(self.features, model.model)
+        if model.shortcut == 'pool':
+            _pool_shortcuts(self.features, model.model)
+        _replace(self.features, nn.GlobalAvgPool2D, SpatialMean)
         if device.kind == 'cpu':
             _fuse_batch_norm_relu(self.features)
         if device.dtype == 'bfloat16':
             _pad_stem(self.features)
-        self.output = _in_float32(zoo.output) if source == 'output' else None
-        self.feature_size = output_size if source == 'output' else zoo.output._in_units
+        width = dense._in_units or _width(self.features)
+        self.output = None if model.features == 'pool' else Float32Dense(
+            model.feature_size, in_units=width, use_bias=dense.bias is not None,
+            prefix=dense.prefix, params=dense.params)
+        self.feature_size = model.feature_size if self.output is not None else width
 
     def hybrid_forward(self, F, x):
         x = self.features(x)
         return self.output(x) if self.output is not None else x
 
 
-def zoo_model(name, classes):
+def zoo_model(name, classes, **settings):
     """A model of GluonCV's zoo, not initialised; ValueError for an unknown name.
 
     GluonCV refuses to be imported beside a PyTorch of today, so PyTorch is hidden from it.
@@ -70,86 +79,7 @@ def zoo_model(name, classes):
         del sys.modules['torch']
         if kept is not None:
             sys.modules['torch'] = kept
-    return get_model(name, classes=classes)
-
-
-class LeNetPlusPlus(HybridBlock):
-    """The LeNet++ of the center-loss paper (Wen et al., ECCV 2016, table 1).
-
-    Three blocks of two 5 x 5 convolutions (32, 64, 128 channels), each followed by
-    LeakyReLU(0.01), a 2 x 2 max pool ending each block; a dense layer to the features, and one
-    from these to the classes.
-
-    Parameters
-    ----------
-    feature_size : int
-        Width of the feature layer; 2 can be drawn.
-    num_classes : int or None
-        Width of the output layer; None leaves it out, and the net gives features alone.
-    use_bias : bool
-        Whether feature and output layer have biases; without, the classes lie on a ring.
-
-    Inputs:
-        - **x**: images, shape (B, 1, 28, 28), values 0 to 1.
-
-    Outputs:
-        - **features**: shape (B, feature_size).
-        - **logits**: shape (B, num_classes), if there is an output layer.
-    """
-
-    def __init__(self, feature_size=2, num_classes=10, use_bias=True, **kwargs):
-        super().__init__(**kwargs)
-        self.feature_size = feature_size
-        with self.name_scope():
-            self.body = nn.HybridSequential()
-            for channels in (32, 64, 128):
-                for _ in range(2):
-                    self.body.add(nn.Conv2D(channels, 5, padding=2), nn.LeakyReLU(0.01))
-                self.body.add(nn.MaxPool2D(2))
-            self.body.add(Float32Dense(feature_size, use_bias=use_bias, in_units=128 * 3 * 3))
-            self.output = None if num_classes is None else Float32Dense(
-                num_classes, use_bias=use_bias, in_units=feature_size)
-
-    def hybrid_forward(self, F, x):
-        features = self.body(x)
-        return features if self.output is None else (features, self.output(features))
-
-
-class SpatialMean(HybridBlock):
-    """Global average pooling as a mean over the two spatial axes, (B, C, H, W) to (B, C).
-
-    The same numbers as GlobalAvgPool2D; but that operator's backward leaves a memory layout in
-    which oneDNN runs every BatchNorm of the last stage on its reference kernel.
-    """
-
-    def hybrid_forward(self, F, x):
-        return F.mean(x, axis=(2, 3))
-
-
-class Float32Dense(nn.Dense):
-    """A dense layer that stays in float32 when the net runs in low precision.
-
-    Features that are compared by distance, or that lie in two dimensions, would lose to rounding
-    what tells the classes apart. mxnet's automatic low precision leaves `dot` alone.
-    """
-
-    def hybrid_forward(self, F, x, weight, bias=None):
-        out = F.dot(F.cast(F.flatten(x), 'float32'), weight, transpose_b=True)
-        return out if bias is None else F.broadcast_add(out, F.expand_dims(bias, axis=0))
-
-
-class PaddedStem(nn.Conv2D):
-    """A convolution of images whose few channels are padded with zeros inside the graph.
-
-    oneDNN has no blocked bfloat16 kernel for three channels; the plain layout it falls back to
-    would send the BatchNorm behind it to a slow kernel. The zeros add nothing to any sum.
-    """
-
-    def hybrid_forward(self, F, x, weight, bias=None):
-        x, weight = (F.concat(a, *[F.zeros_like(a)] * (STEM_CHANNELS // 3), dim=1)
-                     for a in (x, weight))
-        x, weight = (F.slice_axis(a, axis=1, begin=0, end=STEM_CHANNELS) for a in (x, weight))
-        return super().hybrid_forward(F, x, weight, bias)
+    return get_model(name, classes=classes, **settings)
 
 
 def initializer(how):
@@ -158,15 +88,75 @@ def initializer(how):
             'msra': init.MSRAPrelu()}[how]
 
 
-def _in_float32(dense):
-    return Float32Dense(dense._units, in_units=dense._in_units, use_bias=dense.bias is not None,
-                        prefix=dense.prefix, params=dense.params)
+def _split(zoo, name):
+    """A zoo model's features, a block, and its dense output layer, no longer a part of them."""
+    for attribute in ('output', 'fc'):
+        dense = getattr(zoo, attribute, None)
+        if isinstance(dense, nn.Dense):
+            if isinstance(getattr(zoo, 'features', None), nn.HybridSequential):
+                return zoo.features, dense
+            _set_child(zoo, attribute, nn.HybridLambda('identity'))
+            return zoo, dense
+    raise UserError(f'--model {name}: has no dense output layer, so no features to take')
 
 
-def _replace_global_pool(features):
-    for key, child in features._children.items():
-        if isinstance(child, nn.GlobalAvgPool2D):
-            features._children[key] = SpatialMean()
+def _width(features):
+    """Number of features, which some models leave to the first batch to show."""
+    _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *IMAGE_SHAPE))
+    return outputs[0][1]
+
+
+def _set_child(block, name, child):
+    """Replace a child; Gluon's own assignment allows no other type."""
+    block._children[name] = child
+    if name in block.__dict__:
+        object.__setattr__(block, name, child)
+
+
+def _replace(block, kind, replacement):
+    for name, child in block._children.items():
+        if isinstance(child, kind):
+            _set_child(block, name, replacement())
+        else:
+            _replace(child, kind, replacement)
+
+
+def _residual_blocks(block):
+    """All blocks below `block` that add a shortcut."""
+    for child in block._children.values():
+        if hasattr(child, 'downsample'):
+            yield child
+        else:
+            yield from _residual_blocks(child)
+
+
+def _zero_last_gammas(features, name):
+    """Zero gamma in each residual block's last BatchNorm (He et al., arXiv 1812.01187, 3.1)."""
+    found = False
+    for residual in _residual_blocks(features):
+        convolutions_then_norms = list(getattr(residual, 'body', residual)._children.values())
+        norms = [child for child in convolutions_then_norms if isinstance(child, nn.BatchNorm)]
+        if norms and not isinstance(convolutions_then_norms[0], nn.BatchNorm):  # else v2
+            norms[-1].gamma.init = init.Zero()
+            found = True
+    if not found:
+        raise UserError(f'--zero-gamma: {name} has no residual block that ends in a BatchNorm')
+
+
+def _pool_shortcuts(features, name):
+    """ResNet-D: average in the shortcut before its 1 x 1 convolution, which then skips nothing."""
+    found = False
+    for residual in _residual_blocks(features):
+        shortcut = residual.downsample
+        if isinstance(shortcut, nn.HybridSequential) and isinstance(shortcut[0], nn.Conv2D) and \
+                shortcut[0]._kwargs['stride'] == (2, 2):
+            convolution, *rest = shortcut._children.values()
+            convolution._kwargs['stride'] = (1, 1)
+            shortcut._children.clear()
+            shortcut.add(nn.AvgPool2D(2, 2, ceil_mode=True), convolution, *rest)
+            found = True
+    if not found:
+        raise UserError(f'--shortcut pool: {name} has no strided 1 x 1 convolution in a shortcut')
 
 
 def _fuse_batch_norm_relu(block):
@@ -182,11 +172,16 @@ def _fuse_batch_norm_relu(block):
             _fuse_batch_norm_relu(child)
 
 
-def _pad_stem(features):
-    for key, child in features._children.items():
+def _pad_stem(block):
+    """Swap the first convolution below `block`; true if there was one."""
+    for name, child in block._children.items():
         if type(child) is nn.Conv2D:
             kwargs = child._kwargs
-            features._children[key] = PaddedStem(
-                child._channels, kwargs['kernel'], kwargs['stride'], kwargs['pad'], in_channels=3,
-                use_bias=child.bias is not None, prefix=child.prefix, params=child.params)
-            return
+            _set_child(block, name, PaddedStem(
+                child._channels, kwargs['kernel'], kwargs['stride'], kwargs['pad'],
+                in_channels=IMAGE_SHAPE[0], use_bias=child.bias is not None, prefix=child.prefix,
+                params=child.params))
+            return True
+        if _pad_stem(child):
+            return True
+    return False

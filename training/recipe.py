@@ -57,10 +57,14 @@ class MnistModel:
 @dataclass(config=STRICT)
 class CifarModel:
     """model"""
-    model: str = field('cifar_resnet20_v1', "a CIFAR classification model of GluonCV's zoo")
+    model: str = field('cifar_resnet20_v1', "an image classification model of GluonCV's zoo")
     features: Literal['pool', 'output'] = field(
         'pool', "where the loss takes its features: the pooled ones, or the net's output layer")
     feature_size: int = field(10, 'width of the output layer with --features output', ge=1)
+    zero_gamma: bool = field(
+        False, 'start the last BatchNorm of each residual block at gamma 0')
+    shortcut: Literal['conv', 'pool'] = field(
+        'conv', "pool: ResNet-D's, average pooling before the shortcut's 1 x 1 convolution")
 
 
 @dataclass(config=STRICT)
