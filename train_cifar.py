@@ -11,6 +11,7 @@ from training import cli, runtime
 from training import recipe as recipes
 from training.run_folder import RunFolder
 
+LGM = 'lgm'
 LIKELIHOOD_SAMPLE = 10000  # images of each split in the histograms
 
 
@@ -27,7 +28,8 @@ def main(argv):
     device = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
-    from training import augment, checkpoint, data, fit, graphs, loop, losses, nets, optim
+    from training import (augment, checkpoint, data, fit, graphs, loop, losses, nets, optim,
+                          teacher)
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
 
@@ -40,22 +42,21 @@ def main(argv):
     for block in (augmentation, normalise):
         block.initialize(ctx=contexts)
         block.hybridize(static_alloc=True)
-    train_data = loop.TrainingData(train_split, contexts, augmentation, recipe.data.flip,
-                                   recipe.optimisation.batch_size * len(contexts), recipe.run.seed)
     val_data = loop.DeviceData(val_split, contexts)
-    print(f'{recipe.data.dataset}: {train_data.count} training images, {val_data.count} '
+    print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
-    # Net, mixture and loss; each group has its own initialisation.
-    net = nets.FeatureNet(recipe.model, device)
-    graph = graphs.build_lgm(net, recipe.loss, classes)
-    classifier, loss_fn = graph.classifier, graph.loss_fn
-    net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
-    for block in (classifier.mixture, loss_fn):
+    # Net and loss; each group of parameters has its own initialisation.
+    graph = graphs.build(recipe, classes, device)
+    graph.net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
+    for block in graph.heads:
         block.initialize(ctx=contexts)
     graph.hybridize(static_alloc=True, static_shape=True)
-    blocks = {'classifier': classifier, 'loss': loss_fn}
+    classifier = graph.classifier
     classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers
+    blocks = {'classifier': classifier}
+    if recipe.loss.loss == LGM:
+        blocks['loss'] = graph.loss_fn
     if actions['weights']:
         checkpoint.load_weights(actions['weights'], classifier, contexts)
 
@@ -66,6 +67,17 @@ def main(argv):
         print(f'{weights}: accuracy {accuracy:.4f} on {val_data.count} images')
         return 0
 
+    # Batches, and the teacher that looks at them too.
+    refinement = recipe.refinement
+    teacher_net = refinement.teacher and teacher.load(refinement.teacher, classes, device, contexts)
+    train_data = loop.TrainingData(
+        train_split, contexts, augmentation, recipe.data.flip,
+        recipe.optimisation.batch_size * len(contexts), recipe.run.seed, refinement.mixup,
+        teacher_net)
+    if teacher_net:
+        accuracy, = loop.evaluate(teacher_net, normalise, val_data)
+        print(f'teacher {refinement.teacher}: accuracy {accuracy:.4f}')
+
     # Schedules and optimizer.
     learning_rate = optim.learning_rate(recipe.optimisation, train_data.steps_per_epoch,
                                         train_data.batch_size)
@@ -75,19 +87,23 @@ def main(argv):
 
     def set_rates(step):
         trainer.set_learning_rate(learning_rate(step))
-        if step == 0 or margin(step) != margin(step - 1):
-            loss_fn.set_margin(margin(step))
-        return {'lr': learning_rate(step), 'margin': margin(step)}
+        if recipe.loss.loss == LGM and (step == 0 or margin(step) != margin(step - 1)):
+            graph.loss_fn.set_margin(margin(step))
+        return {'lr': learning_rate(step),
+                'margin': margin(step) if recipe.loss.loss == LGM else 0.0}
 
     # Train.
-    labelled = graphs.LabelledClassifier(classifier, loss_fn)
-    labelled.hybridize(static_alloc=True)
+    if recipe.run.validate_with_label:
+        labelled = graphs.LabelledClassifier(classifier, graph.loss_fn)
+        labelled.hybridize(static_alloc=True)
 
     def evaluate():
         row = {'val_acc': loop.evaluate(classifier, normalise, val_data)[0]}
         if recipe.run.validate_with_label:
             row['val_acc_with_label'] = loop.evaluate(labelled, normalise, val_data, True)[0]
-        return {**row, **losses.variance_statistics(classifier.mixture)}
+        if recipe.loss.loss == LGM:
+            row.update(losses.variance_statistics(classifier.mixture))
+        return row
 
     def draw(history, figures):
         figures.submit(folder.draw_curves, history, folder.path.name)
@@ -101,7 +117,8 @@ def main(argv):
         recipe=recipe, device=device, folder=folder, graph=graph, weights=classifier,
         blocks=blocks, trainers=[trainer], data=train_data, set_rates=set_rates,
         evaluate=evaluate, after_epoch=draw if actions['plotting'] else None,
-        at_end=draw_likelihoods), actions['resume'], actions['tensorboard'])
+        at_end=draw_likelihoods if recipe.loss.loss == LGM else None),
+        actions['resume'], actions['tensorboard'])
 
 
 if __name__ == '__main__':

@@ -109,8 +109,7 @@ def center_sparse_million():
 
 def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     """The project's own pieces, as train_cifar.py puts them together."""
-    from gmloss import MixtureClassifier
-    from training import augment, checkpoint, data, graphs, loop, losses, nets, optim, recipe
+    from training import augment, checkpoint, data, graphs, loop, optim, recipe
     contexts = device.contexts()
     settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
                            {'augmentation': augmentation, 'optimizer': 'nag'})
@@ -120,16 +119,12 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     block.hybridize(static_alloc=True)
     train_data = loop.TrainingData(train, contexts, block, settings.data.flip,
                                    BATCH * len(contexts), 0)
-    net = nets.FeatureNet(settings.model, device)
-    mixture = losses.build_mixture(settings.loss, 10, net.feature_size)
-    loss_fn = losses.build_loss(settings.loss)
-    classifier = MixtureClassifier(net, mixture)
-    for part in (net, mixture, loss_fn):
+    graph = graphs.build(settings, data.CIFAR10_CLASSES, device)
+    for part in (graph.net, *graph.heads):
         part.initialize(ctx=contexts)
-    graph = graphs.LGMGraph(classifier, loss_fn)
     graph.hybridize(static_alloc=True, static_shape=True)
-    classifier(loop.nd.zeros((1, 3, 32, 32)))  # settles the shapes that Gluon defers
-    parameters = checkpoint.named_parameters({'classifier': classifier, 'loss': loss_fn}).values()
+    graph.classifier(loop.nd.zeros((1, 3, 32, 32)))  # settles the shapes that Gluon defers
+    parameters = checkpoint.named_parameters({'graph': graph}).values()
     trainer = optim.build_trainer(parameters, settings.optimisation)
     if whole:
         return lambda: loop.train_epoch(graph, train_data, [trainer], 0, 0, (0, 0),

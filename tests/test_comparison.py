@@ -27,7 +27,7 @@ def write_run(folder, seed, on_mnist=False, **run):
         writer.writerows(rows)
     best = max(rows, key=lambda row: row['val_acc'])
     (folder / 'config.yaml').write_text(yaml.safe_dump(
-        {'loss': {'loss': 'softmax-center'} if on_mnist else {'margin': 0.1},
+        {'data': {'dataset': 'mnist' if on_mnist else 'cifar10'}, 'loss': {'margin': 0.1},
          'run': {'version': 'v4', 'dtype': 'float32', 'reported_val_acc': 0.85, 'seed': seed,
                  'output_dir': str(folder), **run}}))
     (folder / 'summary.json').write_text(json.dumps(dict(

@@ -19,7 +19,7 @@ def toy(contexts=None, batch_size=40):
     data = loop.TrainingData(Split(images.astype(np.uint8), labels), contexts,
                              augment.PadCropFlip(2), 'random', batch_size, 0)
     classifier = MixtureClassifier(gluon.nn.Dense(4, in_units=3072), GaussianMixture(3, 4))
-    graph = graphs.LGMGraph(classifier, LGMLoss())
+    graph = graphs.LGMGraph(classifier, LGMLoss(), num_classes=3)
     for block in (data.augment, graph):
         block.initialize(ctx=contexts)
         block.hybridize(static_alloc=True)

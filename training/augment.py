@@ -9,8 +9,8 @@ Crops, resizes and flips are separable, hence products with two small matrices p
 import numpy as np
 from mxnet.gluon import HybridBlock
 
-__all__ = ['CIFAR10_MEAN', 'CIFAR10_STD', 'Normalize', 'PadCropFlip', 'ResizedCropJitter',
-           'build']
+__all__ = ['CIFAR10_MEAN', 'CIFAR10_STD', 'Mixup', 'Normalize', 'PadCropFlip',
+           'ResizedCropJitter', 'build', 'mix']
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2023, 0.1994, 0.2010)
@@ -165,6 +165,31 @@ class ResizedCropJitter(PadCropFlip):
         flat = F.broadcast_add(F.batch_dot(colours, flat), F.expand_dims(gray, axis=2))
         flat = F.broadcast_add(F.clip(flat, 0, 255), F.expand_dims(light, axis=2))
         return F.reshape_like(F.clip(flat, 0, 255), pixels)
+
+
+class Mixup(HybridBlock):
+    """Mixes each image of a batch with another one; see `mix`.
+
+    Inputs:
+        - **images**: shape (B, channels, H, W).
+        - **weight**: shape (1,), drawn from Beta(a, a) for each batch.
+
+    Outputs:
+        - **mixed**: same shape as images.
+    """
+
+    def hybrid_forward(self, F, images, weight):
+        return mix(F, images, F.reshape(weight, (1, 1, 1, 1)))
+
+
+def mix(F, x, weight):
+    """weight * x_i + (1 - weight) * x_(B-1-i), for images or for labels as distributions.
+
+    Batches come in random order, so the one from the other end is a random one. Source: Zhang et
+    al., "mixup" (ICLR 2018), as in He et al., arXiv 1812.01187, section 5.4.
+    """
+    other = F.reverse(x, axis=0)
+    return other + F.broadcast_mul(x - other, weight)
 
 
 def build(settings):

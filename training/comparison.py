@@ -32,7 +32,7 @@ class Run:
 
     @property
     def on_mnist(self):
-        return 'loss' in self.config['loss']
+        return self.config.get('data', {}).get('dataset') in ('mnist', 'fashion')
 
     def minutes_to(self, accuracy):
         """Minutes, evaluation included, until `accuracy` was reached; None if it never was."""

@@ -5,38 +5,136 @@ Each graph maps augmented images (B, channels, H, W) and labels (B,) to
 - **loss**: per sample, (B,);
 - **statistics**: the sum of the losses and the number of right predictions, (2,).
 """
+from dataclasses import replace
+
 from mxnet import nd
 from mxnet.gluon import HybridBlock
 
 from gmloss import MixtureClassifier, label_free_logits, margin_logits, one_hot
 
-from . import losses
+from . import losses, nets
+from .augment import mix
 
 
-class LGMGraph(HybridBlock):
-    """The L-GM loss; predictions are label-free.
+def build(recipe, num_classes, device):
+    """The graph of a training.recipe.CifarRecipe, not yet initialised.
+
+    Its `net`, `heads` (what else has parameters) and `classifier` (normalised images to label-free
+    logits) are blocks of their own.
+    """
+    settings = {'num_classes': num_classes, 'label_smoothing': recipe.refinement.label_smoothing,
+                'mixup': recipe.refinement.mixup > 0,
+                'temperature': recipe.refinement.temperature if recipe.refinement.teacher else None}
+    if recipe.loss.loss == 'softmax':
+        return SoftmaxGraph(nets.FeatureNet(
+            replace(recipe.model, features='output', feature_size=num_classes), device), **settings)
+    return build_lgm(nets.FeatureNet(recipe.model, device), recipe.loss, **settings)
+
+
+def build_lgm(net, loss, num_classes, **settings):
+    """An LGMGraph of a feature net under a training.recipe.Loss, not yet initialised."""
+    mixture = losses.build_mixture(loss, num_classes, net.feature_size)
+    soft = settings.get('label_smoothing', 0) > 0 or settings.get('mixup', False)
+    return LGMGraph(MixtureClassifier(net, mixture), losses.build_loss(loss, not soft),
+                    num_classes=num_classes, **settings)
+
+
+class RefinedGraph(HybridBlock):
+    """Label smoothing, mixup and distillation around a loss: base class of the graphs below.
+
+    Parameters
+    ----------
+    num_classes : int
+    label_smoothing : float, default 0
+        Share of each label that goes evenly to the other classes (Szegedy et al., as in He et al.,
+        arXiv 1812.01187, section 5.2).
+    mixup : bool, default False
+        Whether images come mixed; a third input then gives the weight, shape (1,).
+    temperature : float or None
+        Of the distillation; None for none. With it, the last input is the teacher's logits (B, C).
+    """
+
+    def __init__(self, num_classes, label_smoothing=0.0, mixup=False, temperature=None, **kwargs):
+        super().__init__(**kwargs)
+        self._num_classes = num_classes
+        self._label_smoothing, self._mixup = label_smoothing, mixup
+        self._temperature = temperature
+
+    @property
+    def soft(self):
+        """Whether labels become distributions (B, C)."""
+        return self._label_smoothing > 0 or self._mixup
+
+    def hybrid_forward(self, F, images, label, *extra):
+        target, extra = label, list(extra)
+        if self.soft:
+            rest = self._label_smoothing / max(1, self._num_classes - 1)
+            target = F.one_hot(label, depth=self._num_classes, off_value=rest,
+                               on_value=1 - self._label_smoothing)
+            if self._mixup:
+                target = mix(F, target, F.reshape(extra.pop(0), (1, 1)))
+        loss, logits = self.classify(F, images, target)
+        if self._temperature:
+            loss = loss + distillation(F, logits, extra.pop(0), self._temperature)
+        return loss, statistics(F, loss, logits, label)
+
+
+class LGMGraph(RefinedGraph):
+    """The L-GM loss; predictions, and what is compared with a teacher, are label-free.
 
     Parameters
     ----------
     classifier : gmloss.MixtureClassifier
     loss_fn : gmloss.LGMLoss
+        With `sparse_label` off where the graph is `soft`.
+    settings
+        As in :class:`RefinedGraph`.
     """
 
-    def __init__(self, classifier, loss_fn, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, classifier, loss_fn, **settings):
+        super().__init__(**settings)
         self.classifier = classifier
         self.loss_fn = loss_fn
 
-    def hybrid_forward(self, F, images, label):
+    @property
+    def net(self):
+        return self.classifier.net
+
+    @property
+    def heads(self):
+        return [self.classifier.mixture, self.loss_fn]
+
+    def classify(self, F, images, target):
         distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images))
-        loss = self.loss_fn(distance, log_det, label, *rest)
-        return loss, statistics(F, loss, label_free_logits(F, distance, log_det), label)
+        return (self.loss_fn(distance, log_det, target, *rest),
+                label_free_logits(F, distance, log_det))
 
 
-def build_lgm(net, loss, num_classes):
-    """An LGMGraph of a feature net under a training.recipe.Loss, not yet initialised."""
-    mixture = losses.build_mixture(loss, num_classes, net.feature_size)
-    return LGMGraph(MixtureClassifier(net, mixture), losses.build_loss(loss))
+class SoftmaxGraph(RefinedGraph):
+    """Softmax cross entropy on a net whose features are the logits.
+
+    Parameters
+    ----------
+    net : block
+    settings
+        As in :class:`RefinedGraph`.
+    """
+
+    heads = ()
+
+    def __init__(self, net, **settings):
+        super().__init__(**settings)
+        self.net = net
+
+    @property
+    def classifier(self):
+        return self.net
+
+    def classify(self, F, images, target):
+        logits = F.cast(self.net(images), 'float32')
+        log_posterior = F.log_softmax(logits)
+        return -F.sum(log_posterior * target, axis=1) if self.soft else \
+            -F.pick(log_posterior, target), logits
 
 
 class LabelledClassifier(HybridBlock):
@@ -122,6 +220,16 @@ class HeadsClassifier(HybridBlock):
     def hybrid_forward(self, F, images):
         features, logits = self.net(images)
         return (logits, *(head(features) for head in self._heads))
+
+
+def distillation(F, logits, teacher_logits, temperature):
+    """T^2 times the cross entropy of both posteriors at temperature T, (B,), from logits (B, C).
+
+    The teacher gets no gradient. Source: Hinton et al., as in He et al., arXiv 1812.01187, section
+    5.3.
+    """
+    target = F.stop_gradient(F.softmax(F.cast(teacher_logits, 'float32') / temperature))
+    return -temperature ** 2 * F.sum(target * F.log_softmax(logits / temperature), axis=1)
 
 
 def statistics(F, loss, logits, label):

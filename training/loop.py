@@ -10,7 +10,7 @@ from mxnet import autograd, gluon, nd
 from tqdm import tqdm
 
 from . import features
-from .augment import draw_flips
+from .augment import Mixup, draw_flips
 
 STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
 EVALUATION_BATCH = 500
@@ -69,11 +69,19 @@ class TrainingData(DeviceData):
     batch_size : int
         Images a step over all contexts.
     seed : int
+    mixup : float, default 0
+        If not 0, images are mixed with weights from Beta(mixup, mixup), and each pair is followed
+        by its weight, shape (1,).
+    teacher : block or None
+        If given, its logits for the images come last in each pair.
     """
 
-    def __init__(self, split, contexts, augment, flip, batch_size, seed):
+    def __init__(self, split, contexts, augment, flip, batch_size, seed, mixup=0.0, teacher=None):
         super().__init__(split, contexts)
         self.augment, self.flip, self.seed = augment, flip, seed
+        self.mixup, self.teacher = mixup, teacher
+        self.mix = Mixup()
+        self.mix.hybridize(static_alloc=True)
         self.batch_size = min(batch_size, len(split))
 
     @property
@@ -82,7 +90,7 @@ class TrainingData(DeviceData):
         return self.count // self.batch_size
 
     def batches(self, epoch, first_step=0):
-        """Yield, step by step, a list of (augmented images, labels), one pair a context.
+        """Yield, step by step, a list of [augmented images, labels, ...], one list a context.
 
         Order and augmentation depend on seed and epoch alone.
         """
@@ -91,14 +99,24 @@ class TrainingData(DeviceData):
         order = rng.permutation(self.count)[:used]
         flips = draw_flips(self.flip, rng, epoch, order, self.seed)
         draws = self.augment.draw(rng, flips)
+        weights = [nd.array(rng.beta(self.mixup, self.mixup, self.steps_per_epoch), ctx=context)
+                   for context in self.contexts] if self.mixup else None
         epoch_arrays = [nd.array(order, dtype='int32')]
         epoch_arrays += [nd.array(draws)] if draws is not None else []
         for step in range(first_step, self.steps_per_epoch):
             here = slice(step * self.batch_size, (step + 1) * self.batch_size)
             parts = [gluon.utils.split_and_load(array[here], self.contexts, even_split=False)
                      for array in epoch_arrays]
-            yield [(self.augment(nd.take(images, index), *draw), nd.take(labels, index))
-                   for images, labels, index, *draw in zip(self.images, self.labels, *parts)]
+            batch = [[self.augment(nd.take(images, index), *draw), nd.take(labels, index)]
+                     for images, labels, index, *draw in zip(self.images, self.labels, *parts)]
+            if weights:
+                for part, weight in zip(batch, weights):
+                    part[0] = self.mix(part[0], weight[step:step + 1])
+                    part.append(weight[step:step + 1])
+            if self.teacher is not None:
+                for part in batch:
+                    part.append(self.teacher(part[0]))
+            yield batch
 
 
 class StopRequest:
@@ -130,7 +148,7 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
     Parameters
     ----------
     graph : block
-        (images, labels) to (loss per sample, statistics), one of training.graphs.
+        What a batch holds to (loss per sample, statistics), one of training.graphs.
     data : TrainingData
     trainers : list of gluon.Trainer
     epoch, first_step : int
@@ -156,7 +174,7 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
         for batch in data.batches(epoch, first_step):
             on_step(epoch * data.steps_per_epoch + step)
             with autograd.record():
-                outputs = [graph(images, labels) for images, labels in batch]
+                outputs = [graph(*part) for part in batch]
                 losses = [loss * loss_scale if loss_scale != 1 else loss for loss, _ in outputs]
             autograd.backward(losses)
             for trainer in trainers:

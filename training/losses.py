@@ -25,11 +25,11 @@ def build_mixture(loss, num_classes, feature_size):
     return MIXTURES[loss.covariance](num_classes, feature_size, **settings)
 
 
-def build_loss(loss):
+def build_loss(loss, sparse_label=True):
     """The L-GM loss of a training.recipe.Loss, not yet initialised."""
     likelihood = 'distance' if loss.likelihood == 'euclidean' else loss.likelihood
     return LGMLoss(alpha=loss.margin, lambda_=loss.likelihood_weight, likelihood=likelihood,
-                   margin_add=loss.margin_add)
+                   margin_add=loss.margin_add, sparse_label=sparse_label)
 
 
 def margin_schedule(loss):

@@ -25,7 +25,8 @@ def learning_rate(optimisation, steps_per_epoch, batch_size):
     callable
         step -> learning rate. Step decay: lr * decay_factor ** (decay epochs passed). Cosine:
         lr / 2 * (1 + cos(pi * t)) with t running from 0 to 1 after the warm-up (He et al.,
-        arXiv 1812.01187, section 5.1; linear warm-up in section 3.1).
+        arXiv 1812.01187, section 5.1; linear warm-up in section 3.1). Polynomial:
+        lr * (1 - t) ** decay_power.
     """
     o = optimisation
     total = o.epochs * steps_per_epoch
@@ -38,8 +39,11 @@ def learning_rate(optimisation, steps_per_epoch, batch_size):
     def rate(step):
         if step < warmup:
             return warmup_lr if o.warmup == 'constant' else lr * (step + 1) / warmup
+        progress = (step - warmup) / max(1, total - warmup)
         if o.schedule == 'cosine':
-            return lr / 2 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+            return lr / 2 * (1 + math.cos(math.pi * progress))
+        if o.schedule == 'polynomial':
+            return lr * (1 - progress) ** o.decay_power
         return lr * o.decay_factor ** sum(step >= decay for decay in decays)
     return rate
 
@@ -127,10 +131,14 @@ def build_trainer(parameters, optimisation):
     optimisation : training.recipe.Optimisation
         The learning rate is left out: the loop sets it before each step.
     """
+    parameters = [p for p in parameters if p.grad_req != 'null']
+    if not optimisation.decay_bias_and_norm:  # He et al., arXiv 1812.01187, section 3.1
+        for parameter in parameters:
+            if parameter.name.endswith(('bias', 'gamma', 'beta')):
+                parameter.wd_mult = 0.0
     settings = {'wd': optimisation.wd}
     if optimisation.optimizer != 'adam':
         settings['momentum'] = optimisation.momentum
     if optimisation.optimizer == 'muon':
         settings['matrix_lr_ratio'] = optimisation.matrix_lr / optimisation.lr
-    return gluon.Trainer([p for p in parameters if p.grad_req != 'null'],
-                         optimisation.optimizer, settings, update_on_kvstore=False)
+    return gluon.Trainer(parameters, optimisation.optimizer, settings, update_on_kvstore=False)

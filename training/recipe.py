@@ -91,6 +91,25 @@ class Loss:
 
 
 @dataclass(config=STRICT)
+class CifarLoss(Loss):
+    """loss"""
+    loss: Literal['lgm', 'softmax'] = field(
+        'lgm', 'softmax: cross entropy on an output layer, without any of the fields above')
+
+
+@dataclass(config=STRICT)
+class Refinement:
+    """refinement"""
+    label_smoothing: float = field(
+        0.0, 'share of the label that is spread evenly over the other classes', ge=0, lt=1)
+    mixup: float = field(
+        0.0, 'a of Beta(a, a), from which the weights of mixed images are drawn; 0: no mixup', ge=0)
+    teacher: Optional[str] = field(
+        None, "distil from this run folder, or from a pretrained model of GluonCV's zoo")
+    temperature: float = field(20.0, 'temperature of the distillation', gt=0)
+
+
+@dataclass(config=STRICT)
 class MnistLoss(Loss):
     """loss"""
     loss: Literal['softmax', 'softmax-center', 'center', 'two-phase', 'lgm'] = field(
@@ -117,11 +136,15 @@ class Optimisation:
     matrix_lr: float = field(0.1, "muon's learning rate for convolution kernels, relative to "
                              'their size; follows the schedule of lr', gt=0)
     wd: float = field(5e-4, 'weight decay', ge=0)
+    decay_bias_and_norm: bool = field(
+        True, 'weight decay on biases, gamma and beta as well')
     net_init: Literal['xavier', 'xavier-2.24', 'msra'] = field(
         'xavier', "initialisation of the net's weights")
-    schedule: Literal['step', 'cosine'] = field('step', 'decay of the learning rate')
+    schedule: Literal['step', 'cosine', 'polynomial'] = field(
+        'step', 'decay of the learning rate')
     decay_factor: float = field(0.5, 'multiply lr by this at every decay epoch', gt=0, le=1)
     decay_epochs: List[float] = field([], 'epochs at which the step schedule decays')
+    decay_power: float = field(2.0, 'exponent of the polynomial schedule', gt=0)
     warmup: Literal['none', 'linear', 'constant'] = field(
         'none', 'linear: from 0 to lr, step by step; constant: hold --warmup-lr')
     warmup_epochs: float = field(0.0, 'length of the warm-up', ge=0)
@@ -149,12 +172,15 @@ class CifarRecipe:
     """Everything that decides the outcome of a train_cifar.py run."""
     data: CifarData = Field(default_factory=CifarData)
     model: CifarModel = Field(default_factory=CifarModel)
-    loss: Loss = Field(default_factory=Loss)
+    loss: CifarLoss = Field(default_factory=CifarLoss)
+    refinement: Refinement = Field(default_factory=Refinement)
     optimisation: Optimisation = Field(default_factory=Optimisation)
     run: Run = Field(default_factory=Run)
 
     def __post_init__(self):
         _check_together(self)
+        if self.run.validate_with_label and self.loss.loss == 'softmax':
+            raise ValueError('validate_with_label: softmax has no margin to validate with')
 
 
 @dataclass(config=STRICT)

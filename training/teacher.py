@@ -1,0 +1,52 @@
+"""The teacher of a distillation: a saved run, or a pretrained model of GluonCV's zoo."""
+from pathlib import Path
+
+from mxnet import nd
+
+from . import checkpoint, graphs, nets, recipe as recipes
+from .run_folder import RunFolder
+from .runtime import UserError
+
+
+def load(name, num_classes, device, contexts):
+    """A hybridised block from normalised images to logits (B, C).
+
+    Parameters
+    ----------
+    name : str
+        A run folder of train_cifar.py, of which the best weights serve (the last ones where only
+        they were kept), or a model's name.
+    num_classes : int
+    device : training.runtime.Device
+    contexts : list of Context
+
+    Raises
+    ------
+    UserError
+        If there is neither such a run nor such a model, or it does not fit.
+    """
+    folder = RunFolder(name)
+    if folder.path.is_dir():
+        recipe = recipes.load(folder.require_run(), recipes.CifarRecipe, {})
+        teacher = graphs.build(recipe, num_classes, device).classifier
+        weights = folder.best_weights if folder.best_weights.exists() else folder.last_weights
+        teacher.initialize(ctx=contexts)
+        teacher(nd.zeros((1, *nets.IMAGE_SHAPE), ctx=contexts[0]))  # settles deferred shapes
+        checkpoint.load_weights(weights, teacher, contexts)
+    else:
+        teacher = _pretrained(name, num_classes, contexts)
+    teacher.collect_params().setattr('grad_req', 'null')
+    teacher.hybridize(static_alloc=True, static_shape=True)
+    return teacher
+
+
+def _pretrained(name, num_classes, contexts):
+    if Path(name).parent != Path('.'):
+        raise UserError(f'--teacher {name}: there is no such run folder')
+    try:
+        return nets.zoo_model(name, num_classes, pretrained=True, ctx=contexts)
+    except ValueError:
+        raise UserError(f"--teacher {name}: neither a run folder nor a model of GluonCV's zoo") \
+            from None
+    except Exception as error:  # GluonCV's download raises a dozen kinds
+        raise UserError(f'--teacher {name}: its pretrained weights cannot be had: {error}') from None
