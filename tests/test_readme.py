@@ -1,5 +1,7 @@
 """What the README shows works as shown."""
+import glob
 import re
+from pathlib import Path
 
 import pytest
 from mxnet import autograd, gluon, nd
@@ -11,7 +13,7 @@ COMMANDS = [line for language, text in BLOCKS if not language for line in text.s
             if line.startswith('python train_')]
 SMALL = ['--num-samples', '256', '--epochs', '1', '--batch-size', '64', '--dtype', 'float32',
          '--lr', '0.01']
-DEFAULTS = {'train_cifar.py': 'fast', 'train_mnist.py': 'softmax-center'}
+DEFAULTS = {'train_cifar.py': 'fast', 'train_mnist.py': 'softmax-center', 'ablate.py': 'ablation'}
 
 
 def test_there_are_commands_to_check():
@@ -20,17 +22,23 @@ def test_there_are_commands_to_check():
 
 def test_commands_run_in_the_order_shown_on_a_small_budget(run_script, tmp_path):
     for command in COMMANDS:
-        words = command.split('#')[0].split()[1:]
-        if '--help' not in words:
-            version = 'center' if '--second-train' in words else DEFAULTS[words[0]]
+        script, *words = [part for word in command.split('#')[0].split()[1:]
+                          for part in sorted(glob.glob(str(ROOT / word))) or [word]]
+        script = Path(script).name
+        if script == 'compare.py':
+            words += ['--output-dir', str(tmp_path / 'compared')]
+        elif '--help' not in words:
+            version = 'center' if '--second-train' in words else DEFAULTS[script]
             version = words[words.index('--version') + 1] if '--version' in words else version
             words += ['--output-dir', str(tmp_path / f'mnist-{version}')]
-        if not {'--help', '--resume', '--test'} & set(words):
+        if script == 'ablate.py':
+            words += ['--only', 'baseline', '--seeds', '0']
+        if script != 'compare.py' and not {'--help', '--resume', '--test'} & set(words):
             words += SMALL
-        result = run_script(*words)
+        result = run_script(script, *words)
         assert result.returncode == 0, f'{command}\n{result.stdout}{result.stderr}'
-        assert 'val acc' in result.stdout or 'accuracy' in result.stdout or '--help' in words, \
-            command
+        assert 'val acc' in result.stdout or 'accuracy' in result.stdout or \
+            'written' in result.stdout or '--help' in words, command
 
 
 def test_python_example_runs_as_printed():

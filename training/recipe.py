@@ -248,6 +248,12 @@ def load(path, recipe_class, overrides):
     return recipe
 
 
+def field_names(recipe_class):
+    """Names of all fields of all sections."""
+    return {item.name for section in dataclasses.fields(recipe_class)
+            for item in dataclasses.fields(section.type)}
+
+
 def version_path(family, version):
     """configs/<family>/<version>.yaml, or an error that lists the versions there are."""
     if (family, version) in ABSENT:

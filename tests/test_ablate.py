@@ -1,0 +1,86 @@
+"""ablate.py: plans, command lines, and small runs that stop and go on."""
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import ablate
+from conftest import ROOT
+from training.runtime import UserError
+
+
+def write(tmp_path, plan):
+    path = tmp_path / 'plan.yaml'
+    path.write_text(plan if isinstance(plan, str) else yaml.safe_dump(plan, sort_keys=False))
+    return path
+
+
+PLAN = {'version': 'fast', 'variants': {'base': {'optimizer': 'nag'}, 'smooth': {
+    'label_smoothing': 0.1}, 'plain': {'zero_gamma': True, 'decay_epochs': [1, 2]}}}
+
+
+def test_variants_stand_alone_or_build_on_each_other(tmp_path):
+    _, alone = ablate.read_plan(write(tmp_path, PLAN))
+    assert alone['plain'] == {'zero_gamma': True, 'decay_epochs': [1, 2]}
+    _, together = ablate.read_plan(write(tmp_path, {**PLAN, 'cumulative': True}))
+    assert together['smooth'] == {'optimizer': 'nag', 'label_smoothing': 0.1}
+    assert len(together['plain']) == 4
+
+
+@pytest.mark.parametrize('plan', sorted((ROOT / 'configs' / 'ablations').glob('*.yaml')),
+                         ids=lambda path: path.stem)
+def test_kept_plans_are_valid(plan):
+    assert len(ablate.read_plan(plan)[1]) > 1
+
+
+def test_command_line_of_a_variant():
+    assert ablate.options({'zero_gamma': True, 'decay_bias_and_norm': False, 'mixup': 0.2,
+                           'decay_epochs': [1, 2]}) == [
+        '--zero-gamma', '--no-decay-bias-and-norm', '--mixup', '0.2', '--decay-epochs', '1', '2']
+
+
+@pytest.mark.parametrize('plan, message', [
+    ('[', 'cannot be read as YAML'), ('variants: {}', 'expected version'),
+    ({'version': 'fast', 'variants': {'a': {'smoothing': 0.1}}}, 'a: smoothing is no field'),
+    ({'version': 'fast', 'variants': {'a': {'mixup': -1}}}, 'mixup'),
+    ({'version': 'quick', 'variants': {'a': {}}}, 'no such recipe')])
+def test_bad_plans_are_refused_before_anything_runs(tmp_path, plan, message):
+    with pytest.raises(UserError, match=message) as error:
+        ablate.read_plan(write(tmp_path, plan))
+    assert '\n' not in str(error.value)
+
+
+def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):
+    plan = write(tmp_path, {'version': 'fast', 'variants': {'base': {}, 'smooth': {
+        'label_smoothing': 0.1}}})
+    words = ('ablate.py', plan, '--seeds', 0, '--output-dir', tmp_path / 'out', '--num-samples',
+             128, '--batch-size', 64, '--epochs', 1, '--dtype', 'float32')
+    first = run_script(*words)
+    assert first.returncode == 0, first.stderr
+    table = (tmp_path / 'out' / 'ablation.md').read_text()
+    assert [line.split('|')[1].strip() for line in table.splitlines()[2:]] == ['base', 'smooth']
+    assert table in first.stdout and '+0.0000' in table.splitlines()[2]
+    wrong = run_script(*words, '--only', 'rough')
+    assert wrong.returncode == 2 and 'there are base, smooth' in wrong.stderr
+    again = run_script(*words)
+    assert again.returncode == 0 and 'epoch' not in again.stdout
+    assert (tmp_path / 'out' / 'ablation.md').read_text() == table
+
+
+def test_ctrl_c_lets_the_run_write_its_checkpoint(tmp_path):
+    plan = write(tmp_path, {'version': 'fast', 'variants': {'base': {}}})
+    process = subprocess.Popen(
+        [sys.executable, 'ablate.py', str(plan), '--output-dir', str(tmp_path / 'out'),
+         '--num-samples', '512', '--batch-size', '16', '--epochs', '50', '--dtype', 'float32'],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True)
+    while not process.stdout.readline().startswith('epoch'):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 130 and 'the same command goes on' in output
+    assert 'Traceback' not in output
+    assert (tmp_path / 'out' / 'base-seed0' / 'checkpoint.npz').exists()
