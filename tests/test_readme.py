@@ -56,7 +56,7 @@ def test_python_example_runs_as_printed():
 
 
 @pytest.mark.parametrize('path', sorted(set(re.findall(
-    r'`((?:configs|output|training|gmloss|tests|benchmarks)/[\w./-]*\w/?)`',
+    r'(?:`|\]\()((?:configs|output/record|training|gmloss|tests|benchmarks|docs)/[\w./-]*)(?:`|\))',
     (ROOT / 'README.md').read_text()))))
 def test_paths_named_in_the_readme_exist(path):
     assert (ROOT / path).exists()
