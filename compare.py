@@ -44,8 +44,8 @@ def main(argv):
                 (('CIFAR-10', [run for run in runs if not run.on_mnist]), ('MNIST', on_mnist))
                 if group]
     text = '\n'.join(f'## {name}\n\n{comparison.table(group)}' for name, group in families)
-    figures = {'comparison.png': (plots.accuracies, [
-        (name, [(run.name, run.metrics) for run in group]) for name, group in families])}
+    figures = {'comparison.png': (plots.accuracies, [(name, comparison.curves(group))
+                                                     for name, group in families])}
     trained = [(run.name, run.metrics) for run in runs if 'mean_log_det' in run.metrics[0]]
     if trained:
         figures['covariance.png'] = plots.covariances, trained

@@ -28,6 +28,7 @@ def write_run(folder, seed, on_mnist=False, **run):
     best = max(rows, key=lambda row: row['val_acc'])
     (folder / 'config.yaml').write_text(yaml.safe_dump(
         {'data': {'dataset': 'mnist' if on_mnist else 'cifar10'}, 'loss': {'margin': 0.1},
+         'optimisation': {'epochs': 3},
          'run': {'version': 'v4', 'dtype': 'float32', 'reported_val_acc': 0.85, 'seed': seed,
                  'output_dir': str(folder), **run}}))
     (folder / 'summary.json').write_text(json.dumps(dict(
@@ -44,6 +45,17 @@ def test_tables_by_hand(tmp_path):
         '3.0 | 2.0 | - |'
     assert lines[3].endswith('| 3.0 | 3.0 | 3.0 |')
     assert lines[-1] == '| `v4`, 3 epochs | 0, 1 | 0.8500 | 0.8000 to 0.9000 | 0.8800 |'
+
+
+@pytest.mark.parametrize('epochs, version, drawn', [(400, 'v6', 2), (40, 'v6', 1), (400, 'v4', 1)])
+def test_published_curve_stands_beside_a_run_of_its_length(tmp_path, epochs, version, drawn):
+    run = comparison.read(write_run(tmp_path / 'run', 0))
+    run.config['optimisation'] = {'epochs': epochs}
+    run.summary['version'] = version
+    curves = comparison.curves([run])
+    assert len(curves) == drawn and curves[0] == ('run', run.metrics)
+    if drawn == 2:
+        assert max(row['val_acc'] for row in curves[1][1]) == 0.9163
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
