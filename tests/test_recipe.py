@@ -89,7 +89,7 @@ def test_bad_files_are_one_line_that_names_the_file(text, message, tmp_path):
 
 
 def test_unknown_version_lists_the_known_ones():
-    with pytest.raises(UserError, match='fast, v1, v3, v4, v5, v6'):
+    with pytest.raises(UserError, match='fast, paper, v1, v3, v4, v5, v6'):
         recipes.version_path('cifar', 'v7')
 
 
