@@ -191,19 +191,22 @@ def main(argv):
         figures.submit(folder.draw_features, snapshot, history[-1]['epoch'], title)
         figures.submit(folder.draw_curves, history, folder.path.name)
 
-    def draw_likelihoods(figures):
-        figures.submit(folder.draw_likelihoods, [
-            (name, *loop.likelihoods(model, normalise, split, LIKELIHOOD_SAMPLE))
-            for name, split in (('training set', train_data), ('test set', val_data))])
+    def draw_at_end(figures):
+        if kind == LGM:
+            figures.submit(folder.draw_likelihoods, [
+                (name, *loop.likelihoods(model, normalise, split, LIKELIHOOD_SAMPLE))
+                for name, split in (('training set', train_data), ('test set', val_data))])
+        if actions['plotting']:
+            figures.submit(folder.animate_features)
 
     code = fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, weights=model, blocks=blocks,
         trainers=trainers, data=train_data, set_rates=set_rates, evaluate=evaluate,
         after_epoch=draw if actions['plotting'] else None,
-        at_end=draw_likelihoods if kind == LGM else None),
+        at_end=draw_at_end),
         actions['resume'], actions['tensorboard'])
     if actions['plotting'] and code == 0:
-        print(f'feature maps: {folder.path / "features"}, {folder.animate_features()}')
+        print(f'feature maps: {folder.path / "features"}, {folder.animation}')
     return code
 
 

@@ -77,6 +77,46 @@ def test_damaged_checkpoints_are_one_clear_line(damage, tmp_path):
         np.testing.assert_array_equal(arrays[0], before[name][0])
 
 
+@pytest.mark.parametrize('damage', ['missing', 'cut'])
+def test_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path, capsys):
+    net, trainer = make('nag', [mx.cpu()])
+    path = tmp_path / 'c.npz'
+    for epoch in (1, 2, 3):
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': epoch})
+    assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 3
+    assert not capsys.readouterr().out
+    if damage == 'missing':
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-300])
+    assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 2
+    assert 'the one before it is used' in capsys.readouterr().out
+    checkpoint.before(path).write_bytes(b'')
+    with pytest.raises(UserError, match='damaged'):
+        checkpoint.load_checkpoint(path, {'net': net}, [trainer])
+
+
+def test_a_file_cut_or_changed_anywhere_is_refused_or_read_whole(tmp_path):
+    net, trainer = make('nag', [mx.cpu()])
+    path = tmp_path / 'c.npz'
+    step(net, trainer, [mx.cpu()], 0)
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 1})
+    content, kept, rng = path.read_bytes(), values(net), np.random.default_rng(0)
+    for _ in range(300):
+        broken = bytearray(content)
+        for position in rng.integers(0, len(content), rng.integers(1, 4)):
+            broken[position] = rng.integers(0, 256)
+        if rng.random() < 0.3:
+            del broken[rng.integers(0, len(content)):]
+        path.write_bytes(bytes(broken))
+        try:
+            checkpoint.load_checkpoint(path, {'net': net}, [trainer])
+        except UserError as error:
+            assert '\n' not in str(error)
+        for name, arrays in values(net).items():
+            np.testing.assert_array_equal(arrays[0], kept[name][0])
+
+
 def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     net, trainer = make('nag', [mx.cpu()])
     path = tmp_path / 'c.npz'

@@ -71,11 +71,14 @@ def test_figures_are_drawn_in_another_process_and_stay_whole(tmp_path):
             figures.submit(folder.draw_features, snapshot(3), epoch, 'run')
     assert sorted(path.name for path in (tmp_path / 'features').iterdir()) == [
         'epoch-001.png', 'epoch-002.png']
-    assert Image.open(folder.animate_features()).n_frames >= 1
+    folder.animate_features()
+    assert Image.open(folder.animation).n_frames >= 1
     assert Snapshot.load(folder.features).dimensions == 3
 
 
-def test_a_figure_that_cannot_be_drawn_is_reported(tmp_path):
-    with pytest.raises(NotADirectoryError):
-        with plots.BackgroundPlots() as figures:
-            figures.submit(os.listdir, __file__)
+def test_a_figure_that_cannot_be_drawn_is_one_line(capfd):
+    with plots.BackgroundPlots() as figures:
+        figures.submit(os.listdir, __file__)
+        figures.submit(os.listdir, os.path.dirname(__file__))
+    error = capfd.readouterr().err
+    assert len(error.splitlines()) == 1 and 'could not be drawn' in error and __file__ in error

@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -57,7 +58,8 @@ def test_run_folder_holds_everything_promised(finished):
     folder, output = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {'config.yaml', 'metrics.csv', 'summary.json', 'curves.png', 'best.params',
-                     'last.params', 'checkpoint.npz', 'tensorboard', 'likelihood.png'}
+                     'last.params', 'checkpoint.npz', 'checkpoint.before.npz', 'tensorboard',
+                     'likelihood.png'}
     with open(folder / 'metrics.csv') as file:
         assert file.readline().strip() == ('epoch,lr,margin,train_loss,train_acc,val_acc,'
                                            'images_per_second,seconds')
@@ -167,7 +169,7 @@ def test_variants_run_to_the_end(run_script, tmp_path, words):
     (('--device', 'tpu'), 'expected auto, cpu, gpu'),
     (('--dtype', 'float16'), 'use bfloat16 on a CPU'),
     (('--dtype', 'int8'), 'dtype'),
-    (('--model', 'resnet18_v1'), '--model resnet18_v1'),
+    (('--model', 'resnet19_v1'), '--model resnet19_v1: not in'),
     (('--holdout', '50000'), '--holdout 50000'),
     (('--resume',), 'there is no run in this folder'),
     (('--test',), 'there is no run in this folder'),
@@ -180,6 +182,23 @@ def test_mistakes_are_one_clear_line_and_exit_code_2(run_script, tmp_path, words
     assert result.returncode == 2
     assert message in result.stderr and 'Traceback' not in result.stderr
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('limit', [1500000, 300000], ids=['checkpoint', 'weights'])
+def test_full_disk_is_one_clear_line_and_loses_nothing(run_script, tmp_path, limit):
+    """Files larger than the limit cannot be written, as on a full disk."""
+    first = train(run_script, tmp_path / 'run', '--epochs', 2)
+    assert first.returncode == 0, first.stderr
+    kept = {path.name: path.read_bytes() for path in (tmp_path / 'run').iterdir()}
+    words = [sys.executable, 'train_cifar.py', *SMALL, '--output-dir', tmp_path / 'run', '--epochs',
+             2]
+    second = subprocess.run(
+        list(map(str, words)), cwd=ROOT, capture_output=True, text=True, timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert second.returncode == 2 and 'Traceback' not in second.stderr
+    line, = [line for line in second.stderr.splitlines() if line.startswith('error')]
+    assert str(tmp_path / 'run') in line and '--resume' in line and 'Traceback' not in line
+    assert {path.name: path.read_bytes() for path in (tmp_path / 'run.1').iterdir()} == kept
 
 
 def test_damaged_checkpoint_and_foreign_weights_are_named(finished, run_script, tmp_path):

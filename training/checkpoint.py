@@ -1,7 +1,11 @@
 """Checkpoints and weights: one file each, written atomically, nothing ever unpickled."""
+import errno
 import io
 import json
+import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import mxnet as mx
@@ -22,6 +26,8 @@ def save_checkpoint(path, blocks, trainers, state):
     trainers : list of gluon.Trainer
     state : dict
         Whatever else the run needs to continue: epoch, step, history, scores.
+
+    The file that was there before is kept beside it, for the case that this one gets damaged.
     """
     arrays = {f'parameter/{name}': parameter.list_data()[0].asnumpy()
               for name, parameter in named_parameters(blocks).items()}
@@ -37,26 +43,37 @@ def save_checkpoint(path, blocks, trainers, state):
     state = dict(state, update_counts=counts)
     buffer = io.BytesIO()
     np.savez(buffer, state=np.array(json.dumps(state)), **arrays)
-    with atomic_save(str(path), overwrite_part=True) as part:
-        part.write(buffer.getvalue())
+    path = Path(path)
+    part = path.with_name(f'{path.name}.new')
+    with atomic_save(str(part), overwrite_part=True) as file:
+        file.write(buffer.getvalue())
+    if path.exists():
+        os.replace(path, before(path))
+    os.replace(part, path)
+
+
+def before(path):
+    """Where the checkpoint before the one in `path` is kept."""
+    return Path(path).with_suffix('.before.npz')
 
 
 def load_checkpoint(path, blocks, trainers):
     """Restore what `save_checkpoint` wrote, on every context, and return its `state`.
 
+    A damaged or missing file is passed over for the one before, and that is said.
+
     Raises
     ------
     UserError
-        If the file is missing, damaged or of another model.
+        If neither can be read, or the checkpoint is of another model.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        state = json.loads(str(arrays.pop('state')))
-    except FileNotFoundError:
-        raise UserError(f'{path}: there is no checkpoint to resume from') from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path}: damaged checkpoint ({error})') from None
+        arrays, state = _read(path)
+    except UserError as error:
+        if not before(path).exists():
+            raise
+        arrays, state = _read(before(path))
+        print(f'{error}; the one before it is used')
     parameters = named_parameters(blocks)
     stored = {name[len('parameter/'):]: array for name, array in arrays.items()
               if name.startswith('parameter/')}
@@ -73,11 +90,29 @@ def load_checkpoint(path, blocks, trainers):
     return state
 
 
+def _read(path):
+    """(arrays, state) of a checkpoint file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return arrays, json.loads(str(arrays.pop('state')))
+    except FileNotFoundError:
+        raise UserError(f'{path}: there is no checkpoint to resume from') from None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error,
+            NotImplementedError, struct.error) as error:
+        raise UserError(f'{path}: damaged checkpoint ({error})') from None
+
+
 def save_weights(path, classifier):
-    """Write the classifier's parameters in Gluon's own format."""
+    """Write the classifier's parameters in Gluon's own format; OSError if they cannot be."""
     part = f'{path}.part'
     with atomic_save(str(path), part_file=Path(part).name, overwrite_part=True):
-        classifier.save_parameters(part)
+        try:
+            classifier.save_parameters(part)
+            mx.nd.load(part)  # mxnet does not notice when the last bytes do not fit on the disk
+        except mx.MXNetError:
+            raise OSError(errno.EIO, 'cannot be written whole (is the disk full?)', str(path)) \
+                from None
 
 
 def load_weights(path, classifier, contexts):

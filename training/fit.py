@@ -57,8 +57,16 @@ def fit(job, resume=False, tensorboard=False):
     Raises
     ------
     UserError
-        If the run cannot be resumed, or the loss is no number.
+        If the run cannot be resumed, the loss is no number, or a file cannot be written.
     """
+    try:
+        return _fit(job, resume, tensorboard)
+    except OSError as error:
+        raise UserError(f'{error.filename or job.folder.path}: {error.strerror or error}; stopped. '
+                        'With that put right, --resume goes on from the last checkpoint') from None
+
+
+def _fit(job, resume, tensorboard):
     folder, epochs = job.folder, job.recipe.optimisation.epochs
     if resume:
         folder.check_resumable(job.recipe)

@@ -1,6 +1,7 @@
 """Figures, and a process that draws them while training goes on."""
 import multiprocessing
 import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Optional
@@ -31,20 +32,24 @@ class BackgroundPlots:
 
     def submit(self, draw, *arguments):
         """Call `draw(*arguments)` over there; both must be picklable."""
-        done = [future for future in self._pending if future.done()]
-        self._pending = [future for future in self._pending if future not in done]
+        self._report([future for future in self._pending if future.done()])
+        self._pending = [future for future in self._pending if not future.done()]
         self._pending.append(self._pool.submit(draw, *arguments))
-        for future in done:
-            future.result()  # raises what went wrong
 
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, *_):
-        """Wait for what has been submitted; raise what went wrong in it."""
+    def __exit__(self, *_):
+        """Wait for what has been submitted."""
         self._pool.shutdown()
-        for future in self._pending if kind is None else ():
-            future.result()
+        self._report(self._pending)
+
+    @staticmethod
+    def _report(futures):
+        """No training should end for the sake of a figure: what went wrong is one line."""
+        for future in futures:
+            if future.exception() is not None:
+                print(f'a figure could not be drawn: {future.exception()}', file=sys.stderr)
 
 
 @dataclass

@@ -31,6 +31,7 @@ class RunFolder:
         self.metrics = self.path / 'metrics.csv'
         self.summary = self.path / 'summary.json'
         self.features = self.path / 'features.npz'
+        self.animation = self.path / 'features.gif'
 
     def start(self, recipe):
         """Make the folder for a new run; an earlier run in it is moved aside, never overwritten."""
@@ -107,11 +108,9 @@ class RunFolder:
             plots.likelihoods(part, splits, self.path.name)
 
     def animate_features(self):
-        """features.gif from all frames there are; returns its path."""
-        path = self.path / 'features.gif'
-        with atomic_save(str(path), overwrite_part=True) as part:
+        """features.gif from all frames there are."""
+        with atomic_save(str(self.animation), overwrite_part=True) as part:
             plots.animation(part, sorted((self.path / 'features').glob('epoch-*.png')))
-        return path
 
     def event_writer(self, epochs_done):
         """A tensorboardX writer that replaces events of epochs not yet done."""
