@@ -6,6 +6,7 @@
 ...     loss = loss_fn(*mixture(net(x)), y)                      # doctest: +SKIP
 >>> classify = MixtureClassifier(net, mixture)                   # needs neither label nor margin
 """
+from .inference import *
 from .loss import *
 from .margin import *
 from .mixture import *

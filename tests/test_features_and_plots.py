@@ -1,9 +1,7 @@
 """Snapshots of features, class means, and drawing beside the training."""
-import math
 import os
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from training import features, plots
@@ -49,19 +47,6 @@ def test_class_means_by_a_loop():
     for k in range(4):
         np.testing.assert_allclose(means[k], points[labels == k].mean(axis=0))
     assert np.isnan(means[4]).all()
-
-
-def test_log_likelihood_is_the_log_of_the_summed_densities():
-    rng = np.random.default_rng(0)
-    x, means, variances = rng.normal(size=(20, 3)), rng.normal(size=(4, 3)), \
-        rng.uniform(0.5, 2, (4, 3))
-    distance = ((x[:, None] - means) ** 2 / variances).sum(axis=2) / 2
-    got = features.log_likelihood(distance, np.log(variances).sum(axis=1), 3)
-    for i in range(20):
-        density = sum(np.prod([math.exp(-(x[i, d] - means[k, d]) ** 2 / 2 / variances[k, d]) /
-                               math.sqrt(2 * math.pi * variances[k, d]) for d in range(3)])
-                      for k in range(4)) / 4
-        assert got[i] == pytest.approx(math.log(density), rel=1e-10)
 
 
 def test_figures_are_drawn_in_another_process_and_stay_whole(tmp_path):

@@ -66,18 +66,3 @@ def class_means(features, labels, num_classes):
     member = np.equal(labels, np.arange(num_classes)[:, None]).astype(features.dtype)
     with np.errstate(invalid='ignore'):
         return member @ features / member.sum(axis=1, keepdims=True)
-
-
-def log_likelihood(distance, log_det, dimensions):
-    """Log-density of samples under a mixture with equal weights, constants included: (N,).
-
-    Parameters
-    ----------
-    distance : array (N, C)
-        Half squared Mahalanobis distances.
-    log_det : array (C,)
-    dimensions : int
-        Feature dimension D.
-    """
-    by_class = -distance - log_det / 2 - dimensions / 2 * np.log(2 * np.pi)
-    return np.logaddexp.reduce(by_class, axis=1) - np.log(distance.shape[1])

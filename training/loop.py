@@ -9,7 +9,8 @@ import numpy as np
 from mxnet import autograd, gluon, nd
 from tqdm import tqdm
 
-from . import features
+from gmloss import log_likelihood
+
 from .augment import Mixup, draw_flips
 
 STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
@@ -266,8 +267,11 @@ def likelihoods(classifier, normalise, data, count):
     (array (N,), array (N,))
     """
     mixture = classifier.mixture
-    distance, labels = extract(lambda images: mixture(classifier.net(images))[0], normalise, data,
-                               count)
-    log_det = mixture(nd.zeros((1, mixture.feature_size), ctx=data.contexts[0]))[1].asnumpy()
-    return (distance[np.arange(len(labels)), labels],
-            features.log_likelihood(distance, log_det, mixture.feature_size))
+
+    def distances_and_likelihood(images):
+        distance, log_det = mixture(classifier.net(images))[:2]
+        likelihood = log_likelihood(nd, distance, log_det, mixture.feature_size)
+        return nd.concat(distance, likelihood.expand_dims(axis=1), dim=1)
+
+    values, labels = extract(distances_and_likelihood, normalise, data, count)
+    return values[np.arange(len(labels)), labels], values[:, -1]
