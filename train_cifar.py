@@ -11,7 +11,6 @@ from training import cli, runtime
 from training import recipe as recipes
 from training.run_folder import RunFolder
 
-LGM = 'lgm'
 LIKELIHOOD_SAMPLE = 10000  # images of each split in the histograms
 
 
@@ -28,48 +27,36 @@ def main(argv):
     device = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
-    from training import (augment, checkpoint, data, fit, graphs, loop, losses, nets, optim,
-                          teacher)
+    from training import augment, checkpoint, data, fit, loop, losses, models, optim, teacher
+    from training.classifiers import LabelledClassifier
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
 
     # Data: uint8 arrays on the device.
-    load, classes = {'cifar10': (data.load_cifar10, data.CIFAR10_CLASSES),
-                     'cifar100': (data.load_cifar100, data.CIFAR100_CLASSES)}[recipe.data.dataset]
-    train_split, val_split = load(recipe.data.data_dir, recipe.data.num_samples,
-                                  recipe.data.holdout)
-    augmentation, normalise = augment.build(recipe.data), augment.Normalize()
-    for block in (augmentation, normalise):
-        block.initialize(ctx=contexts)
-        block.hybridize(static_alloc=True)
+    train_split, val_split = data.load(recipe.data)
+    augmentation, normalise = augment.build(recipe.data), models.normaliser(recipe, contexts)
+    augmentation.initialize(ctx=contexts)
+    augmentation.hybridize(static_alloc=True)
     val_data = loop.DeviceData(val_split, contexts)
     print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
-    # Net and loss; each group of parameters has its own initialisation.
-    graph = graphs.build(recipe, classes, device)
-    graph.net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
-    for block in graph.heads:
-        block.initialize(ctx=contexts)
-    graph.hybridize(static_alloc=True, static_shape=True)
-    classifier = graph.classifier
-    classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers
-    blocks = {'classifier': classifier}
-    if recipe.loss.loss == LGM:
-        blocks['loss'] = graph.loss_fn
-    if actions['weights']:
-        checkpoint.load_weights(actions['weights'], classifier, contexts)
-
+    # Net and loss.
+    graph = models.build(recipe, device)
+    models.initialize(graph, recipe, contexts)
+    classifier, is_lgm = graph.classifier, recipe.loss.loss == 'lgm'
+    weights = actions['weights'] or (folder.best_weights if actions['test'] else None)
+    if weights:
+        checkpoint.load_weights(weights, graph.weights, contexts)
     if actions['test']:
-        weights = actions['weights'] or folder.best_weights
-        checkpoint.load_weights(weights, classifier, contexts)
         accuracy, = loop.evaluate(classifier, normalise, val_data)
         print(f'{weights}: accuracy {accuracy:.4f} on {val_data.count} images')
         return 0
 
     # Batches, and the teacher that looks at them too.
     refinement = recipe.refinement
-    teacher_net = refinement.teacher and teacher.load(refinement.teacher, classes, device, contexts)
+    teacher_net = refinement.teacher and teacher.load(
+        refinement.teacher, data.CLASSES[recipe.data.dataset], device, contexts)
     train_data = loop.TrainingData(
         train_split, contexts, augmentation, recipe.data.flip,
         recipe.optimisation.batch_size * len(contexts), recipe.run.seed, refinement.mixup,
@@ -82,26 +69,25 @@ def main(argv):
     learning_rate = optim.learning_rate(recipe.optimisation, train_data.steps_per_epoch,
                                         train_data.batch_size)
     margin = losses.margin_schedule(recipe.loss)
-    trainer = optim.build_trainer(checkpoint.named_parameters(blocks).values(),
+    trainer = optim.build_trainer(checkpoint.named_parameters({'graph': graph}).values(),
                                   recipe.optimisation)
 
     def set_rates(step):
         trainer.set_learning_rate(learning_rate(step))
-        if recipe.loss.loss == LGM and (step == 0 or margin(step) != margin(step - 1)):
+        if is_lgm and (step == 0 or margin(step) != margin(step - 1)):
             graph.loss_fn.set_margin(margin(step))
-        return {'lr': learning_rate(step),
-                'margin': margin(step) if recipe.loss.loss == LGM else 0.0}
+        return {'lr': learning_rate(step), 'margin': margin(step) if is_lgm else 0.0}
 
     # Train.
     if recipe.run.validate_with_label:
-        labelled = graphs.LabelledClassifier(classifier, graph.loss_fn)
+        labelled = LabelledClassifier(classifier, graph.loss_fn)
         labelled.hybridize(static_alloc=True)
 
     def evaluate():
         row = {'val_acc': loop.evaluate(classifier, normalise, val_data)[0]}
         if recipe.run.validate_with_label:
             row['val_acc_with_label'] = loop.evaluate(labelled, normalise, val_data, True)[0]
-        if recipe.loss.loss == LGM:
+        if is_lgm:
             row.update(losses.variance_statistics(classifier.mixture))
         return row
 
@@ -114,11 +100,10 @@ def main(argv):
             for name, split in (('training set', train_data), ('test set', val_data))])
 
     return fit.fit(fit.Job(
-        recipe=recipe, device=device, folder=folder, graph=graph, weights=classifier,
-        blocks=blocks, trainers=[trainer], data=train_data, set_rates=set_rates,
-        evaluate=evaluate, after_epoch=draw if actions['plotting'] else None,
-        at_end=draw_likelihoods if recipe.loss.loss == LGM else None),
-        actions['resume'], actions['tensorboard'])
+        recipe=recipe, device=device, folder=folder, graph=graph, trainers=[trainer],
+        data=train_data, set_rates=set_rates, evaluate=evaluate,
+        after_epoch=draw if actions['plotting'] else None,
+        at_end=draw_likelihoods if is_lgm else None), actions['resume'], actions['tensorboard'])
 
 
 if __name__ == '__main__':

@@ -75,50 +75,27 @@ def main(argv):
     device = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
-    from center_loss import CenterLoss, NearestCenter
-    from training import (augment, checkpoint, data, features, fit, graphs, lenet, loop, losses,
-                          nets, optim)
+    from center_loss import CenterLoss
+    from training import checkpoint, data, features, fit, loop, losses, models, optim
+    from training.graphs import SoftmaxCenterGraph
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
 
     # Data: uint8 arrays on the device, pixels / 255.
-    train_split, val_split = data.load_mnist(recipe.data.dataset, recipe.data.data_dir,
-                                             recipe.data.num_samples, recipe.data.holdout)
-    normalise = augment.Normalize(mean=(0,), std=(1,))
-    normalise.initialize(ctx=contexts)
-    normalise.hybridize(static_alloc=True)
+    train_split, val_split = data.load(recipe.data)
+    normalise = models.normaliser(recipe, contexts)
     train_data = loop.TrainingData(train_split, contexts, normalise, 'random',
                                    recipe.optimisation.batch_size * len(contexts), recipe.run.seed)
     val_data = loop.DeviceData(val_split, contexts)
     print(f'{recipe.data.dataset}: {train_data.count} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
-    # Net and loss; `methods` names what the classifier's outputs are.
-    kind, size, classes = recipe.loss.loss, recipe.model.feature_size, data.MNIST_CLASSES
-    center_loss = mixture = None
-    net = lenet.LeNetPlusPlus(size, None if kind == LGM else classes, recipe.model.bias)
-    net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
-    if kind == LGM:
-        graph = graphs.build_lgm(net, recipe.loss, classes)
-        model, mixture = graph.classifier, graph.classifier.mixture
-        classifier, methods = model, [LGM]
-        own_parts, blocks = (mixture, graph.loss_fn), {'model': model, 'loss': graph.loss_fn}
-    else:
-        center_loss = None if kind == SOFTMAX else CenterLoss(classes, size, recipe.loss.lmbd)
-        graph = model = graphs.SoftmaxCenterGraph(net, center_loss)
-        heads = [] if center_loss is None else [NearestCenter(center_loss)]
-        classifier, methods = graphs.HeadsClassifier(net, heads), [SOFTMAX, KNN][:1 + len(heads)]
-        own_parts, blocks = (center_loss, graph.softmax_weight), {'model': model}
-    for part in own_parts:
-        if part is not None:
-            part.initialize(ctx=contexts)
-    graph.hybridize(static_alloc=True, static_shape=True)
-    classifier.hybridize(static_alloc=True)
-    classifier(normalise(val_data.images[0][:1]))  # settles the shapes that Gluon defers
-
-    def feature_net(images):
-        return net(images) if kind == LGM else net(images)[0]
-
+    # Net and loss, and the weights to start from.
+    graph = models.build(recipe, device)
+    models.initialize(graph, recipe, contexts)
+    kind = recipe.loss.loss
+    mixture = graph.classifier.mixture if kind == LGM else None
+    center_loss = None if kind == LGM else graph.center_loss
     start = actions['weights']
     if actions['test']:
         start = start or folder.best_weights
@@ -126,23 +103,24 @@ def main(argv):
         prefix = actions['prefix'] or 'softmax-center'
         start = folder.path.with_name(f'mnist-{prefix}') / 'best.params'
     if start and not actions['resume']:
-        checkpoint.load_weights(start, model, contexts)
+        checkpoint.load_weights(start, graph.weights, contexts)
         print(f'weights: {start}')
 
     if actions['test']:
-        method = actions['eval_method'] or methods[0]
+        method = actions['eval_method'] or graph.methods[0]
         if method == KNN and kind == SOFTMAX:
             print('a softmax run has no centers: class means of the training features serve')
-            means = features.class_means(*loop.extract(feature_net, normalise, train_data), classes)
-            center_loss = CenterLoss(classes, size)
+            classes = data.CLASSES[recipe.data.dataset]
+            means = features.class_means(*loop.extract(graph.features, normalise, train_data),
+                                         classes)
+            center_loss = CenterLoss(classes, recipe.model.feature_size)
             center_loss.initialize(ctx=contexts)
             center_loss.centers.weight.set_data(mx.nd.array(means))
-            classifier, methods = graphs.HeadsClassifier(net, [NearestCenter(center_loss)]), \
-                [SOFTMAX, KNN]
-        if method not in methods:
+            graph = SoftmaxCenterGraph(graph.net, center_loss)
+        if method not in graph.methods:
             raise UserError(f'--eval-method {method}: a run with --loss {kind} can be evaluated by '
-                            + ' or '.join(methods))
-        accuracy = loop.evaluate(classifier, normalise, val_data)[methods.index(method)]
+                            + ' or '.join(graph.methods))
+        accuracy = loop.evaluate(graph.classifier, normalise, val_data)[graph.methods.index(method)]
         print(f'{start}: accuracy {accuracy:.4f} by {method} on {val_data.count} images')
         return 0
 
@@ -153,9 +131,9 @@ def main(argv):
     margin = losses.margin_schedule(recipe.loss)
     second_phase = {'center': 0, 'two-phase': recipe.loss.first_phase_epochs * steps}.get(
         kind, recipe.optimisation.epochs * steps)
-    trainers = [optim.build_trainer(
-        checkpoint.named_parameters({'net': net, 'mixture': mixture} if mixture else
-                                    {'net': net}).values(), recipe.optimisation)]
+    trained = {'net': graph.net, **({'mixture': mixture} if mixture else {})}
+    trainers = [optim.build_trainer(checkpoint.named_parameters(trained).values(),
+                                    recipe.optimisation)]
     if center_loss is not None:
         trainers.append(mx.gluon.Trainer(center_loss.collect_params(), 'sgd', {'wd': 0},
                                          update_on_kvstore=False))
@@ -175,15 +153,15 @@ def main(argv):
 
     # Train, and draw the features of a sample.
     def evaluate():
-        accuracies = loop.evaluate(classifier, normalise, val_data)
+        accuracies = loop.evaluate(graph.classifier, normalise, val_data)
         row = dict(zip(('val_acc', 'knn_acc'), accuracies))
         return {**row, **losses.variance_statistics(mixture)} if mixture else row
 
     def draw(history, figures):
         centers = center_loss.centers.weight if center_loss else mixture and mixture.mean
         snapshot = features.Snapshot(
-            *loop.extract(feature_net, normalise, train_data, SAMPLE),
-            *loop.extract(feature_net, normalise, val_data, SAMPLE),
+            *loop.extract(graph.features, normalise, train_data, SAMPLE),
+            *loop.extract(graph.features, normalise, val_data, SAMPLE),
             centers and centers.data(contexts[0]).asnumpy(),
             mixture and mixture.variances(contexts[0]).sqrt().asnumpy())
         title = '{}, epoch {epoch}: test accuracy {val_acc:.4f}'.format(folder.path.name,
@@ -194,16 +172,15 @@ def main(argv):
     def draw_at_end(figures):
         if kind == LGM:
             figures.submit(folder.draw_likelihoods, [
-                (name, *loop.likelihoods(model, normalise, split, LIKELIHOOD_SAMPLE))
+                (name, *loop.likelihoods(graph.classifier, normalise, split, LIKELIHOOD_SAMPLE))
                 for name, split in (('training set', train_data), ('test set', val_data))])
         if actions['plotting']:
             figures.submit(folder.animate_features)
 
     code = fit.fit(fit.Job(
-        recipe=recipe, device=device, folder=folder, graph=graph, weights=model, blocks=blocks,
-        trainers=trainers, data=train_data, set_rates=set_rates, evaluate=evaluate,
-        after_epoch=draw if actions['plotting'] else None,
-        at_end=draw_at_end),
+        recipe=recipe, device=device, folder=folder, graph=graph, trainers=trainers,
+        data=train_data, set_rates=set_rates, evaluate=evaluate,
+        after_epoch=draw if actions['plotting'] else None, at_end=draw_at_end),
         actions['resume'], actions['tensorboard'])
     if actions['plotting'] and code == 0:
         print(f'feature maps: {folder.path / "features"}, {folder.animation}')

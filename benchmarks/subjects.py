@@ -109,7 +109,7 @@ def center_sparse_million():
 
 def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     """The project's own pieces, as train_cifar.py puts them together."""
-    from training import augment, checkpoint, data, graphs, loop, optim, recipe
+    from training import augment, checkpoint, data, loop, models, optim, recipe
     contexts = device.contexts()
     settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
                            {'augmentation': augmentation, 'optimizer': 'nag'})
@@ -119,11 +119,8 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     block.hybridize(static_alloc=True)
     train_data = loop.TrainingData(train, contexts, block, settings.data.flip,
                                    BATCH * len(contexts), 0)
-    graph = graphs.build(settings, data.CIFAR10_CLASSES, device)
-    for part in (graph.net, *graph.heads):
-        part.initialize(ctx=contexts)
-    graph.hybridize(static_alloc=True, static_shape=True)
-    graph.classifier(loop.nd.zeros((1, 3, 32, 32)))  # settles the shapes that Gluon defers
+    graph = models.build(settings, device)
+    models.initialize(graph, settings, contexts)
     parameters = checkpoint.named_parameters({'graph': graph}).values()
     trainer = optim.build_trainer(parameters, settings.optimisation)
     if whole:

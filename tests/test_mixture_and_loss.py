@@ -9,7 +9,7 @@ from mxnet.contrib.amp.amp import bfloat16
 
 from gmloss import (DiagonalMixture, FixedVolumeMixture, GaussianMixture, InverseSumMixture,
                     LGMLoss, MixtureClassifier, RawDiagonalMixture)
-from training.graphs import LabelledClassifier
+from training.classifiers import LabelledClassifier
 
 B, C, D = 6, 5, 4
 MIXTURES = (GaussianMixture, DiagonalMixture, FixedVolumeMixture, RawDiagonalMixture,

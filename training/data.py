@@ -10,8 +10,9 @@ import numpy as np
 from . import fetch
 from .runtime import UserError
 
-CIFAR10_CLASSES = MNIST_CLASSES = 10
-CIFAR100_CLASSES = 100
+CLASSES = {'cifar10': 10, 'cifar100': 100, 'mnist': 10, 'fashion': 10}
+IMAGE_SHAPES = {'cifar10': (3, 32, 32), 'cifar100': (3, 32, 32), 'mnist': (1, 28, 28),
+                'fashion': (1, 28, 28)}
 HOLDOUT_SEED = 20180613  # fixed, so that every run holds out the same images
 
 
@@ -26,6 +27,13 @@ class Split:
 
     def select(self, index):
         return Split(self.images[index], self.labels[index])
+
+
+def load(settings):
+    """(training Split, validation Split) of a training.recipe.Data."""
+    loader = {'cifar10': load_cifar10, 'cifar100': load_cifar100}.get(
+        settings.dataset, lambda *rest: load_mnist(settings.dataset, *rest))
+    return loader(settings.data_dir, settings.num_samples, settings.holdout)
 
 
 def load_cifar10(data_dir=None, num_samples=None, holdout=0):
@@ -65,7 +73,7 @@ def load_cifar100(data_dir, num_samples=None, holdout=0):
     if data_dir is None:
         raise UserError('--dataset cifar100: name the folder of its train.bin and test.bin with '
                         '--data-dir')
-    return _choose(*(_read_cifar([Path(data_dir) / name], label_bytes=2, classes=CIFAR100_CLASSES)
+    return _choose(*(_read_cifar([Path(data_dir) / name], label_bytes=2, classes=CLASSES['cifar100'])
                      for name in ('train.bin', 'test.bin')), num_samples, holdout)
 
 
@@ -98,9 +106,9 @@ def load_mnist(dataset='mnist', data_dir=None, num_samples=None, holdout=0):
         if len(images) != len(labels) or images.shape[1:] != (28, 28):
             raise UserError(f'{folder}: {part} has images of shape {images.shape} and '
                             f'{len(labels)} labels, not N x 28 x 28 and N')
-        if labels.max(initial=0) >= MNIST_CLASSES:
+        if labels.max(initial=0) >= CLASSES[dataset]:
             raise UserError(f'{folder}: {part} has a label {labels.max()}; labels must be 0 to '
-                            f'{MNIST_CLASSES - 1}')
+                            f'{CLASSES[dataset] - 1}')
         splits.append(Split(images[:, None], labels.astype(np.int32)))
     return _choose(*splits, num_samples, holdout)
 
@@ -132,7 +140,7 @@ def _read_idx(folder, name, dimensions):
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _read_cifar(paths, label_bytes=1, classes=CIFAR10_CLASSES):
+def _read_cifar(paths, label_bytes=1, classes=10):
     """Binary batches: each row some label bytes, the last one the class, and three colour planes."""
     rows = []
     for path in paths:

@@ -2,7 +2,7 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, List, Optional
 
 from . import checkpoint, comparison, loop
 from .plots import BackgroundPlots
@@ -22,10 +22,6 @@ class Job:
         The recipe as it runs, the training.runtime.Device, the RunFolder.
     graph : block
         One of training.graphs.
-    weights : Block
-        Whose parameters best.params and last.params hold.
-    blocks : dict of str to Block
-        All that a checkpoint must hold.
     trainers : list of gluon.Trainer
     data : training.loop.TrainingData
     set_rates : callable
@@ -41,8 +37,6 @@ class Job:
     device: Device
     folder: RunFolder
     graph: Any
-    weights: Any
-    blocks: Dict[str, Any]
     trainers: List[Any]
     data: loop.TrainingData
     set_rates: Callable
@@ -68,9 +62,10 @@ def fit(job, resume=False, tensorboard=False):
 
 def _fit(job, resume, tensorboard):
     folder, epochs = job.folder, job.recipe.optimisation.epochs
+    blocks = {'graph': job.graph}
     if resume:
         folder.check_resumable(job.recipe)
-        state = checkpoint.load_checkpoint(folder.checkpoint, job.blocks, job.trainers)
+        state = checkpoint.load_checkpoint(folder.checkpoint, blocks, job.trainers)
         print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
     else:
         folder.start(job.recipe)
@@ -92,7 +87,7 @@ def _fit(job, resume, tensorboard):
             if result.steps < job.data.steps_per_epoch:  # asked to stop within the epoch
                 state.update(epoch=epoch, step=result.steps, totals=result.totals,
                              seconds=state['seconds'] + time.perf_counter() - started)
-                checkpoint.save_checkpoint(folder.checkpoint, job.blocks, job.trainers, state)
+                checkpoint.save_checkpoint(folder.checkpoint, blocks, job.trainers, state)
                 print(f'stopped in epoch {epoch + 1}; --resume goes on')
                 return 128 + stop.signal
 
@@ -102,10 +97,10 @@ def _fit(job, resume, tensorboard):
                    'images_per_second': result.images / result.seconds,
                    'seconds': state['seconds'] + time.perf_counter() - started}
             if all(row['val_acc'] > earlier['val_acc'] for earlier in history):
-                checkpoint.save_weights(folder.best_weights, job.weights)
+                checkpoint.save_weights(folder.best_weights, job.graph.weights)
             history.append(row)
             state.update(epoch=epoch + 1, step=0, totals=[0.0, 0.0], seconds=0.0)
-            checkpoint.save_checkpoint(folder.checkpoint, job.blocks, job.trainers, state)
+            checkpoint.save_checkpoint(folder.checkpoint, blocks, job.trainers, state)
             folder.write_metrics(history)
             if board:
                 for name, value in row.items():
@@ -122,9 +117,9 @@ def _fit(job, resume, tensorboard):
         figures.submit(folder.draw_curves, history, folder.path.name)
         if job.at_end:
             job.at_end(figures)
-        checkpoint.save_weights(folder.last_weights, job.weights)
+        checkpoint.save_weights(folder.last_weights, job.graph.weights)
     folder.write_metrics(history)
-    trained = [p for p in checkpoint.named_parameters(job.blocks).values() if p.grad_req != 'null']
+    trained = [p for p in checkpoint.named_parameters(blocks).values() if p.grad_req != 'null']
     summary = summarise(job.recipe, job.device, history,
                         job.data.steps_per_epoch * job.data.batch_size,
                         sum(math.prod(p.shape) for p in trained))

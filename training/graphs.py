@@ -4,39 +4,23 @@ Each graph maps augmented images (B, channels, H, W) and labels (B,) to
 
 - **loss**: per sample, (B,);
 - **statistics**: the sum of the losses and the number of right predictions, (2,).
-"""
-from dataclasses import replace
 
+And each has
+
+- `net` and `heads`: the feature net, and what else is to be initialised, on its own;
+- `weights`: the block whose parameters are a run's result;
+- `classifier`: a block from normalised images to label-free logits, or to several of them, of which
+  `methods` are the names;
+- `features`: a function from normalised images to features (B, D).
+"""
 from mxnet import nd
 from mxnet.gluon import HybridBlock
 
-from gmloss import MixtureClassifier, label_free_logits, margin_logits, one_hot
+from center_loss import NearestCenter
+from gmloss import label_free_logits
 
-from . import losses, nets
 from .augment import mix
-
-
-def build(recipe, num_classes, device):
-    """The graph of a training.recipe.CifarRecipe, not yet initialised.
-
-    Its `net`, `heads` (what else has parameters) and `classifier` (normalised images to label-free
-    logits) are blocks of their own.
-    """
-    settings = {'num_classes': num_classes, 'label_smoothing': recipe.refinement.label_smoothing,
-                'mixup': recipe.refinement.mixup > 0,
-                'temperature': recipe.refinement.temperature if recipe.refinement.teacher else None}
-    if recipe.loss.loss == 'softmax':
-        return SoftmaxGraph(nets.FeatureNet(
-            replace(recipe.model, features='output', feature_size=num_classes), device), **settings)
-    return build_lgm(nets.FeatureNet(recipe.model, device), recipe.loss, **settings)
-
-
-def build_lgm(net, loss, num_classes, **settings):
-    """An LGMGraph of a feature net under a training.recipe.Loss, not yet initialised."""
-    mixture = losses.build_mixture(loss, num_classes, net.feature_size)
-    soft = settings.get('label_smoothing', 0) > 0 or settings.get('mixup', False)
-    return LGMGraph(MixtureClassifier(net, mixture), losses.build_loss(loss, not soft),
-                    num_classes=num_classes, **settings)
+from .classifiers import HeadsClassifier
 
 
 class RefinedGraph(HybridBlock):
@@ -96,6 +80,8 @@ class LGMGraph(RefinedGraph):
         self.classifier = classifier
         self.loss_fn = loss_fn
 
+    methods = 'lgm',
+
     @property
     def net(self):
         return self.classifier.net
@@ -103,6 +89,13 @@ class LGMGraph(RefinedGraph):
     @property
     def heads(self):
         return [self.classifier.mixture, self.loss_fn]
+
+    @property
+    def weights(self):
+        return self.classifier
+
+    def features(self, images):
+        return self.net(images)
 
     def classify(self, F, images, target):
         distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images))
@@ -121,6 +114,7 @@ class SoftmaxGraph(RefinedGraph):
     """
 
     heads = ()
+    methods = 'softmax',
 
     def __init__(self, net, **settings):
         super().__init__(**settings)
@@ -130,36 +124,18 @@ class SoftmaxGraph(RefinedGraph):
     def classifier(self):
         return self.net
 
+    @property
+    def weights(self):
+        return self.net
+
+    def features(self, images):
+        return self.net(images)
+
     def classify(self, F, images, target):
         logits = F.cast(self.net(images), 'float32')
         log_posterior = F.log_softmax(logits)
         return -F.sum(log_posterior * target, axis=1) if self.soft else \
             -F.pick(log_posterior, target), logits
-
-
-class LabelledClassifier(HybridBlock):
-    """Logits with the margin on the true class, whose label it is told.
-
-    What gluon_GMLoss v1 and L-GM-Loss-For-Gluon validate with. It is no prediction; it is kept to
-    show what their published way of validating measures.
-
-    Parameters
-    ----------
-    classifier : gmloss.MixtureClassifier
-    loss_fn : gmloss.LGMLoss
-        Whose current margin to use.
-    """
-
-    def __init__(self, classifier, loss_fn):
-        super().__init__()
-        self.classifier = classifier
-        self.loss_fn = loss_fn  # so that its margin is found among the parameters
-        self.margin = loss_fn.margin
-
-    def hybrid_forward(self, F, images, label, margin):
-        distance, log_det = self.classifier.mixture(self.classifier.net(images))[:2]
-        target = one_hot(F, F.cast(label, 'float32'), distance)
-        return margin_logits(F, distance, log_det, target, margin)
 
 
 class SoftmaxCenterGraph(HybridBlock):
@@ -179,6 +155,24 @@ class SoftmaxCenterGraph(HybridBlock):
         with self.name_scope():
             self.softmax_weight = self.params.get('softmax_weight', shape=(1,), init='ones',
                                                   grad_req='null', differentiable=False)
+        centers = [] if center_loss is None else [NearestCenter(center_loss)]
+        self._classifier = [HeadsClassifier(net, centers)]  # in a list: it is no child
+        self.methods = ('softmax', 'knn')[:1 + len(centers)]
+
+    @property
+    def heads(self):
+        return [part for part in (self.center_loss, self.softmax_weight) if part is not None]
+
+    @property
+    def classifier(self):
+        return self._classifier[0]
+
+    @property
+    def weights(self):
+        return self
+
+    def features(self, images):
+        return self.net(images)[0]
 
     def set_softmax_weight(self, weight):
         """1 for the sum of both losses, 0 for center loss alone; no retrace, no host read."""
@@ -191,35 +185,6 @@ class SoftmaxCenterGraph(HybridBlock):
         if self.center_loss is not None:
             loss = loss + self.center_loss(features, label)
         return loss, statistics(F, loss, logits, label)
-
-
-class HeadsClassifier(HybridBlock):
-    """All the ways to classify the features of a net that has an output layer, in one pass.
-
-    Parameters
-    ----------
-    net : block
-        Gives features (B, D) and logits (B, C).
-    heads : sequence of block
-        Each maps features to logits.
-
-    Inputs:
-        - **images**: (B, channels, H, W).
-
-    Outputs:
-        - the net's own logits, then those of each head; each (B, C).
-    """
-
-    def __init__(self, net, heads=(), **kwargs):
-        super().__init__(**kwargs)
-        self.net = net
-        self._heads = list(heads)
-        for head in heads:
-            self.register_child(head)
-
-    def hybrid_forward(self, F, images):
-        features, logits = self.net(images)
-        return (logits, *(head(features) for head in self._heads))
 
 
 def distillation(F, logits, teacher_logits, temperature):

@@ -206,7 +206,7 @@ def evaluate(classifier, normalise, data, tell_label=False):
     normalise : block
     data : DeviceData
     tell_label : bool
-        Give the classifier the labels too: for training.graphs.LabelledClassifier.
+        Give the classifier the labels too: for training.classifiers.LabelledClassifier.
 
     Returns
     -------

@@ -9,10 +9,9 @@ import mxnet as mx
 from mxnet import init
 from mxnet.gluon import HybridBlock, nn
 
+from .data import IMAGE_SHAPES
 from .layers import Float32Dense, PaddedStem, SpatialMean
 from .runtime import UserError
-
-IMAGE_SHAPE = 3, 32, 32
 
 
 class FeatureNet(HybridBlock):
@@ -102,7 +101,7 @@ def _split(zoo, name):
 
 def _width(features):
     """Number of features, which some models leave to the first batch to show."""
-    _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *IMAGE_SHAPE))
+    _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *IMAGE_SHAPES['cifar10']))
     return outputs[0][1]
 
 
@@ -179,7 +178,7 @@ def _pad_stem(block):
             kwargs = child._kwargs
             _set_child(block, name, PaddedStem(
                 child._channels, kwargs['kernel'], kwargs['stride'], kwargs['pad'],
-                in_channels=IMAGE_SHAPE[0], use_bias=child.bias is not None, prefix=child.prefix,
+                in_channels=IMAGE_SHAPES['cifar10'][0], use_bias=child.bias is not None, prefix=child.prefix,
                 params=child.params))
             return True
         if _pad_stem(child):

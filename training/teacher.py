@@ -1,9 +1,7 @@
 """The teacher of a distillation: a saved run, or a pretrained model of GluonCV's zoo."""
 from pathlib import Path
 
-from mxnet import nd
-
-from . import checkpoint, graphs, nets, recipe as recipes
+from . import data, models, nets
 from .run_folder import RunFolder
 from .runtime import UserError
 
@@ -25,14 +23,11 @@ def load(name, num_classes, device, contexts):
     UserError
         If there is neither such a run nor such a model, or it does not fit.
     """
-    folder = RunFolder(name)
-    if folder.path.is_dir():
-        recipe = recipes.load(folder.require_run(), recipes.CifarRecipe, {})
-        teacher = graphs.build(recipe, num_classes, device).classifier
-        weights = folder.best_weights if folder.best_weights.exists() else folder.last_weights
-        teacher.initialize(ctx=contexts)
-        teacher(nd.zeros((1, *nets.IMAGE_SHAPE), ctx=contexts[0]))  # settles deferred shapes
-        checkpoint.load_weights(weights, teacher, contexts)
+    if Path(name).is_dir():
+        graph, recipe = models.load(RunFolder(name), device, contexts)
+        teacher = graph.classifier
+        if data.CLASSES[recipe.data.dataset] != num_classes:
+            raise UserError(f'--teacher {name}: was trained on {recipe.data.dataset}')
     else:
         teacher = _pretrained(name, num_classes, contexts)
     teacher.collect_params().setattr('grad_req', 'null')

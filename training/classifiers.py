@@ -1,0 +1,58 @@
+"""Ways to classify with a net in training, beside gmloss.MixtureClassifier."""
+from mxnet.gluon import HybridBlock
+
+from gmloss import margin_logits, one_hot
+
+
+class LabelledClassifier(HybridBlock):
+    """Logits with the margin on the true class, whose label it is told.
+
+    What gluon_GMLoss v1 and L-GM-Loss-For-Gluon validate with. It is no prediction; it is kept to
+    show what their published way of validating measures.
+
+    Parameters
+    ----------
+    classifier : gmloss.MixtureClassifier
+    loss_fn : gmloss.LGMLoss
+        Whose current margin to use.
+    """
+
+    def __init__(self, classifier, loss_fn):
+        super().__init__()
+        self.classifier = classifier
+        self.loss_fn = loss_fn  # so that its margin is found among the parameters
+        self.margin = loss_fn.margin
+
+    def hybrid_forward(self, F, images, label, margin):
+        distance, log_det = self.classifier.mixture(self.classifier.net(images))[:2]
+        target = one_hot(F, F.cast(label, 'float32'), distance)
+        return margin_logits(F, distance, log_det, target, margin)
+
+
+class HeadsClassifier(HybridBlock):
+    """All the ways to classify the features of a net that has an output layer, in one pass.
+
+    Parameters
+    ----------
+    net : block
+        Gives features (B, D) and logits (B, C).
+    heads : sequence of block
+        Each maps features to logits.
+
+    Inputs:
+        - **images**: (B, channels, H, W).
+
+    Outputs:
+        - the net's own logits, then those of each head; each (B, C).
+    """
+
+    def __init__(self, net, heads=(), **kwargs):
+        super().__init__(**kwargs)
+        self.net = net
+        self._heads = list(heads)
+        for head in heads:
+            self.register_child(head)
+
+    def hybrid_forward(self, F, images):
+        features, logits = self.net(images)
+        return (logits, *(head(features) for head in self._heads))

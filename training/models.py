@@ -1,0 +1,97 @@
+"""From a recipe, or the folder of a run, to a graph of training.graphs."""
+from dataclasses import replace
+
+from mxnet import nd
+
+from center_loss import CenterLoss
+from gmloss import MixtureClassifier
+
+from . import augment, checkpoint, data, losses, nets, recipe as recipes
+from .graphs import LGMGraph, SoftmaxCenterGraph, SoftmaxGraph
+from .lenet import LeNetPlusPlus
+from .runtime import UserError
+
+
+def build(recipe, device):
+    """The graph of a recipe, not yet initialised.
+
+    Parameters
+    ----------
+    recipe : training.recipe.CifarRecipe or MnistRecipe
+    device : training.runtime.Device
+    """
+    classes = data.CLASSES[recipe.data.dataset]
+    if isinstance(recipe, recipes.MnistRecipe):
+        return _on_mnist(recipe, classes)
+    refinement = recipe.refinement
+    settings = {'num_classes': classes, 'label_smoothing': refinement.label_smoothing,
+                'mixup': refinement.mixup > 0,
+                'temperature': refinement.temperature if refinement.teacher else None}
+    if recipe.loss.loss == 'softmax':
+        return SoftmaxGraph(nets.FeatureNet(
+            replace(recipe.model, features='output', feature_size=classes), device), **settings)
+    return _lgm(nets.FeatureNet(recipe.model, device), recipe.loss, **settings)
+
+
+def _on_mnist(recipe, classes):
+    size, kind = recipe.model.feature_size, recipe.loss.loss
+    if kind == 'lgm':
+        return _lgm(LeNetPlusPlus(size, None, recipe.model.bias), recipe.loss, classes)
+    center_loss = None if kind == 'softmax' else CenterLoss(classes, size, recipe.loss.lmbd)
+    return SoftmaxCenterGraph(LeNetPlusPlus(size, classes, recipe.model.bias), center_loss)
+
+
+def _lgm(net, loss, num_classes, **settings):
+    classifier = MixtureClassifier(net, losses.build_mixture(loss, num_classes, net.feature_size))
+    soft = settings.get('label_smoothing', 0) > 0 or settings.get('mixup', False)
+    return LGMGraph(classifier, losses.build_loss(loss, sparse_label=not soft),
+                    num_classes=num_classes, **settings)
+
+
+def initialize(graph, recipe, contexts):
+    """Initialise a graph as its recipe says, hybridise it, and settle the shapes Gluon defers."""
+    graph.net.initialize(nets.initializer(recipe.optimisation.net_init), ctx=contexts)
+    for part in graph.heads:
+        part.initialize(ctx=contexts)
+    graph.hybridize(static_alloc=True, static_shape=True)
+    graph.classifier.hybridize(static_alloc=True)
+    graph.classifier(nd.zeros((1, *data.IMAGE_SHAPES[recipe.data.dataset]), ctx=contexts[0]))
+
+
+def load(folder, device, contexts):
+    """The graph of a finished run, with its best weights (its last ones where only they were kept).
+
+    Parameters
+    ----------
+    folder : training.run_folder.RunFolder
+    device : training.runtime.Device
+    contexts : list of Context
+
+    Returns
+    -------
+    (graph, recipe)
+
+    Raises
+    ------
+    UserError
+        If there is no such run, or its weights do not fit.
+    """
+    config = folder.require_run()
+    try:
+        recipe = recipes.load(config, recipes.CifarRecipe, {})
+    except UserError:
+        recipe = recipes.load(config, recipes.MnistRecipe, {})
+    graph = build(recipe, device)
+    initialize(graph, recipe, contexts)
+    weights = folder.best_weights if folder.best_weights.exists() else folder.last_weights
+    checkpoint.load_weights(weights, graph.weights, contexts)
+    return graph, recipe
+
+
+def normaliser(recipe, contexts):
+    """The block from a recipe's uint8 images to its net's inputs: MNIST's are pixels / 255."""
+    block = augment.Normalize(mean=(0,), std=(1,)) if isinstance(recipe, recipes.MnistRecipe) else \
+        augment.Normalize()
+    block.initialize(ctx=contexts)
+    block.hybridize(static_alloc=True)
+    return block
