@@ -1,4 +1,5 @@
 """What the README shows works as shown."""
+import ast
 import glob
 import re
 from pathlib import Path
@@ -60,3 +61,19 @@ def test_python_example_runs_as_printed():
     (ROOT / 'README.md').read_text()))))
 def test_paths_named_in_the_readme_exist(path):
     assert (ROOT / path).exists()
+
+
+def test_imports_go_the_way_the_readme_says():
+    listed = re.search(r'each file uses only those before it:\n(.*?)\ntrain_cifar',
+                       (ROOT / 'README.md').read_text(), re.DOTALL)[1]
+    order = re.findall(r'\w+', listed)
+    files = {path.stem: path for path in (ROOT / 'training').glob('*.py')}
+    assert sorted(order) == sorted(set(files) - {'__init__'})
+    for name in order:
+        tree = ast.parse(files[name].read_text())
+        used = {part for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level
+                for part in ([node.module] if node.module else [a.name for a in node.names])}
+        assert used <= set(order[:order.index(name)]), name
+    for package in ('gmloss', 'center_loss'):
+        for path in (ROOT / package).glob('*.py'):
+            assert not re.search(r'^\s*(from|import) training', path.read_text(), re.MULTILINE)
