@@ -11,8 +11,6 @@ from training import cli, runtime
 from training import recipe as recipes
 from training.run_folder import RunFolder
 
-LIKELIHOOD_SAMPLE = 10000  # images of each split in the histograms
-
 
 def main(argv):
     # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
@@ -27,7 +25,8 @@ def main(argv):
     device = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
-    from training import augment, checkpoint, data, fit, loop, losses, models, optim, teacher
+    from training import (augment, checkpoint, data, fit, likelihood, loop, losses, models, optim,
+                          teacher)
     from training.classifiers import LabelledClassifier
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -94,16 +93,14 @@ def main(argv):
     def draw(history, figures):
         figures.submit(folder.draw_curves, history, folder.path.name)
 
-    def draw_likelihoods(figures):
-        figures.submit(folder.draw_likelihoods, [
-            (name, *loop.likelihoods(classifier, normalise, split, LIKELIHOOD_SAMPLE))
-            for name, split in (('training set', train_data), ('test set', val_data))])
+    def report_likelihood(figures):
+        return likelihood.report(classifier, normalise, train_data, val_data, folder, figures)
 
     return fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, trainers=[trainer],
         data=train_data, set_rates=set_rates, evaluate=evaluate,
         after_epoch=draw if actions['plotting'] else None,
-        at_end=draw_likelihoods if is_lgm else None), actions['resume'], actions['tensorboard'])
+        at_end=report_likelihood if is_lgm else None), actions['resume'], actions['tensorboard'])
 
 
 if __name__ == '__main__':

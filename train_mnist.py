@@ -14,8 +14,7 @@ from training import recipe as recipes
 from training.run_folder import RunFolder
 from training.runtime import UserError
 
-SAMPLE = 2000              # points of each split in a feature map
-LIKELIHOOD_SAMPLE = 10000  # images of each split in the histograms
+SAMPLE = 2000  # points of each split in a feature map
 SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'
 
 
@@ -76,7 +75,8 @@ def main(argv):
 
     import mxnet as mx
     from center_loss import CenterLoss
-    from training import checkpoint, data, features, fit, loop, losses, models, optim
+    from training import (checkpoint, data, features, fit, likelihood, loop, losses, models,
+                          optim)
     from training.graphs import SoftmaxCenterGraph
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -169,18 +169,16 @@ def main(argv):
         figures.submit(folder.draw_features, snapshot, history[-1]['epoch'], title)
         figures.submit(folder.draw_curves, history, folder.path.name)
 
-    def draw_at_end(figures):
-        if kind == LGM:
-            figures.submit(folder.draw_likelihoods, [
-                (name, *loop.likelihoods(graph.classifier, normalise, split, LIKELIHOOD_SAMPLE))
-                for name, split in (('training set', train_data), ('test set', val_data))])
+    def finish(figures):
         if actions['plotting']:
             figures.submit(folder.animate_features)
+        return likelihood.report(graph.classifier, normalise, train_data, val_data, folder,
+                                 figures) if mixture else {}
 
     code = fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, trainers=trainers,
         data=train_data, set_rates=set_rates, evaluate=evaluate,
-        after_epoch=draw if actions['plotting'] else None, at_end=draw_at_end),
+        after_epoch=draw if actions['plotting'] else None, at_end=finish),
         actions['resume'], actions['tensorboard'])
     if actions['plotting'] and code == 0:
         print(f'feature maps: {folder.path / "features"}, {folder.animation}')

@@ -13,6 +13,13 @@ from .runtime import UserError
 CLASSES = {'cifar10': 10, 'cifar100': 100, 'mnist': 10, 'fashion': 10}
 IMAGE_SHAPES = {'cifar10': (3, 32, 32), 'cifar100': (3, 32, 32), 'mnist': (1, 28, 28),
                 'fashion': (1, 28, 28)}
+CLASS_NAMES = {
+    'cifar10': ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship',
+                'truck'),
+    'cifar100': tuple(map(str, range(100))),
+    'mnist': tuple('0123456789'),
+    'fashion': ('t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker',
+                'bag', 'ankle boot')}
 HOLDOUT_SEED = 20180613  # fixed, so that every run holds out the same images
 
 

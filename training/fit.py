@@ -31,7 +31,8 @@ class Job:
     after_epoch : callable or None
         Called with the history and a training.plots.BackgroundPlots after every epoch.
     at_end : callable or None
-        Called with a training.plots.BackgroundPlots after the last epoch.
+        Called with a training.plots.BackgroundPlots after the last epoch; returns what else the
+        summary is to hold.
     """
     recipe: Any
     device: Device
@@ -115,14 +116,14 @@ def _fit(job, resume, tensorboard):
                 return 128 + stop.signal
 
         figures.submit(folder.draw_curves, history, folder.path.name)
-        if job.at_end:
-            job.at_end(figures)
+        findings = job.at_end(figures) if job.at_end else {}
         checkpoint.save_weights(folder.last_weights, job.graph.weights)
     folder.write_metrics(history)
     trained = [p for p in checkpoint.named_parameters(blocks).values() if p.grad_req != 'null']
     summary = summarise(job.recipe, job.device, history,
                         job.data.steps_per_epoch * job.data.batch_size,
                         sum(math.prod(p.shape) for p in trained))
+    summary.update(findings)
     folder.write_summary(summary)
     print(f'files in {folder.path}')
     print(comparison.table([comparison.read(folder.path)]))

@@ -9,8 +9,6 @@ import numpy as np
 from mxnet import autograd, gluon, nd
 from tqdm import tqdm
 
-from gmloss import log_likelihood
-
 from .augment import Mixup, draw_flips
 
 STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
@@ -251,27 +249,3 @@ def extract(net, normalise, data, count=None):
     parts = [net(normalise(data.images[0][start:min(start + EVALUATION_BATCH, count)]))
              for start in range(0, count, EVALUATION_BATCH)]
     return np.concatenate([part.asnumpy() for part in parts]), data.labels[0][:count].asnumpy()
-
-
-def likelihoods(classifier, normalise, data, count):
-    """Half squared distances to the own class and log-likelihoods of the first `count` images.
-
-    Parameters
-    ----------
-    classifier : gmloss.MixtureClassifier
-    normalise, data, count
-        As in `extract`.
-
-    Returns
-    -------
-    (array (N,), array (N,))
-    """
-    mixture = classifier.mixture
-
-    def distances_and_likelihood(images):
-        distance, log_det = mixture(classifier.net(images))[:2]
-        likelihood = log_likelihood(nd, distance, log_det, mixture.feature_size)
-        return nd.concat(distance, likelihood.expand_dims(axis=1), dim=1)
-
-    values, labels = extract(distances_and_likelihood, normalise, data, count)
-    return values[np.arange(len(labels)), labels], values[:, -1]

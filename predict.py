@@ -1,0 +1,146 @@
+"""Classify images with a finished run, and say which are unlike what it was trained on.
+
+    python predict.py output/record/cifar-fast-seed0 photo.png folder/ --output predictions.csv
+
+Images may be PNG or JPEG of any size, grey or in colour; folders are searched through. For each the
+output holds file, class, probability and, under an L-GM run, the log-likelihood and whether it is
+lower than that of all but a few images held out of the training. Images that cannot be read are
+named and left out, and the exit code is then 1.
+"""
+import argparse
+import csv
+import io
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from boltons.fileutils import atomic_save
+from boltons.iterutils import chunked_iter
+from PIL import Image, ImageFile
+from tqdm import tqdm
+
+from training import runtime
+from training.run_folder import RunFolder
+from training.runtime import UserError
+
+BATCH = 500
+ENDINGS = {'.png', '.jpg', '.jpeg'}
+COLUMNS = 'file', 'class', 'probability', 'log_likelihood', 'unlike_training'
+
+
+def find_images(paths):
+    """The files among `paths`, and all images below the folders among them."""
+    files = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(file for file in path.rglob('*') if file.suffix.lower() in ENDINGS)
+            if not found:
+                raise UserError(f'{path}: there is no PNG or JPEG in this folder')
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise UserError(f'{path}: there is no such file or folder')
+    return files
+
+
+def read_image(path, shape):
+    """An image as uint8 of shape (channels, height, width), or the reason why there is none."""
+    channels, height, width = shape
+    try:
+        with Image.open(path) as image:
+            image = image.convert('RGB' if channels == 3 else 'L')
+            if image.size != (width, height):
+                image = image.resize((width, height), Image.BICUBIC)
+            return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return f'{path}: left out, no image that can be read ({error})'
+
+
+def predict(block, normalise, images, context):
+    """Posterior (N, C) and log-likelihood (N,), or None, of uint8 images (N, channels, H, W).
+
+    `block` is a gmloss.MixtureInference, or a classifier whose first output are logits.
+    """
+    from mxnet import nd
+
+    from gmloss import MixtureInference
+    outputs = block(normalise(nd.array(images, ctx=context, dtype='uint8')))
+    if isinstance(block, MixtureInference):
+        return outputs[0].asnumpy(), outputs[1].asnumpy()
+    logits = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+    return logits.softmax().asnumpy(), None
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('run', type=Path, help='folder of a finished run')
+    parser.add_argument('images', nargs='+', help='image files and folders of them')
+    parser.add_argument('--output', type=Path, default=Path('predictions.csv'),
+                        help='.csv or .json (default predictions.csv)')
+    parser.add_argument('--false-alarm-rate', default='0.05', help='share of ordinary images that '
+                        'may be called unlike the training data: 0.01, 0.05 (default) or 0.1')
+    parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
+    parser.add_argument('--dtype', default='float32', choices=('auto', 'float32', 'bfloat16',
+                                                               'float16'))
+    options = parser.parse_args(argv)
+    if options.output.suffix not in ('.csv', '.json'):
+        raise UserError(f'--output {options.output}: expected a name that ends in .csv or .json')
+    files = find_images(options.images)
+    device = runtime.prepare(options.device, options.dtype)
+
+    from gmloss import MixtureInference
+    from training import data, models
+    context = device.contexts()[0]
+    folder = RunFolder(options.run)
+    graph, recipe = models.load(folder, device, [context])
+    normalise = models.normaliser(recipe, [context])
+    names, shape = data.CLASS_NAMES[recipe.data.dataset], data.IMAGE_SHAPES[recipe.data.dataset]
+    inference, threshold = graph.classifier, None
+    if recipe.loss.loss == 'lgm':
+        inference = MixtureInference(graph.net, graph.classifier.mixture)
+        inference.hybridize(static_alloc=True)
+        thresholds = json.loads(folder.summary.read_text()).get('likelihood_thresholds', {})
+        threshold = thresholds.get(options.false_alarm_rate)
+        if thresholds and threshold is None:
+            raise UserError(f'--false-alarm-rate {options.false_alarm_rate}: expected '
+                            + ', '.join(thresholds))
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # GluonCV sets it, and would have half images classified
+    rows, problems = [], []
+    with ThreadPoolExecutor(runtime.usable_cores()) as pool, \
+            tqdm(total=len(files), unit=' images', disable=None, leave=False) as bar:
+        for chunk in chunked_iter(files, BATCH):
+            read = list(pool.map(lambda path: read_image(path, shape), chunk))
+            good = [(path, image) for path, image in zip(chunk, read) if not isinstance(image, str)]
+            problems += [image for image in read if isinstance(image, str)]
+            if good:
+                posterior, likelihood = predict(inference, normalise,
+                                                np.stack([image for _, image in good]), context)
+            for number, (path, _) in enumerate(good):
+                best = int(posterior[number].argmax())
+                value = None if likelihood is None else round(float(likelihood[number]), 4)
+                rows.append((str(path), names[best], round(float(posterior[number, best]), 6), value,
+                             None if threshold is None else bool(likelihood[number] < threshold)))
+            bar.update(len(chunk))
+    text = io.StringIO()
+    if options.output.suffix == '.json':
+        json.dump([dict(zip(COLUMNS, row)) for row in rows], text, indent=1)
+    else:
+        csv.writer(text, lineterminator='\n').writerows([COLUMNS, *rows])
+    try:
+        with atomic_save(str(options.output), text_mode=True) as part:
+            part.write(text.getvalue())
+    except OSError as error:
+        raise UserError(f'--output {options.output}: {error.strerror}') from None
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f'{len(rows)} of {len(files)} images in {options.output}')
+    return 1 if problems else 0
+
+
+if __name__ == '__main__':
+    runtime.exit_with(main)

@@ -1,0 +1,68 @@
+"""predict.py on real test images written as files."""
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import ROOT
+from training.data import CLASS_NAMES
+
+RUN = ROOT / 'output' / 'record' / 'cifar-fast-seed0'
+
+
+@pytest.fixture(scope='module')
+def pictures(cifar, tmp_path_factory):
+    """A folder of 60 real test images, with one in grey, one enlarged, and one that is broken."""
+    folder = tmp_path_factory.mktemp('pictures')
+    _, test = cifar
+    for number in range(60):
+        image = Image.fromarray(test.images[number].transpose(1, 2, 0))
+        image.save(folder / f'{number:02d}.png')
+    Image.open(folder / '00.png').resize((96, 64)).convert('L').save(folder / 'grey.jpg')
+    (folder / 'broken.png').write_bytes((folder / '01.png').read_bytes()[:100])
+    (folder / 'notes.txt').write_text('no image')
+    return folder, [CLASS_NAMES['cifar10'][label] for label in test.labels[:60]]
+
+
+def test_folder_is_classified_and_what_is_broken_is_named(pictures, run_script, tmp_path):
+    folder, labels = pictures
+    result = run_script('predict.py', RUN, folder, '--output', tmp_path / 'out.csv')
+    assert result.returncode == 1 and 'broken.png: left out' in result.stderr
+    assert 'Traceback' not in result.stderr and '61 of 62 images' in result.stdout
+    with open(tmp_path / 'out.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['file'] for row in rows][-1].endswith('grey.jpg') and len(rows) == 61
+    right = np.mean([row['class'] == label for row, label in zip(rows, labels)])
+    assert right > 0.85
+    assert all(0 < float(row['probability']) <= 1 and np.isfinite(float(row['log_likelihood']))
+               for row in rows)
+
+
+def test_json_and_thresholds_of_a_run_that_has_them(pictures, run_script, tmp_path):
+    folder, _ = pictures
+    run = tmp_path / 'run'
+    run.mkdir()
+    for name in ('config.yaml', 'last.params'):
+        (run / name).write_bytes((RUN / name).read_bytes())
+    summary = json.loads((RUN / 'summary.json').read_text())
+    (run / 'summary.json').write_text(json.dumps(dict(
+        summary, likelihood_thresholds={'0.05': 1e9, '0.1': -1e9})))
+    for rate, flag in (('0.05', True), ('0.1', False)):
+        result = run_script('predict.py', run, folder / '05.png', '--output',
+                            tmp_path / 'out.json', '--false-alarm-rate', rate)
+        assert result.returncode == 0, result.stderr
+        row, = json.loads((tmp_path / 'out.json').read_text())
+        assert row['unlike_training'] is flag and row['file'].endswith('05.png')
+
+
+@pytest.mark.parametrize('words, message', [
+    (('nothing', 'README.md'), 'nothing: there is no run in this folder'),
+    ((RUN, 'nothing.png'), 'nothing.png: there is no such file'),
+    ((RUN, 'configs'), 'no PNG or JPEG'),
+    ((RUN, 'README.md', '--output', 'out.txt'), 'ends in .csv or .json')])
+def test_mistakes_are_one_clear_line(run_script, words, message):
+    result = run_script('predict.py', *words)
+    assert result.returncode == 2 and message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
