@@ -164,7 +164,7 @@ def test_variants_run_to_the_end(run_script, tmp_path, words):
 
 
 @pytest.mark.parametrize('words, message', [
-    (('--version', 'v2'), 'no such recipe; there are fast, v4, v6'),
+    (('--version', 'v7'), 'no such recipe; there are baseline, fast, paper, v1'),
     (('--lr', 'high'), 'optimisation.lr'),
     (('--device', 'gpu'), '--device gpu: the NVIDIA driver'),
     (('--device', 'tpu'), 'expected auto, cpu, gpu'),
