@@ -22,7 +22,7 @@ def main(argv):
     folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
     recipe, recipe_file = cli.load_recipe('cifar', version, recipes.CifarRecipe, folder, actions,
                                           overrides)
-    device = cli.begin(recipe, recipe_file, version, folder)
+    device, workers = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
     from training import (augment, checkpoint, data, fit, likelihood, loop, losses, models, optim,
@@ -36,7 +36,7 @@ def main(argv):
     augmentation, normalise = augment.build(recipe.data), models.normaliser(recipe, contexts)
     augmentation.initialize(ctx=contexts)
     augmentation.hybridize(static_alloc=True)
-    val_data = loop.DeviceData(val_split, contexts)
+    val_data = loop.DeviceData(val_split, contexts, workers)
     print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
@@ -58,8 +58,8 @@ def main(argv):
         refinement.teacher, data.CLASSES[recipe.data.dataset], device, contexts)
     train_data = loop.TrainingData(
         train_split, contexts, augmentation, recipe.data.flip,
-        recipe.optimisation.batch_size * len(contexts), recipe.run.seed, refinement.mixup,
-        teacher_net)
+        recipe.optimisation.batch_size * len(contexts) * workers.size, recipe.run.seed,
+        refinement.mixup, teacher_net, workers)
     if teacher_net:
         accuracy, = loop.evaluate(teacher_net, normalise, val_data)
         print(f'teacher {refinement.teacher}: accuracy {accuracy:.4f}')
@@ -69,7 +69,7 @@ def main(argv):
                                         train_data.batch_size)
     margin = losses.margin_schedule(recipe.loss)
     trainer = optim.build_trainer(checkpoint.named_parameters({'graph': graph}).values(),
-                                  recipe.optimisation)
+                                  recipe.optimisation, workers)
 
     def set_rates(step):
         trainer.set_learning_rate(learning_rate(step))

@@ -71,7 +71,7 @@ def main(argv):
         step = actions['lr_step']
         recipe.optimisation.decay_epochs = [
             step * i for i in range(1, int(recipe.optimisation.epochs / step) + 1)]
-    device = cli.begin(recipe, recipe_file, version, folder)
+    device, workers = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
     from center_loss import CenterLoss
@@ -85,8 +85,9 @@ def main(argv):
     train_split, val_split = data.load(recipe.data)
     normalise = models.normaliser(recipe, contexts)
     train_data = loop.TrainingData(train_split, contexts, normalise, 'random',
-                                   recipe.optimisation.batch_size * len(contexts), recipe.run.seed)
-    val_data = loop.DeviceData(val_split, contexts)
+                                   recipe.optimisation.batch_size * len(contexts) * workers.size,
+                                   recipe.run.seed, workers=workers)
+    val_data = loop.DeviceData(val_split, contexts, workers)
     print(f'{recipe.data.dataset}: {train_data.count} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
@@ -133,10 +134,9 @@ def main(argv):
         kind, recipe.optimisation.epochs * steps)
     trained = {'net': graph.net, **({'mixture': mixture} if mixture else {})}
     trainers = [optim.build_trainer(checkpoint.named_parameters(trained).values(),
-                                    recipe.optimisation)]
+                                    recipe.optimisation, workers)]
     if center_loss is not None:
-        trainers.append(mx.gluon.Trainer(center_loss.collect_params(), 'sgd', {'wd': 0},
-                                         update_on_kvstore=False))
+        trainers.append(optim.Trainer(center_loss.collect_params(), 'sgd', {'wd': 0}, workers))
 
     def set_rates(step):
         frozen = step >= second_phase

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import typing
 
+from . import cluster
 from . import recipe as recipes
 from . import runtime
 
@@ -45,8 +46,8 @@ def add_fields(parser, recipe_class):
     for section in dataclasses.fields(recipe_class):
         group = parser.add_argument_group(section.type.__doc__)
         for item in dataclasses.fields(section.type):
-            if item.name == 'version':
-                continue  # the scripts' own option: it names the file, not a value
+            if item.name in recipes.FILLED_IN:
+                continue
             info = item.default
             options = {'default': argparse.SUPPRESS, 'dest': item.name,
                        'help': info.description.replace('%', '%%')}
@@ -78,14 +79,26 @@ def load_recipe(family, version, recipe_class, folder, actions, overrides):
 def begin(recipe, recipe_file, version, folder):
     """Set the runtime up as the recipe says, write the outcome into it, and say what is in use.
 
+    A process that is to be a server of a distributed run does not come back from here.
+
     Returns
     -------
-    training.runtime.Device
+    (training.runtime.Device, training.cluster.Workers)
     """
+    serves = cluster.check_environment(recipe.run.kvstore)
+    if serves:
+        cluster.serve(_server_optimizer)
     device = runtime.prepare(recipe.run.device, recipe.run.dtype)
     recipe.run.version = recipe.run.version or version
     recipe.run.output_dir = str(folder.path)
     recipe.run.device, recipe.run.dtype = str(device), device.dtype
-    print(f'recipe {recipe_file}, device {device}, {device.dtype}, {runtime.threads()} threads, '
-          f'seed {recipe.run.seed}')
-    return device
+    workers = cluster.join(recipe, device)
+    together = f', {workers.size} workers ({recipe.run.kvstore})' if workers.distributed else ''
+    print(f'recipe {recipe_file}, device {device}{together}, {device.dtype}, {runtime.threads()} '
+          f'threads, seed {recipe.run.seed}')
+    return device, workers
+
+
+def _server_optimizer(**message):
+    from .optim import server_optimizer
+    return server_optimizer(**message)

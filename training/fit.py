@@ -62,19 +62,22 @@ def fit(job, resume=False, tensorboard=False):
 
 
 def _fit(job, resume, tensorboard):
-    folder, epochs = job.folder, job.recipe.optimisation.epochs
+    folder, epochs, workers = job.folder, job.recipe.optimisation.epochs, job.data.workers
     blocks = {'graph': job.graph}
     if resume:
         folder.check_resumable(job.recipe)
         state = checkpoint.load_checkpoint(folder.checkpoint, blocks, job.trainers)
+        workers.agree(f'{state["epoch"]}, {state["step"]}', f'{folder.checkpoint}: not the same '
+                      'file for all workers; the run folder must be one that they share')
         print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
     else:
-        folder.start(job.recipe)
         state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
+        if workers.is_chief:
+            folder.start(job.recipe)
     history = state['history']
-    board = folder.event_writer(len(history)) if tensorboard else None
 
     with BackgroundPlots() as figures, loop.StopRequest().listening() as stop:
+        board = folder.event_writer(len(history)) if tensorboard and workers.is_chief else None
         for epoch in range(state['epoch'], epochs):
             started = time.perf_counter()
             result = loop.train_epoch(
@@ -85,10 +88,12 @@ def _fit(job, resume, tensorboard):
                 raise UserError(f'epoch {epoch + 1}: the loss is {result.loss}; stopped. '
                                 f'{folder.checkpoint} holds the epoch before, if there was one; '
                                 'try a lower --lr')
+            loop.average_statistics(job.graph, job.data)
             if result.steps < job.data.steps_per_epoch:  # asked to stop within the epoch
                 state.update(epoch=epoch, step=result.steps, totals=result.totals,
                              seconds=state['seconds'] + time.perf_counter() - started)
-                checkpoint.save_checkpoint(folder.checkpoint, blocks, job.trainers, state)
+                if workers.is_chief:
+                    checkpoint.save_checkpoint(folder.checkpoint, blocks, job.trainers, state)
                 print(f'stopped in epoch {epoch + 1}; --resume goes on')
                 return 128 + stop.signal
 
@@ -97,29 +102,42 @@ def _fit(job, resume, tensorboard):
                    'train_acc': result.accuracy, **job.evaluate(),
                    'images_per_second': result.images / result.seconds,
                    'seconds': state['seconds'] + time.perf_counter() - started}
-            if all(row['val_acc'] > earlier['val_acc'] for earlier in history):
-                checkpoint.save_weights(folder.best_weights, job.graph.weights)
+            is_best = all(row['val_acc'] > earlier['val_acc'] for earlier in history)
             history.append(row)
             state.update(epoch=epoch + 1, step=0, totals=[0.0, 0.0], seconds=0.0)
-            checkpoint.save_checkpoint(folder.checkpoint, blocks, job.trainers, state)
-            folder.write_metrics(history)
-            if board:
-                for name, value in row.items():
-                    board.add_scalar(name, value, epoch + 1)
-            if job.after_epoch:
-                job.after_epoch(history, figures)
+            if workers.is_chief:
+                if is_best:
+                    checkpoint.save_weights(folder.best_weights, job.graph.weights)
+                checkpoint.save_checkpoint(folder.checkpoint, blocks, job.trainers, state)
+                folder.write_metrics(history)
+                if board:
+                    for name, value in row.items():
+                        board.add_scalar(name, value, epoch + 1)
+                if job.after_epoch:
+                    job.after_epoch(history, figures)
             print('epoch {epoch:3d}  lr {lr:.4f}  margin {margin:.2f}  loss {train_loss:.4f}  '
                   'train {train_acc:.4f}  val {val_acc:.4f}  {images_per_second:.0f} images/s'
                   .format(**row), flush=True)
-            if stop.signal:
+            if stop.agree(workers):
                 print(f'stopped after epoch {epoch + 1}; --resume goes on')
                 return 128 + stop.signal
 
-        figures.submit(folder.draw_curves, history, folder.path.name)
-        findings = job.at_end(figures) if job.at_end else {}
-        checkpoint.save_weights(folder.last_weights, job.graph.weights)
+        findings = {}
+        if workers.is_chief:
+            figures.submit(folder.draw_curves, history, folder.path.name)
+            findings = job.at_end(figures) if job.at_end else {}
+    if workers.is_chief:
+        _conclude(job, history, findings)
+    return 0
+
+
+def _conclude(job, history, findings):
+    """Write the results and print them."""
+    folder = job.folder
+    checkpoint.save_weights(folder.last_weights, job.graph.weights)
     folder.write_metrics(history)
-    trained = [p for p in checkpoint.named_parameters(blocks).values() if p.grad_req != 'null']
+    trained = [parameter for parameter in job.graph._collect_params_with_prefix().values()
+               if parameter.grad_req != 'null']
     summary = summarise(job.recipe, job.device, history,
                         job.data.steps_per_epoch * job.data.batch_size,
                         sum(math.prod(p.shape) for p in trained))
@@ -128,4 +146,3 @@ def _fit(job, resume, tensorboard):
     print(f'files in {folder.path}')
     print(comparison.table([comparison.read(folder.path)]))
     print(comparison.verdict(summary))
-    return 0

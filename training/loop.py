@@ -10,6 +10,8 @@ from mxnet import autograd, gluon, nd
 from tqdm import tqdm
 
 from .augment import Mixup, draw_flips
+from .cluster import Workers
+from .runtime import UserError
 
 STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
 EVALUATION_BATCH = 500
@@ -47,10 +49,19 @@ class DeviceData:
     ----------
     split : training.data.Split
     contexts : list of Context
+    workers : training.cluster.Workers
+        Who shares the work on it.
+
+    Raises
+    ------
+    UserError
+        If there are fewer images than workers.
     """
 
-    def __init__(self, split, contexts):
-        self.count, self.contexts = len(split), contexts
+    def __init__(self, split, contexts, workers=Workers()):
+        if len(split) < workers.size:
+            raise UserError(f'{len(split)} images cannot be shared by {workers.size} workers')
+        self.count, self.contexts, self.workers = len(split), contexts, workers
         self.images = [nd.array(split.images, ctx=ctx, dtype='uint8') for ctx in contexts]
         self.labels = [nd.array(split.labels, ctx=ctx, dtype='int32') for ctx in contexts]
 
@@ -60,28 +71,38 @@ class TrainingData(DeviceData):
 
     Parameters
     ----------
-    split, contexts
+    split, contexts, workers
         As in :class:`DeviceData`.
     augment : block of training.augment
     flip : {'random', 'alternating'}
         As in training.augment.draw_flips.
     batch_size : int
-        Images a step over all contexts.
+        Images a step over all contexts of all workers.
     seed : int
     mixup : float, default 0
         If not 0, images are mixed with weights from Beta(mixup, mixup), and each pair is followed
         by its weight, shape (1,).
     teacher : block or None
         If given, its logits for the images come last in each pair.
+
+    Raises
+    ------
+    UserError
+        If there are fewer images a step than devices.
     """
 
-    def __init__(self, split, contexts, augment, flip, batch_size, seed, mixup=0.0, teacher=None):
-        super().__init__(split, contexts)
+    def __init__(self, split, contexts, augment, flip, batch_size, seed, mixup=0.0, teacher=None,
+                 workers=Workers()):
+        super().__init__(split, contexts, workers)
         self.augment, self.flip, self.seed = augment, flip, seed
         self.mixup, self.teacher = mixup, teacher
         self.mix = Mixup()
         self.mix.hybridize(static_alloc=True)
         self.batch_size = min(batch_size, len(split))
+        devices = len(contexts) * workers.size
+        if self.batch_size < devices:
+            raise UserError(f'a step of {self.batch_size} images cannot be shared by {devices} '
+                            'devices; use more images or fewer devices')
 
     @property
     def steps_per_epoch(self):
@@ -91,7 +112,8 @@ class TrainingData(DeviceData):
     def batches(self, epoch, first_step=0):
         """Yield, step by step, a list of [augmented images, labels, ...], one list a context.
 
-        Order and augmentation depend on seed and epoch alone.
+        Order and augmentation depend on seed and epoch alone; each worker gets its share of every
+        batch.
         """
         rng = np.random.default_rng([self.seed, epoch])
         used = self.steps_per_epoch * self.batch_size
@@ -102,8 +124,9 @@ class TrainingData(DeviceData):
                    for context in self.contexts] if self.mixup else None
         epoch_arrays = [nd.array(order, dtype='int32')]
         epoch_arrays += [nd.array(draws)] if draws is not None else []
+        share = self.workers.share(self.batch_size)
         for step in range(first_step, self.steps_per_epoch):
-            here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            here = slice(step * self.batch_size + share.start, step * self.batch_size + share.stop)
             parts = [gluon.utils.split_and_load(array[here], self.contexts, even_split=False)
                      for array in epoch_arrays]
             batch = [[self.augment(nd.take(images, index), *draw), nd.take(labels, index)]
@@ -123,6 +146,12 @@ class StopRequest:
 
     def __init__(self):
         self.signal = None
+
+    def agree(self, workers):
+        """Whether any worker is to stop; all must ask, and all get the same answer."""
+        if workers.sum([self.signal is not None])[0] and self.signal is None:
+            self.signal = signal.SIGINT
+        return self.signal is not None
 
     @contextmanager
     def listening(self):
@@ -153,23 +182,26 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
     epoch, first_step : int
         Where to start.
     totals : (float, float)
-        Summed loss and right predictions of the epoch's earlier steps.
+        Summed loss and right predictions of the epoch's earlier steps, over all workers.
     on_step : callable
         Called with the global step before it runs; sets learning rate and margin.
     stop : StopRequest
-        Ends the epoch after the current step.
+        Ends the epoch after the current step; with several workers, all at the same one.
     loss_scale : float
         The loss is multiplied by it before backward, the gradients divided by it.
     description : str
         Left end of the progress bar.
     """
     started = time.perf_counter()
+    workers = data.workers
     sums = [nd.zeros((2,), ctx=ctx) for ctx in data.contexts]
-    sums[0][:] = nd.array(totals)
+    if workers.is_chief:
+        sums[0][:] = nd.array(totals)
     in_flight = deque()
     step = first_step
     with tqdm(total=data.steps_per_epoch * data.batch_size, initial=first_step * data.batch_size,
-              desc=description, unit=' images', disable=None, leave=False) as bar:
+              desc=description, unit=' images', disable=None if workers.is_chief else True,
+              leave=False) as bar:
         for batch in data.batches(epoch, first_step):
             on_step(epoch * data.steps_per_epoch + step)
             with autograd.record():
@@ -185,13 +217,36 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
             if len(in_flight) > STEPS_IN_FLIGHT:
                 in_flight.popleft().wait_to_read()
             bar.update(data.batch_size)
-            if stop.signal:
+            if workers.stop_requested(stop.signal is not None):
                 break
-    totals = np.sum([total.asnumpy() for total in sums], axis=0).tolist()
+    workers.end_steps()
+    stop.agree(workers)
+    totals = np.sum([total.asnumpy() for total in sums], axis=0)
+    # Asynchronous workers may have stopped at different steps: the chief's counts.
+    *totals, step = workers.sum([*totals, step * workers.is_chief]).tolist()
+    step = int(step)
     nd.waitall()
     seen = step * data.batch_size
     return EpochResult(step, totals, totals[0] / seen, totals[1] / seen,
                        (step - first_step) * data.batch_size, time.perf_counter() - started)
+
+
+def average_statistics(graph, data):
+    """Give every device of every worker the mean of their BatchNorm statistics.
+
+    Each device has seen other images of the same steps. Running means and variances are sums, so
+    they may be averaged at any time without changing what they come to in the end.
+    """
+    running = [parameter for name, parameter in graph._collect_params_with_prefix().items()
+               if name.endswith(('running_mean', 'running_var'))]
+    devices = len(data.contexts) * data.workers.size
+    if devices == 1 or not running:
+        return
+    here = np.sum([np.concatenate([array.asnumpy() for array in arrays]) for arrays in
+                   zip(*(parameter.list_data() for parameter in running))], axis=0)
+    ends = np.cumsum([parameter.shape[0] for parameter in running])[:-1]
+    for parameter, mean in zip(running, np.split(data.workers.sum(here) / devices, ends)):
+        parameter.set_data(nd.array(mean))
 
 
 def evaluate(classifier, normalise, data, tell_label=False):
@@ -213,9 +268,10 @@ def evaluate(classifier, normalise, data, tell_label=False):
     """
     right = [0.0] * len(data.contexts)
     in_flight = deque()
-    for number, start in enumerate(range(0, data.count, EVALUATION_BATCH)):
+    share = data.workers.share(data.count)
+    for number, start in enumerate(range(share.start, share.stop, EVALUATION_BATCH)):
         device = number % len(data.contexts)
-        here = slice(start, min(start + EVALUATION_BATCH, data.count))
+        here = slice(start, min(start + EVALUATION_BATCH, share.stop))
         labels = data.labels[device][here].astype('float32')
         told = (labels,) if tell_label else ()
         outputs = classifier(normalise(data.images[device][here]), *told)
@@ -226,7 +282,7 @@ def evaluate(classifier, normalise, data, tell_label=False):
         if len(in_flight) > STEPS_IN_FLIGHT:
             in_flight.popleft().wait_to_read()
     totals = sum(count.asnumpy() for count in right if isinstance(count, nd.NDArray))
-    return [float(total) / data.count for total in totals]
+    return [float(total) / data.count for total in data.workers.sum(totals)]
 
 
 def extract(net, normalise, data, count=None):

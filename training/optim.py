@@ -5,6 +5,8 @@ from collections import defaultdict
 import mxnet as mx
 from mxnet import gluon, nd
 
+from .cluster import Workers
+
 NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # quintic whose iteration takes singular values near 1
 NEWTON_SCHULZ_STEPS = 3
 
@@ -121,15 +123,74 @@ def orthogonalise(matrices):
     return x.transpose((0, 2, 1)) if tall else x
 
 
-def build_trainer(parameters, optimisation):
-    """A gluon Trainer for the recipe's optimizer; every device updates its own copy.
+class Trainer(gluon.Trainer):
+    """A gluon Trainer for the workers of a run, each with its own copy of the optimizer.
+
+    Asynchronous workers have the servers update the weights instead, with each worker's gradients
+    as one step of its own.
+
+    Parameters
+    ----------
+    parameters : list of Parameter
+        In an order that does not change from run to run: checkpoints number them by it.
+    optimizer : str
+    settings : dict
+        The optimizer's keywords.
+    workers : training.cluster.Workers
+    """
+
+    def __init__(self, parameters, optimizer, settings, workers=Workers()):
+        super().__init__(parameters, optimizer, settings, update_on_kvstore=False,
+                         kvstore=None if workers.distributed else workers.kvstore)
+        self._workers, self._first_key, self._buckets, self._told_lr = workers, None, None, None
+        self._optimizer_name, self._settings = optimizer, settings
+
+    def _allreduce_grads(self):
+        if self._workers.distributed:
+            self._workers.add_up(self._buckets)
+        else:
+            super()._allreduce_grads()
+
+    def step(self, batch_size):
+        """One update; `batch_size` is that of all workers together."""
+        if self._workers.distributed and self._first_key is None:  # not before --resume has loaded
+            self._first_key = self._workers.start_from_chief(self._params)
+            if not self._workers.asynchronous:
+                self._buckets = self._workers.buckets(self._params)
+        if not self._workers.asynchronous:
+            super().step(batch_size)
+            return
+        if self._told_lr is None:
+            keys = range(self._first_key, self._first_key + len(self._params))
+            self._workers.tell_servers(
+                name=self._optimizer_name, settings=self._settings,
+                rescale_grad=self._workers.size / batch_size,
+                lr_mult={key: p.lr_mult for key, p in zip(keys, self._params)},
+                wd_mult={key: p.wd_mult for key, p in zip(keys, self._params)})
+        if self._told_lr != self.learning_rate:
+            self._workers.tell_servers(lr=self.learning_rate)
+            self._told_lr = self.learning_rate
+        self._workers.update_on_servers(self._first_key, self._params)
+
+
+def server_optimizer(name, settings, rescale_grad, lr_mult, wd_mult):
+    """The optimizer that a server is told to use by `Trainer.step`; see there."""
+    optimizer = mx.optimizer.create(name, rescale_grad=rescale_grad, **settings)
+    optimizer.set_lr_mult({int(key): value for key, value in lr_mult.items()})
+    optimizer.set_wd_mult({int(key): value for key, value in wd_mult.items()})
+    return optimizer
+
+
+def build_trainer(parameters, optimisation, workers=Workers()):
+    """A Trainer for the recipe's optimizer.
 
     Parameters
     ----------
     parameters : iterable of Parameter
-        In an order that does not change from run to run: checkpoints number them by it.
+        Those without a gradient are left out.
     optimisation : training.recipe.Optimisation
         The learning rate is left out: the loop sets it before each step.
+    workers : training.cluster.Workers
     """
     parameters = [p for p in parameters if p.grad_req != 'null']
     if not optimisation.decay_bias_and_norm:  # He et al., arXiv 1812.01187, section 3.1
@@ -141,4 +202,4 @@ def build_trainer(parameters, optimisation):
         settings['momentum'] = optimisation.momentum
     if optimisation.optimizer == 'muon':
         settings['matrix_lr_ratio'] = optimisation.matrix_lr / optimisation.lr
-    return gluon.Trainer(parameters, optimisation.optimizer, settings, update_on_kvstore=False)
+    return Trainer(parameters, optimisation.optimizer, settings, workers)

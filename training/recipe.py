@@ -162,6 +162,10 @@ class Run:
     device: str = field('auto', 'auto, cpu, gpu, or ids such as gpu:0,1')
     dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = field(
         'float32', 'precision of the net; the loss always computes in float32')
+    kvstore: Literal['device', 'local', 'dist_sync', 'dist_device_sync', 'dist_async'] = field(
+        'device', 'where gradients are added up: on the devices or the CPU of one process, or over '
+        'the processes that launch.py started; dist_async updates without waiting for all')
+    workers: int = field(1, 'processes that train together, as launch.py started them', ge=1)
     output_dir: Optional[str] = field(
         None, 'the run folder; default: output/cifar-VERSION or output/mnist-VERSION')
     seed: int = field(0, 'seed of initialisation, order and augmentation', ge=0, lt=2 ** 31)
@@ -194,6 +198,9 @@ class MnistRecipe:
 
     def __post_init__(self):
         _check_together(self)
+        if self.run.kvstore == 'dist_async' and self.loss.loss not in ('softmax', 'lgm'):
+            raise ValueError('kvstore: the servers of dist_async have one optimizer, and the centers '
+                             'need one of their own; use dist_sync')
 
 
 def _check_together(recipe):
@@ -211,6 +218,8 @@ def _check_together(recipe):
         raise ValueError(f'decay_epochs: must ascend, got {optimisation.decay_epochs}')
 
 
+# Fields of Run that the scripts fill in: no options of theirs.
+FILLED_IN = 'version', 'workers'
 ABSENT = {('cifar', 'v2'): 'gluon_GMLoss counts its editions from v1 to v4 and says nothing of v2, so '
                            'there is nothing to reproduce; see v1, v3, v4, v5, v6'}
 SCALED_WITH_EPOCHS = ('decay_epochs', 'warmup_epochs')

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ CUDA_LIBRARIES = (
 FIRST_UNSUPPORTED_CAPABILITY = (9, 0)
 FIRST_CAPABILITY_WITH_FAST_FLOAT16 = (7, 0)
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+
+
+departure = None  # called with the exit code at the end, if set: how a distributed run is left
 
 
 class UserError(Exception):
@@ -94,10 +98,18 @@ def prepare(device='auto', dtype='float32'):
 def exit_with(main):
     """Run `main(argv)` and leave the process: a UserError is one line and exit code 2."""
     try:
-        sys.exit(main(sys.argv[1:]))
+        code = main(sys.argv[1:])
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    except Exception:
+        if departure is None:
+            raise
+        traceback.print_exc()
+        code = 1
+    if departure is not None:
+        departure(code)
+    sys.exit(code)
 
 
 def threads():

@@ -1,0 +1,176 @@
+"""Start the processes of a distributed run, here or on other machines, and end them together.
+
+    python launch.py --workers 2 train_cifar.py --version fast --kvstore dist_sync
+    python launch.py --workers 4 --hosts node1,node2 train_cifar.py --version fast --kvstore dist_sync
+
+It sets the environment variables of MXNet's parameter server and runs the same command as scheduler,
+server and worker. On other machines it does so over ssh, in the same folder and with the same
+Python. If one process fails the others are stopped; Ctrl-C lets the workers write a checkpoint.
+"""
+import argparse
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from training import runtime
+from training.cluster import ENVIRONMENT, HEARTBEAT
+from training.runtime import UserError
+
+GRACE = 10            # seconds between asking a process to stop and ending it
+PASSED_ON = 'OMP_NUM_THREADS', 'MXNET_HOME', *HEARTBEAT   # to other machines, beside ENVIRONMENT
+LOCAL = 'localhost'
+
+
+@dataclass
+class Member:
+    """One process of the run."""
+    role: str
+    name: str
+    process: subprocess.Popen
+    is_remote: bool
+
+    def signal(self, number):
+        """Pass a signal on; to another machine, by way of the terminal that ssh has made there."""
+        if self.process.poll() is not None:
+            return
+        if self.is_remote and number == signal.SIGINT:
+            self.process.stdin.write(b'\x03')
+            self.process.stdin.flush()
+        else:
+            self.process.send_signal(number)
+
+
+def start(role, number, host, command, environment):
+    """Start one process, here or over ssh."""
+    environment = dict(environment, DMLC_ROLE=role)
+    if host == LOCAL:
+        process = subprocess.Popen(command, env=dict(os.environ, **environment),
+                                   start_new_session=True)
+    else:
+        passed = {name: environment.get(name, os.environ.get(name))
+                  for name in ('DMLC_ROLE', *ENVIRONMENT, *PASSED_ON)}
+        words = [f'{name}={value}' for name, value in passed.items() if value is not None]
+        remote = f'cd {shlex.quote(os.getcwd())} && exec env {shlex.join([*words, *command])}'
+        process = subprocess.Popen(['ssh', '-tt', '-o', 'BatchMode=yes', host, remote],
+                                   stdin=subprocess.PIPE, start_new_session=True)
+    return Member(role, f'{role} {number} on {host}', process, host != LOCAL)
+
+
+def watch(members):
+    """Wait until all workers have ended well or one process has failed; return the exit code."""
+    workers = [member for member in members if member.role == 'worker']
+    while True:
+        for member in members:
+            code = member.process.poll()
+            if code:
+                return failure(member, code, members)
+        if all(member.process.poll() == 0 for member in workers):
+            return 0
+        time.sleep(0.2)
+
+
+def failure(member, code, members):
+    """One process has ended with this code: wait for a common end if that was asked for, else say
+    what happened."""
+    stopped = 128 + signal.SIGINT, 128 + signal.SIGTERM
+    if member.role == 'worker' and code in stopped:
+        deadline = time.monotonic() + GRACE
+        for other in members:
+            if other.role == 'worker':
+                wait(other, deadline)
+        return code
+    how = f'was ended by signal {-code}' if code < 0 else f'ended with code {code}'
+    print(f'{member.name} {how}; stopping the others. --resume goes on from the last checkpoint',
+          file=sys.stderr)
+    return code if code > 0 else 128 - code
+
+
+def wait(member, deadline):
+    try:
+        member.process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+
+
+def end(members):
+    """Leave no process behind."""
+    for member in members:
+        member.signal(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    for member in members:
+        wait(member, deadline)
+        if member.process.poll() is None:
+            member.process.kill()
+            member.process.wait()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('', 0))
+        return probe.getsockname()[1]
+
+
+def address_towards(host):
+    """This machine's address as seen from `host`."""
+    if host == LOCAL:
+        return '127.0.0.1'
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host.rpartition('@')[2], 22))
+            return probe.getsockname()[0]
+    except OSError as error:
+        raise UserError(f'--hosts {host}: {error.strerror or error}') from None
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--workers', type=int, required=True, help='how many train')
+    parser.add_argument('--servers', type=int, default=1, help='how many hold the sums (default 1)')
+    parser.add_argument('--hosts', default=LOCAL, help='machines for workers and servers, in turn, '
+                        'separated by commas; default: this one')
+    parser.add_argument('--address', help='of this machine, where the scheduler is, for the others')
+    parser.add_argument('command', nargs=argparse.REMAINDER, help='script and its options')
+    options = parser.parse_args(argv)
+    for name in ('workers', 'servers'):
+        if getattr(options, name) < 1:
+            raise UserError(f'--{name} {getattr(options, name)}: must be at least 1')
+    if not options.command:
+        raise UserError('no script to run: for instance train_cifar.py --kvstore dist_sync')
+    hosts = [host for host in options.hosts.split(',') if host]
+    if not hosts:
+        raise UserError(f'--hosts {options.hosts}: expected names separated by commas')
+
+    environment = {'DMLC_PS_ROOT_URI': options.address or address_towards(hosts[0]),
+                   'DMLC_PS_ROOT_PORT': str(free_port()),
+                   'DMLC_NUM_WORKER': str(options.workers),
+                   'DMLC_NUM_SERVER': str(options.servers)}
+    if 'OMP_NUM_THREADS' not in os.environ and hosts == [LOCAL]:
+        environment['OMP_NUM_THREADS'] = str(max(1, runtime.usable_cores() // options.workers))
+    command = [sys.executable, *options.command]
+    members = []
+
+    def pass_on(number, _):
+        for member in members:
+            if member.role == 'worker':
+                member.signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    try:
+        members.append(start('scheduler', 0, LOCAL, command, environment))
+        for role, count in (('server', options.servers), ('worker', options.workers)):
+            members += [start(role, number, hosts[number % len(hosts)], command, environment)
+                        for number in range(count)]
+        return watch(members)
+    finally:
+        end(members)
+
+
+if __name__ == '__main__':
+    runtime.exit_with(main)

@@ -1,0 +1,358 @@
+"""Several processes that train as one run, over MXNet's distributed KVStore.
+
+Workers train, each on its own devices and its own share of every batch. Servers hold what workers
+push, added up, and a scheduler lets all find each other. What a process is to be stands in its
+environment (DMLC_ROLE and its companions), set by launch.py, or by Slurm or MPI; every process runs
+the same command. Processes answer to the scheduler with heartbeats; when one falls silent all stop.
+"""
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import zlib
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+
+from . import recipe as recipes, runtime
+from .runtime import UserError
+
+ENVIRONMENT = 'DMLC_ROLE', 'DMLC_PS_ROOT_URI', 'DMLC_PS_ROOT_PORT', 'DMLC_NUM_WORKER', \
+    'DMLC_NUM_SERVER'
+HEARTBEAT = {'PS_HEARTBEAT_INTERVAL': '2', 'PS_HEARTBEAT_TIMEOUT': '15'}  # seconds
+JOIN_TIMEOUT = 300    # seconds until a process gives up looking for the others
+ALL_NODES = 7         # ps-lite's group of scheduler, servers and workers
+CONTROLLER = 0        # the one command to servers that reaches Python
+VECTORS = 1_000_000   # keys from here on are for `sum`, those below for parameters
+BUCKET = 2 ** 20      # gradients that travel together: few enough to overlap with the backward pass
+STOP_DELAY = 4        # steps after which a request to stop is read back, without waiting for it
+
+
+class Workers:
+    """The workers of a run, as one of them sees them. A single process is its only worker.
+
+    Parameters
+    ----------
+    kvstore : {'device', 'local', 'dist_sync', 'dist_device_sync', 'dist_async'}
+        The first two are for a single process and say where its devices' gradients are added up.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this worker, and of how many.
+    is_chief : bool
+        Whether this worker prints and writes the files.
+    """
+
+    def __init__(self, kvstore='device'):
+        self.kvstore, self.rank, self.size = kvstore, 0, 1
+        self._store, self._next_key, self._vectors, self._requests = None, 0, {}, deque()
+        if not self.distributed:
+            return
+        self._store = _create(kvstore)
+        self.rank, self.size = self._store.rank, self._store.num_workers
+        _wait_on_exit(self._store, False)
+        self._watch = Watch(self._store)
+        if self.asynchronous:
+            self.tell_servers()
+
+    @property
+    def distributed(self):
+        return self.kvstore.startswith('dist')
+
+    @property
+    def asynchronous(self):
+        """Whether servers update the weights with each worker's gradients as they come."""
+        return self.kvstore == 'dist_async'
+
+    @property
+    def is_chief(self):
+        return self.rank == 0
+
+    def share(self, count):
+        """This worker's slice of `count` consecutive items; all shares together are all of them."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def sum(self, values):
+        """A float32 vector, added up over all workers; waits for them. All must call it alike."""
+        values = np.asarray(values, dtype=np.float32)
+        if not self.distributed:
+            return values
+        from mxnet import nd
+        if len(values) not in self._vectors:
+            self._vectors[len(values)] = VECTORS + len(self._vectors)
+            self._store.init(self._vectors[len(values)], nd.zeros(len(values)))
+        key = self._vectors[len(values)]
+        self._store.push(key, nd.array(values))
+        if self.asynchronous:  # the server adds to what it holds: all in, all out, back to 0
+            nd.waitall()
+            self._store._barrier()
+        total = nd.zeros(len(values))
+        self._store.pull(key, out=total)
+        result = total.asnumpy()
+        if self.asynchronous:
+            self._store._barrier()
+            if self.is_chief:
+                self._store.push(key, -total)
+                nd.waitall()
+            self._store._barrier()
+        return result
+
+    def agree(self, value, complaint):
+        """Refuse to go on if workers differ in `value`, a string.
+
+        Raises
+        ------
+        UserError
+            With the complaint, on every worker.
+        """
+        digest = zlib.crc32(value.encode())
+        halves = np.array([digest >> 16, digest & 0xffff])  # small enough to add up in float32
+        if (self.sum(halves) != halves * self.size).any():
+            raise UserError(complaint)
+
+    def stop_requested(self, here):
+        """Whether any worker wants to stop, told to all of them at the same step.
+
+        To be called once a step; `here` is this worker's own wish. The answer comes a few steps
+        late, so that none waits for it. Asynchronous workers keep no common step, and each decides
+        for itself.
+        """
+        if not self.distributed or self.asynchronous:
+            return here
+        from mxnet import nd
+        request = nd.array([float(here)])
+        if 'stop' not in self._vectors:
+            self._vectors['stop'] = VECTORS + len(self._vectors)
+            self._store.init(self._vectors['stop'], nd.zeros(1))
+        self._store.push(self._vectors['stop'], request)
+        self._store.pull(self._vectors['stop'], out=request)
+        self._requests.append(request)
+        return len(self._requests) > STOP_DELAY and self._requests.popleft().asscalar() > 0
+
+    def end_steps(self):
+        """Forget requests to stop that are still on their way, at the end of an epoch."""
+        self._requests.clear()
+
+    def start_from_chief(self, parameters):
+        """Give all workers the chief's values of these parameters; return the first one's key.
+
+        The servers keep a copy under one key for each, which is what asynchronous workers update.
+        """
+        from mxnet import nd
+        first, self._next_key = self._next_key, self._next_key + len(parameters)
+        keys = list(range(first, self._next_key))
+        # From copies: init does not send an array that oneDNN keeps in a layout of its own.
+        self._store.init(keys, [nd.array(parameter.list_data()[0].asnumpy())
+                                for parameter in parameters])
+        for key, parameter in zip(keys, parameters):
+            self._store.pull(key, out=parameter.list_data())
+        return first
+
+    def buckets(self, parameters):
+        """Lists of parameters, last ones first, whose gradients travel together: (key, list)."""
+        from mxnet import nd
+        lists, elements = [[]], 0
+        for parameter in reversed(parameters):
+            if lists[-1] and elements + parameter.data().size > BUCKET:
+                lists.append([])
+                elements = 0
+            lists[-1].append(parameter)
+            elements += parameter.data().size
+        first, self._next_key = self._next_key, self._next_key + len(lists)
+        keys = range(first, self._next_key)
+        self._store.init(list(keys), [nd.zeros(sum(p.data().size for p in members))
+                                      for members in lists])
+        return list(zip(keys, lists))
+
+    def add_up(self, buckets):
+        """Replace gradients by their sum over all workers and devices."""
+        from mxnet import nd
+        for key, parameters in buckets:
+            gradients = list(zip(*(parameter.list_grad() for parameter in parameters)))
+            flat = [nd.concat(*(gradient.reshape(-1) for gradient in here), dim=0)
+                    for here in gradients]
+            self._store.push(key, flat, priority=-key)
+            self._store.pull(key, out=flat, priority=-key)
+            for here, total in zip(gradients, flat):
+                start = 0
+                for gradient in here:
+                    gradient[:] = total[start:start + gradient.size].reshape(gradient.shape)
+                    start += gradient.size
+
+    def update_on_servers(self, first_key, parameters):
+        """Have the servers update the weights by these gradients, and fetch the weights."""
+        for key, parameter in enumerate(parameters, first_key):
+            # Times 1, because push sends the raw memory of what oneDNN keeps in its own layouts.
+            self._store.push(key, [gradient * 1 for gradient in parameter.list_grad()],
+                             priority=-key)
+            self._store.pull(key, out=parameter.list_data(), priority=-key)
+
+    def tell_servers(self, **message):
+        """What asynchronous workers want of the servers, sent by the chief.
+
+        Nothing: to update weights themselves; `name` and more: their optimizer; `lr`: its new
+        learning rate. All workers wait for the first two.
+        """
+        if self.is_chief:
+            self._store._send_command_to_servers(CONTROLLER, json.dumps(message))
+        if 'lr' not in message:
+            self._store._barrier()
+
+    def leave(self, exit_code):
+        """Exit this worker's process: together with all others, or at once if something failed."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if exit_code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+            self._store._barrier()
+            self._watch.end()
+            _wait_on_exit(self._store, True)
+            self._store.__del__()
+        os._exit(exit_code)  # mxnet's own exit would wait for what may never come
+
+
+class Watch(threading.Thread):
+    """Ends the process when another one has fallen silent, which would leave it waiting for ever.
+
+    The engine lets the scheduler see all others, and the others the scheduler.
+    """
+
+    def __init__(self, store):
+        super().__init__(daemon=True)
+        self._store, self._ended = store, threading.Event()
+        self.start()
+
+    def run(self):
+        from mxnet.base import _LIB, check_call
+        timeout = int(os.environ['PS_HEARTBEAT_TIMEOUT'])
+        silent = ctypes.c_int()
+        while not self._ended.wait(1):
+            check_call(_LIB.MXKVStoreGetNumDeadNode(self._store.handle, ALL_NODES,
+                                                    ctypes.byref(silent), timeout))
+            if silent.value:
+                print(f'error: another process of this run has been silent for {timeout} seconds; '
+                      'stopped. --resume goes on from the last checkpoint', file=sys.stderr,
+                      flush=True)
+                os._exit(1)
+
+    def end(self):
+        self._ended.set()
+        self.join()
+
+
+def join(recipe, device):
+    """The workers of the run that this process belongs to; a server or scheduler never returns.
+
+    Parameters
+    ----------
+    recipe : CifarRecipe or MnistRecipe
+        Its `run.workers` is filled in.
+    device : training.runtime.Device
+
+    Raises
+    ------
+    UserError
+        If the workers have different recipes or precisions.
+    """
+    workers = Workers(recipe.run.kvstore)
+    recipe.run.workers = workers.size
+    if workers.distributed:
+        runtime.departure = workers.leave
+        if not workers.is_chief:
+            sys.stdout = open(os.devnull, 'w')
+        common = replace(recipe, data=replace(recipe.data, data_dir=None), run=replace(
+            recipe.run, output_dir=None, device=f'{len(device.ids)} {device.kind}'))
+        workers.agree(recipes.to_yaml(common), 'the workers of this run have different recipes, '
+                      'numbers of devices or precisions; start all with the same options')
+    return workers
+
+
+def check_environment(kvstore):
+    """Whether this process is to be a server or the scheduler of a distributed run.
+
+    Raises
+    ------
+    UserError
+        If the environment and --kvstore do not go together.
+    """
+    role, distributed = os.environ.get('DMLC_ROLE'), kvstore.startswith('dist')
+    if role and not distributed:
+        raise UserError(f'DMLC_ROLE is {role}, as for a distributed run, but --kvstore is {kvstore}; '
+                        'give --kvstore dist_sync, or unset DMLC_ROLE')
+    missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
+    if distributed and missing:
+        raise UserError(f'--kvstore {kvstore}: {", ".join(missing)} must be set, which launch.py '
+                        'does; for a single process use --kvstore device')
+    if distributed and role not in ('worker', 'server', 'scheduler'):
+        raise UserError(f'DMLC_ROLE is {role}: expected worker, server or scheduler')
+    return distributed and role != 'worker'
+
+
+def serve(make_optimizer):
+    """Be a server or the scheduler until all workers have left; then the process ends.
+
+    Parameters
+    ----------
+    make_optimizer : callable
+        From the keywords of `Workers.tell_servers` to an Optimizer, for asynchronous workers.
+    """
+    role = os.environ['DMLC_ROLE']
+    os.environ['DMLC_ROLE'] = 'worker'  # else mxnet serves within its import, and without a watch
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workers
+    import mxnet as mx
+    from mxnet.kvstore.kvstore_server import KVStoreServer
+    os.environ['DMLC_ROLE'] = role
+
+    class Server(KVStoreServer):
+        updater = None
+
+        def _controller(self):
+            return lambda command, body, _: self.obey(json.loads(body))
+
+        def obey(self, message):
+            if 'lr' in message:
+                self.updater.optimizer.set_learning_rate(message['lr'])
+            elif message:
+                self.updater = mx.optimizer.get_updater(make_optimizer(**message))
+            else:
+                self.kvstore._set_updater(self.update)
+
+        def update(self, key, pushed, stored):
+            if key >= VECTORS:
+                stored += pushed
+            else:
+                self.updater(key, pushed, stored)
+
+    store = _create('dist_sync')
+    watch = Watch(store)
+    Server(store).run()
+    watch.end()
+    os._exit(0)
+
+
+def _create(kvstore):
+    for name, value in HEARTBEAT.items():
+        os.environ.setdefault(name, value)
+
+    def give_up():
+        print(f'error: {JOIN_TIMEOUT} seconds passed without all processes of the run meeting at '
+              '{DMLC_PS_ROOT_URI}:{DMLC_PS_ROOT_PORT}'.format(**os.environ), file=sys.stderr,
+              flush=True)
+        os._exit(1)
+
+    import mxnet as mx
+    timer = threading.Timer(JOIN_TIMEOUT, give_up)
+    timer.daemon = True
+    timer.start()
+    store = mx.kv.create(kvstore)
+    timer.cancel()
+    return store
+
+
+def _wait_on_exit(store, wait):
+    from mxnet.base import _LIB, check_call
+    check_call(_LIB.MXKVStoreSetBarrierBeforeExit(store.handle, ctypes.c_int(wait)))
