@@ -64,14 +64,13 @@ def start(role, number, host, command, environment):
 def watch(members):
     """Wait until all workers have ended well or one process has failed; return the exit code."""
     workers = [member for member in members if member.role == 'worker']
-    while True:
+    while any(member.process.poll() != 0 for member in workers):
         for member in members:
             code = member.process.poll()
             if code:
                 return failure(member, code, members)
-        if all(member.process.poll() == 0 for member in workers):
-            return 0
         time.sleep(0.2)
+    return 0
 
 
 def failure(member, code, members):
@@ -135,7 +134,8 @@ def main(argv):
     parser.add_argument('--hosts', default=LOCAL, help='machines for workers and servers, in turn, '
                         'separated by commas; default: this one')
     parser.add_argument('--address', help='of this machine, where the scheduler is, for the others')
-    parser.add_argument('command', nargs=argparse.REMAINDER, help='script and its options')
+    parser.add_argument('command', nargs=argparse.REMAINDER, help='script and its options; after '
+                        "-- if it is one of Python's own, such as -m")
     options = parser.parse_args(argv)
     for name in ('workers', 'servers'):
         if getattr(options, name) < 1:
@@ -152,7 +152,7 @@ def main(argv):
                    'DMLC_NUM_SERVER': str(options.servers)}
     if 'OMP_NUM_THREADS' not in os.environ and hosts == [LOCAL]:
         environment['OMP_NUM_THREADS'] = str(max(1, runtime.usable_cores() // options.workers))
-    command = [sys.executable, *options.command]
+    command = [sys.executable, *options.command[options.command[0] == '--':]]
     members = []
 
     def pass_on(number, _):

@@ -59,7 +59,7 @@ def main(argv):
     train_data = loop.TrainingData(
         train_split, contexts, augmentation, recipe.data.flip,
         recipe.optimisation.batch_size * len(contexts) * workers.size, recipe.run.seed,
-        refinement.mixup, teacher_net, workers)
+        refinement.mixup, teacher_net, workers=workers)
     if teacher_net:
         accuracy, = loop.evaluate(teacher_net, normalise, val_data)
         print(f'teacher {refinement.teacher}: accuracy {accuracy:.4f}')

@@ -86,7 +86,8 @@ def main(argv):
     normalise = models.normaliser(recipe, contexts)
     train_data = loop.TrainingData(train_split, contexts, normalise, 'random',
                                    recipe.optimisation.batch_size * len(contexts) * workers.size,
-                                   recipe.run.seed, workers=workers)
+                                   recipe.run.seed, workers=workers,
+                                   class_sizes=recipe.loss.loss not in (SOFTMAX, LGM))
     val_data = loop.DeviceData(val_split, contexts, workers)
     print(f'{recipe.data.dataset}: {train_data.count} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+from benchmarks import scale
 from benchmarks.rounds import measure, median, ratio
 from benchmarks.subjects import BATCH, EPOCH_IMAGES, LOSS_SHAPE, STEPS
 from training import runtime
@@ -100,7 +101,8 @@ def bench_counts(rounds):
 
 
 BENCHMARKS = {'loss': bench_loss, 'center': bench_center, 'step': bench_step, 'bfloat16': bench_bfloat16,
-              'epoch': bench_epoch, 'pipeline': bench_pipeline, 'counts': bench_counts}
+              'epoch': bench_epoch, 'pipeline': bench_pipeline, 'counts': bench_counts,
+              'scale': scale.report}
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)

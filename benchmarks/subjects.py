@@ -3,6 +3,7 @@
 Run as `python -m benchmarks.subjects NAME`: prints 'ready', then for each line on standard input
 calls it and prints seconds and the MiB that the peak memory has grown since 'ready'.
 """
+import os
 import resource
 import sys
 import time
@@ -15,11 +16,11 @@ BATCH, STEPS = 128, 20
 EPOCH_IMAGES = 40 * BATCH
 
 
-def loss(make, repeats=1):
-    """Forward and backward of a loss at LOSS_SHAPE, repeated where one is too short to time."""
+def loss(make, repeats=1, shape=LOSS_SHAPE):
+    """Forward and backward of a loss, repeated where one is too short to time."""
     import numpy as np
     from mxnet import autograd, nd
-    batch, classes, size = LOSS_SHAPE
+    batch, classes, size = shape
     rng = np.random.default_rng(0)
     block = make(classes, size)
     block.initialize()
@@ -41,6 +42,14 @@ def loss(make, repeats=1):
 def loss_ours():
     runtime.prepare('cpu')
     return loss(baselines.MatrixLoss, repeats=50)
+
+
+def loss_of_shape():
+    """At the shape B,C,D that BENCHMARK_SHAPE in the environment gives."""
+    runtime.prepare('cpu')
+    shape = tuple(map(int, os.environ['BENCHMARK_SHAPE'].split(',')))
+    batch, classes, size = shape
+    return loss(baselines.MatrixLoss, max(1, round(2e9 / (batch * classes * size + 3e7))), shape)
 
 
 def loss_broadcast():
@@ -108,7 +117,7 @@ def center_sparse_million():
 
 
 def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
-    """The project's own pieces, as train_cifar.py puts them together."""
+    """The project's own pieces, as train_cifar.py puts them together; batches of BATCH in all."""
     from training import augment, checkpoint, data, loop, models, optim, recipe
     contexts = device.contexts()
     settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
@@ -117,8 +126,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     block = augment.build(settings.data)
     block.initialize(ctx=contexts)
     block.hybridize(static_alloc=True)
-    train_data = loop.TrainingData(train, contexts, block, settings.data.flip,
-                                   BATCH * len(contexts), 0)
+    train_data = loop.TrainingData(train, contexts, block, settings.data.flip, BATCH, 0)
     graph = models.build(settings, device)
     models.initialize(graph, settings, contexts)
     parameters = checkpoint.named_parameters({'graph': graph}).values()
@@ -131,8 +139,8 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     def run():
         for _ in range(STEPS):
             with loop.autograd.record():
-                value, _ = graph(*batch[0])
-            value.backward()
+                values = [graph(*part)[0] for part in batch]
+            loop.autograd.backward(values)
             trainer.step(BATCH)
         loop.nd.waitall()
     return run
@@ -140,6 +148,10 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
 
 def step_ours():
     return ours(runtime.prepare('cpu', 'float32'))
+
+
+def step_ours_on_two():
+    return ours(runtime.prepare('cpu:0,1', 'float32'))
 
 
 def step_ours_bfloat16():

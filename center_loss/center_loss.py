@@ -42,6 +42,8 @@ class CenterLoss(Loss):
     Inputs:
         - **x**: features, shape (B, D), any float type; computed in float32.
         - **label**: class indices, shape (B,), integer or float; any set of classes.
+        - **count** (optional): :math:`n_{y_i}` of each sample, shape (B,), for a batch of which
+          other devices have other parts; counted among `label` if not given.
 
     Outputs:
         - **loss**: shape (B,).
@@ -65,10 +67,11 @@ class CenterLoss(Loss):
         super().cast(self._compute_dtype)
         self.centers._kwargs['dtype'] = self._compute_dtype
 
-    def hybrid_forward(self, F, x, label):
+    def hybrid_forward(self, F, x, label, count=None):
         label = F.cast(label, self._compute_dtype)
-        same = F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(label, axis=0))
-        count = F.dot(same, F.ones_like(label))  # sums rows faster than F.sum
+        if count is None:
+            same = F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(label, axis=0))
+            count = F.dot(same, F.ones_like(label))  # sums rows faster than F.sum
         gap = F.cast(x, self._compute_dtype) - self.centers(label)
         loss = F.sum(F.square(gap), axis=1) * F.stop_gradient(self._lmbd / 2 / count)
         return _apply_weighting(F, loss, self._weight)

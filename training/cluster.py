@@ -23,7 +23,7 @@ from .runtime import UserError
 
 ENVIRONMENT = 'DMLC_ROLE', 'DMLC_PS_ROOT_URI', 'DMLC_PS_ROOT_PORT', 'DMLC_NUM_WORKER', \
     'DMLC_NUM_SERVER'
-HEARTBEAT = {'PS_HEARTBEAT_INTERVAL': '2', 'PS_HEARTBEAT_TIMEOUT': '15'}  # seconds
+HEARTBEAT = {'PS_HEARTBEAT_INTERVAL': '5', 'PS_HEARTBEAT_TIMEOUT': '60'}  # seconds
 JOIN_TIMEOUT = 300    # seconds until a process gives up looking for the others
 ALL_NODES = 7         # ps-lite's group of scheduler, servers and workers
 CONTROLLER = 0        # the one command to servers that reaches Python

@@ -146,6 +146,7 @@ class SoftmaxCenterGraph(HybridBlock):
     net : block
         Gives features (B, D) and logits (B, C).
     center_loss : center_loss.CenterLoss or None
+        With it, a third input gives the size of each sample's class in the batch, (B,).
     """
 
     def __init__(self, net, center_loss=None, **kwargs):
@@ -178,12 +179,12 @@ class SoftmaxCenterGraph(HybridBlock):
         """1 for the sum of both losses, 0 for center loss alone; no retrace, no host read."""
         self.softmax_weight.set_data(nd.array([weight]))
 
-    def hybrid_forward(self, F, images, label, softmax_weight):
+    def hybrid_forward(self, F, images, label, count=None, softmax_weight=None):
         features, logits = self.net(images)
         logits = F.cast(logits, 'float32')
         loss = F.broadcast_mul(-F.pick(F.log_softmax(logits), label), softmax_weight)
         if self.center_loss is not None:
-            loss = loss + self.center_loss(features, label)
+            loss = loss + self.center_loss(features, label, count)
         return loss, statistics(F, loss, logits, label)
 
 

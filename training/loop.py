@@ -84,6 +84,9 @@ class TrainingData(DeviceData):
         by its weight, shape (1,).
     teacher : block or None
         If given, its logits for the images come last in each pair.
+    class_sizes : bool, default False
+        Whether each pair is followed by how many images of the step, over all devices, are of the
+        same class as each image, (B,).
 
     Raises
     ------
@@ -92,9 +95,10 @@ class TrainingData(DeviceData):
     """
 
     def __init__(self, split, contexts, augment, flip, batch_size, seed, mixup=0.0, teacher=None,
-                 workers=Workers()):
+                 class_sizes=False, workers=Workers()):
         super().__init__(split, contexts, workers)
         self.augment, self.flip, self.seed = augment, flip, seed
+        self.known_labels = split.labels if class_sizes else None
         self.mixup, self.teacher = mixup, teacher
         self.mix = Mixup()
         self.mix.hybridize(static_alloc=True)
@@ -123,14 +127,21 @@ class TrainingData(DeviceData):
         weights = [nd.array(rng.beta(self.mixup, self.mixup, self.steps_per_epoch), ctx=context)
                    for context in self.contexts] if self.mixup else None
         epoch_arrays = [nd.array(order, dtype='int32')]
+        if self.known_labels is not None:
+            classes = self.known_labels[order].astype(np.int64)
+            classes += np.arange(used) // self.batch_size * (classes.max() + 1)  # apart, by step
+            epoch_arrays.append(nd.array(np.bincount(classes)[classes]))
         epoch_arrays += [nd.array(draws)] if draws is not None else []
         share = self.workers.share(self.batch_size)
         for step in range(first_step, self.steps_per_epoch):
             here = slice(step * self.batch_size + share.start, step * self.batch_size + share.stop)
             parts = [gluon.utils.split_and_load(array[here], self.contexts, even_split=False)
                      for array in epoch_arrays]
-            batch = [[self.augment(nd.take(images, index), *draw), nd.take(labels, index)]
-                     for images, labels, index, *draw in zip(self.images, self.labels, *parts)]
+            sizes = [[size] for size in parts.pop(1)] if self.known_labels is not None else \
+                [[]] * len(self.contexts)
+            batch = [[self.augment(nd.take(images, index), *draw), nd.take(labels, index), *size]
+                     for images, labels, size, index, *draw in
+                     zip(self.images, self.labels, sizes, *parts)]
             if weights:
                 for part, weight in zip(batch, weights):
                     part[0] = self.mix(part[0], weight[step:step + 1])

@@ -1,0 +1,265 @@
+"""Distributed runs: real schedulers, servers and workers on loopback, and what needs none."""
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from mxnet import cpu, nd
+
+import launch
+from conftest import ROOT
+from training import cluster, loop
+from training.cluster import Workers
+from training.runtime import UserError
+
+MNIST = ('train_mnist.py', '--num-samples', '640', '--lr', '0.05', '--dtype', 'float32',
+         '--epochs', '2')
+
+
+def of_size(rank, size):
+    workers = Workers()
+    workers.rank, workers.size = rank, size
+    return workers
+
+
+@pytest.mark.parametrize('count, size', [(128, 2), (10, 3), (7, 7), (5, 2)])
+def test_shares_are_disjoint_and_complete(count, size):
+    items = list(range(count))
+    shares = [items[of_size(rank, size).share(count)] for rank in range(size)]
+    assert sum(shares, []) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_workers_together_see_the_batches_of_one_process(cifar):
+    from training import augment
+
+    def batches(workers):
+        data = loop.TrainingData(cifar[0].select(slice(200)), [cpu()], augment.PadCropFlip(4),
+                                 'random', 50, 3, workers=workers)
+        data.augment.initialize()
+        return [[part.asnumpy() for part in batch[0]] for batch in data.batches(1)]
+
+    whole, shares = batches(Workers()), [batches(of_size(rank, 3)) for rank in range(3)]
+    assert len(whole) == 4
+    for step, (images, labels) in enumerate(whole):
+        np.testing.assert_array_equal(np.concatenate([share[step][0] for share in shares]), images)
+        np.testing.assert_array_equal(np.concatenate([share[step][1] for share in shares]), labels)
+
+
+def test_class_sizes_are_those_of_the_whole_step(cifar):
+    from training import augment
+    contexts = [cpu(0), cpu(1)]
+    data = loop.TrainingData(cifar[0].select(slice(120)), contexts, augment.PadCropFlip(4),
+                             'random', 40, 0, class_sizes=True)
+    data.augment.initialize(ctx=contexts)
+    for (_, first, first_sizes), (_, second, second_sizes) in data.batches(0):
+        labels = np.concatenate([first.asnumpy(), second.asnumpy()])
+        sizes = np.concatenate([first_sizes.asnumpy(), second_sizes.asnumpy()])
+        assert sizes.tolist() == [(labels == label).sum() for label in labels]
+
+
+def test_batchnorm_statistics_become_the_mean_over_devices():
+    from mxnet.gluon import nn
+    contexts = [cpu(0), cpu(1)]
+    net = nn.HybridSequential()
+    net.add(nn.Dense(3, in_units=2), nn.BatchNorm(in_channels=3), nn.BatchNorm(in_channels=5))
+    net.initialize(ctx=contexts)
+    rng = np.random.default_rng(0)
+    means = []
+    for norm in net[1], net[2]:
+        for parameter in norm.running_mean, norm.running_var:
+            values = rng.normal(size=(2, *parameter.shape)).astype(np.float32)
+            for array, value in zip(parameter.list_data(), values):
+                array[:] = nd.array(value)
+            means.append((parameter, values.mean(axis=0)))
+    gamma = net[1].gamma.data(contexts[0]).asnumpy()
+    data = type('Data', (), {'contexts': contexts, 'workers': Workers()})
+    loop.average_statistics(net, data)
+    for parameter, mean in means:
+        for array in parameter.list_data():
+            np.testing.assert_allclose(array.asnumpy(), mean, rtol=1e-6)
+    np.testing.assert_array_equal(net[1].gamma.data(contexts[0]).asnumpy(), gamma)
+
+
+@pytest.mark.parametrize('kvstore, environment, message', [
+    ('device', {'DMLC_ROLE': 'worker'}, 'DMLC_ROLE is worker.*--kvstore dist_sync, or unset'),
+    ('dist_sync', {}, 'DMLC_ROLE, DMLC_PS_ROOT_URI.*must be set, which launch.py does'),
+    ('dist_sync', dict.fromkeys(cluster.ENVIRONMENT, 'x'), 'expected worker, server or scheduler'),
+])
+def test_environment_and_kvstore_must_go_together(monkeypatch, kvstore, environment, message):
+    for name in cluster.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        cluster.check_environment(kvstore)
+
+
+@pytest.mark.parametrize('words, message', [
+    (('--workers', '0', 'x.py'), '--workers 0'), (('--workers', '2'), 'no script to run'),
+    (('--workers', '1', '--hosts', ',', 'x.py'), '--hosts ,')])
+def test_launcher_mistakes_are_one_clear_line(run_script, words, message):
+    result = run_script('launch.py', *words)
+    assert result.returncode == 2 and message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def rows(folder):
+    with open(folder / 'metrics.csv') as file:
+        return list(csv.DictReader(file))
+
+
+def weights(folder):
+    return {name: array.asnumpy() for name, array in nd.load(str(folder / 'last.params')).items()}
+
+
+@pytest.mark.parametrize('version', ['softmax', 'softmax-center'])
+def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, tmp_path, version):
+    """LeNet++ has no BatchNorm, so that all that differs is the order of the sums."""
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    words = (*MNIST, '--epochs', 1, '--version', version)
+    assert run_script(*words, '--batch-size', 64, '--output-dir', one).returncode == 0
+    result = run_script('launch.py', '--workers', 2, '--servers', 2, *words, '--batch-size', 32,
+                        '--kvstore', 'dist_sync', '--output-dir', two)
+    assert result.returncode == 0, result.stderr
+    assert '2 workers (dist_sync)' in result.stdout
+    assert result.stdout.count('epoch   1') == 1, 'only the chief prints'
+    (first,), (second,) = rows(one), rows(two)
+    assert float(second['train_loss']) == pytest.approx(float(first['train_loss']), rel=1e-5)
+    assert second['train_acc'] == first['train_acc'] and second['val_acc'] == first['val_acc']
+    for name, array in weights(one).items():
+        np.testing.assert_allclose(weights(two)[name], array, rtol=0, atol=1e-5, err_msg=name)
+
+
+def start(*words, **environment):
+    return subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env=dict(os.environ, **environment))
+
+
+def wait_for(path, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def children(process):
+    """Process ids of a launcher's children by their role."""
+    roles = {}
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{pid}/stat') as file:
+                parent = int(file.read().rpartition(')')[2].split()[1])
+            with open(f'/proc/{pid}/environ') as file:
+                role = re.search(r'DMLC_ROLE=(\w+)', file.read())
+        except OSError:
+            continue
+        if parent == process.pid and role:
+            roles.setdefault(role[1], []).append(int(pid))
+    return roles
+
+
+def test_killed_worker_ends_the_run_and_resume_completes_it(run_script, tmp_path):
+    run = tmp_path / 'run'
+    command = ('launch.py', '--workers', 2, *MNIST[:-2], '--epochs', 4, '--batch-size', 32,
+               '--kvstore', 'dist_sync', '--output-dir', run)
+    process = start(*command)
+    wait_for(run / 'metrics.csv', process)
+    os.kill(children(process)['worker'][1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert 'worker 1 on localhost was ended by signal 9' in errors and '--resume' in errors
+    result = run_script(*command, '--resume')
+    assert result.returncode == 0, result.stderr
+    assert [row['epoch'] for row in rows(run)] == ['1', '2', '3', '4']
+
+
+def test_interrupt_stops_all_workers_at_one_step_and_resume_completes(run_script, tmp_path):
+    run = tmp_path / 'run'
+    command = ('launch.py', '--workers', 2, *MNIST[:-2], '--epochs', 3, '--batch-size', 16,
+               '--kvstore', 'dist_sync', '--output-dir', run)
+    process = start(*command)
+    wait_for(run / 'metrics.csv', process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert re.search(r'stopped (in|after) epoch', output)
+    result = run_script(*command, '--resume')
+    assert result.returncode == 0, result.stderr
+    assert [row['epoch'] for row in rows(run)] == ['1', '2', '3']
+
+
+def test_remote_members_are_started_over_ssh(tmp_path, run_script):
+    """A stand-in for ssh notes the host and runs the command here."""
+    stand_in = tmp_path / 'ssh'
+    stand_in.write_text(f'#!/bin/bash\necho "$4" >> {tmp_path}/hosts\nexec bash -c "$5"\n')
+    stand_in.chmod(0o755)
+    result = run_script('launch.py', '--workers', 2, '--hosts', 'node1,node2', '--address',
+                        '127.0.0.1', *MNIST, '--batch-size', 32, '--kvstore', 'dist_async',
+                        '--version', 'softmax', '--output-dir', tmp_path / 'run',
+                        PATH=f'{tmp_path}:{os.environ["PATH"]}')
+    assert result.returncode == 0, result.stderr
+    assert sorted((tmp_path / 'hosts').read_text().split()) == ['node1', 'node1', 'node2']
+    assert len(rows(tmp_path / 'run')) == 2
+    assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['epochs'] == 2
+
+
+@pytest.mark.slow
+def test_without_the_launcher_a_killed_worker_is_noticed_by_its_heartbeat(tmp_path):
+    environment = {'DMLC_PS_ROOT_URI': '127.0.0.1', 'DMLC_PS_ROOT_PORT': str(launch.free_port()),
+                   'DMLC_NUM_WORKER': '2', 'DMLC_NUM_SERVER': '1', 'OMP_NUM_THREADS': '1',
+                   'PS_HEARTBEAT_INTERVAL': '1', 'PS_HEARTBEAT_TIMEOUT': '5'}
+    words = (*MNIST[:-2], '--epochs', 500, '--batch-size', 32, '--kvstore', 'dist_sync',
+             '--output-dir', tmp_path / 'run')
+    members = [start(*words, **environment, DMLC_ROLE=role)
+               for role in ('scheduler', 'server', 'worker', 'worker')]
+    try:
+        wait_for(tmp_path / 'run' / 'metrics.csv', members[2])
+        members[3].kill()
+        killed = time.monotonic()
+        for member in members[:3]:
+            _, errors = member.communicate(timeout=60)
+            assert member.returncode == 1
+            assert 'silent for 5 seconds' in errors
+        assert time.monotonic() - killed < 30
+    finally:
+        for member in members:
+            member.kill()
+
+
+@pytest.mark.slow
+def test_cifar_with_two_workers_is_as_accurate_as_one_process_and_survives_ten_kills(
+        run_script, tmp_path):
+    words = ('train_cifar.py', '--version', 'fast', '--num-samples', 4000, '--epochs', 2)
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    assert run_script(*words, '--batch-size', 100, '--output-dir', one).returncode == 0
+    command = ('launch.py', '--workers', 2, *words, '--batch-size', 50, '--kvstore', 'dist_sync',
+               '--output-dir')
+    result = run_script(*command, two)
+    assert result.returncode == 0, result.stderr
+    assert float(rows(two)[-1]['val_acc']) == pytest.approx(float(rows(one)[-1]['val_acc']), abs=0.02)
+
+    rng, killed = np.random.default_rng(0), tmp_path / 'killed'
+    for _ in range(10):
+        resume = ['--resume'] if (killed / 'checkpoint.npz').exists() else []
+        process = start(*command, killed, *resume)
+        try:
+            process.communicate(timeout=rng.uniform(5, 40))
+        except subprocess.TimeoutExpired:
+            pids = sum(children(process).values(), [])
+            os.kill(int(rng.choice(pids)), signal.SIGKILL)
+            process.communicate(timeout=60)
+    result = run_script(*command, killed, *(
+        ['--resume'] if (killed / 'checkpoint.npz').exists() else []))
+    assert result.returncode == 0, result.stderr
+    assert [row['epoch'] for row in rows(killed)] == ['1', '2']
+    assert float(rows(killed)[-1]['val_acc']) == pytest.approx(float(rows(one)[-1]['val_acc']),
+                                                               abs=0.02)
