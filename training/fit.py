@@ -64,13 +64,13 @@ def fit(job, resume=False, tensorboard=False):
 def _fit(job, resume, tensorboard):
     folder, epochs = job.folder, job.recipe.optimisation.epochs
     blocks = {'graph': job.graph}
+    state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
     if resume:
         folder.check_resumable(job.recipe)
-        state = checkpoint.load_checkpoint(folder.checkpoint, blocks, job.trainers)
+        state = checkpoint.load_checkpoint(folder.checkpoint, blocks, job.trainers, state)
         print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
     else:
         folder.start(job.recipe)
-        state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
     history = state['history']
     board = folder.event_writer(len(history)) if tensorboard else None
 

@@ -10,6 +10,7 @@ from mxnet import autograd, gluon, nd
 from tqdm import tqdm
 
 from .augment import Mixup, draw_flips
+from .runtime import UserError
 
 STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
 EVALUATION_BATCH = 500
@@ -73,6 +74,11 @@ class TrainingData(DeviceData):
         by its weight, shape (1,).
     teacher : block or None
         If given, its logits for the images come last in each pair.
+
+    Raises
+    ------
+    UserError
+        If the split does not fill one batch.
     """
 
     def __init__(self, split, contexts, augment, flip, batch_size, seed, mixup=0.0, teacher=None):
@@ -81,7 +87,10 @@ class TrainingData(DeviceData):
         self.mixup, self.teacher = mixup, teacher
         self.mix = Mixup()
         self.mix.hybridize(static_alloc=True)
-        self.batch_size = min(batch_size, len(split))
+        if batch_size > len(split):
+            raise UserError(f'--batch-size: a step takes {batch_size} images on {len(contexts)} '
+                            f'device(s), and the training set has only {len(split)}')
+        self.batch_size = batch_size
 
     @property
     def steps_per_epoch(self):

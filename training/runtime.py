@@ -20,6 +20,7 @@ CUDA_LIBRARIES = (
 FIRST_UNSUPPORTED_CAPABILITY = (9, 0)
 FIRST_CAPABILITY_WITH_FAST_FLOAT16 = (7, 0)
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
 
 
 class UserError(Exception):
@@ -92,12 +93,22 @@ def prepare(device='auto', dtype='float32'):
 
 
 def exit_with(main):
-    """Run `main(argv)` and leave the process: a UserError is one line and exit code 2."""
+    """Run `main(argv)` and leave the process: a UserError is one line and exit code 2.
+
+    So is a file or folder that cannot be read or written and that nothing has explained better.
+    Ctrl-C outside of the training is exit code 130 and no traceback.
+    """
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(2)
 
 
 def threads():
@@ -126,6 +137,8 @@ def parse_device(text):
         raise UserError(f'--device {text}: an id is named twice')
     if match[1] == 'cpu':
         ids = ids or (0,)
+        if max(ids) >= CPU_CONTEXTS:
+            raise UserError(f'--device {text}: expected ids from 0 to {CPU_CONTEXTS - 1}')
     return match[1], ids
 
 
