@@ -6,44 +6,47 @@ The file names a recipe of configs/cifar and, for each variant, the fields it ch
 `cumulative: true` each variant keeps the changes of those before it. Runs go one after the other
 into folders of their own; called again, it goes on where it stopped.
 """
-import argparse
 import signal
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Dict, Optional
 
-import yaml
 from boltons.fileutils import atomic_save
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from training import comparison, runtime
+from training import cli, comparison, runtime
 from training import recipe as recipes
 from training.runtime import UserError
 
+TRAIN = Path(__file__).resolve().with_name('train_cifar.py')
 HEADER = ('variant', 'seeds', 'last: mean', 'spread', 'difference', 'best: mean', 'images/s')
+
+
+@dataclass(config=recipes.STRICT)
+class Plan:
+    """A plan file."""
+    version: str
+    variants: Dict[str, Optional[Dict[str, Any]]] = Field(min_length=1)
+    cumulative: bool = False
 
 
 def read_plan(path):
     """(version, {variant: overrides}) of a plan file, each variant checked as a recipe."""
-    try:
-        plan = yaml.safe_load(Path(path).read_text())
-        version, changes = plan['version'], plan['variants']
-        cumulative = plan.get('cumulative', False)
-        variants, gathered = {}, {}
-        for name, overrides in changes.items():
-            gathered = {**(gathered if cumulative else {}), **(overrides or {})}
-            variants[str(name)] = gathered
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f'{path}: cannot be read as YAML: {" ".join(str(error).split())}') from None
-    except (AttributeError, KeyError, TypeError):
-        raise UserError(f'{path}: expected version: NAME and variants: {{NAME: {{FIELD: VALUE}}}}') \
-            from None
-    for name, overrides in variants.items():
-        unknown = set(overrides) - recipes.field_names(recipes.CifarRecipe)
-        if unknown:
-            raise UserError(f'{path}: {name}: {min(unknown)} is no field of a recipe')
-        recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe, overrides)
-    return version, variants
+    plan = recipes.validate(recipes.read_yaml(path), Plan, path)
+    known = recipes.field_names(recipes.CifarRecipe)
+    variants, gathered = {}, {}
+    for name, overrides in plan.variants.items():
+        for field in overrides or {}:
+            if field not in known:
+                raise UserError(f'{path}: {name}: {field} is no field of a recipe'
+                                f'{recipes.nearest(field, known)}')
+        gathered = {**(gathered if plan.cumulative else {}), **(overrides or {})}
+        variants[name] = gathered
+        recipes.load(recipes.version_path('cifar', plan.version), recipes.CifarRecipe, gathered)
+    return plan.version, variants
 
 
 def options(overrides):
@@ -69,9 +72,8 @@ def row(name, runs, reference):
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__, epilog='Further options are handed to '
-                                     'train_cifar.py, the same for all runs.',
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__, epilog='Further options are handed to train_cifar.py, the same for '
+                        'all runs.')
     parser.add_argument('plan', help='YAML file with version, variants, cumulative')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--only', nargs='+', metavar='VARIANT', help='leave out the others')
@@ -93,7 +95,7 @@ def main(argv):
             if not (run / 'summary.json').exists():
                 print(f'{run}:', ' '.join(options(overrides)) or f'{version} as it is', flush=True)
                 resume = ['--resume'] if (run / 'checkpoint.npz').exists() else []
-                code = subprocess.run([sys.executable, 'train_cifar.py', '--version', version,
+                code = subprocess.run([sys.executable, TRAIN, '--version', version,
                                        *options(overrides), *common, '--seed', str(seed),
                                        '--output-dir', str(run), *resume]).returncode
                 if code:  # the run has said why

@@ -7,12 +7,11 @@ Writes comparison.md, comparison.png (validation accuracy by epoch) and, where r
 takes, feature-maps.png (the last feature maps of MNIST runs made with --plotting, side by side) and
 covariance.png (log-determinant and smallest variance of trained covariances by epoch).
 """
-import argparse
 from pathlib import Path
 
 from boltons.fileutils import atomic_save
 
-from training import comparison, plots, runtime
+from training import cli, comparison, plots, runtime
 from training.features import Snapshot
 from training.runtime import UserError
 
@@ -28,8 +27,7 @@ def feature_map(run):
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument('runs', nargs='+', metavar='RUN', help='run folders, in the order to show')
     parser.add_argument('--output-dir', type=Path, default=Path('output'),
                         help='where to write (default output)')

@@ -7,7 +7,6 @@ output holds file, class, probability and, under an L-GM run, the log-likelihood
 lower than that of all but a few images held out of the training. Images that cannot be read are
 named and left out, and the exit code is then 1.
 """
-import argparse
 import csv
 import io
 import json
@@ -21,7 +20,7 @@ from boltons.iterutils import chunked_iter
 from PIL import Image, ImageFile
 from tqdm import tqdm
 
-from training import runtime
+from training import cli, runtime
 from training.run_folder import RunFolder
 from training.runtime import UserError
 
@@ -75,8 +74,7 @@ def predict(block, normalise, images, context):
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument('run', type=Path, help='folder of a finished run')
     parser.add_argument('images', nargs='+', help='image files and folders of them')
     parser.add_argument('--output', type=Path, default=Path('predictions.csv'),
@@ -103,7 +101,7 @@ def main(argv):
     if recipe.loss.loss == 'lgm':
         inference = MixtureInference(graph.net, graph.classifier.mixture)
         inference.hybridize(static_alloc=True)
-        thresholds = json.loads(folder.summary.read_text()).get('likelihood_thresholds', {})
+        thresholds = folder.read_summary().get('likelihood_thresholds', {})
         threshold = thresholds.get(options.false_alarm_rate)
         if thresholds and threshold is None:
             raise UserError(f'--false-alarm-rate {options.false_alarm_rate}: expected '

@@ -18,7 +18,7 @@ def main(argv):
     parser.add_argument('--plotting', action='store_true',
                         help='redraw curves.png every epoch, not only at the end')
     actions, overrides = cli.parse(parser, recipes.CifarRecipe, argv)
-    version = actions['version'] or 'fast'
+    version = 'fast' if actions['version'] is None else actions['version']
     folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
     recipe, recipe_file = cli.load_recipe('cifar', version, recipes.CifarRecipe, folder, actions,
                                           overrides)

@@ -15,6 +15,7 @@ from training.run_folder import RunFolder
 from training.runtime import UserError
 
 SAMPLE = 2000  # points of each split in a feature map
+SHORTEST_LR_STEP = 0.01  # epochs
 SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'
 
 
@@ -43,7 +44,7 @@ def choose(actions, overrides):
     """Settle version and run folder from the project's options and the seed's."""
     if actions['second_train']:
         version = 'center'
-    elif actions['version']:
+    elif actions['version'] is not None:
         version = actions['version']
     else:  # the seed's commands name a prefix, and mean plain softmax without --center_loss
         version = 'softmax' if actions['prefix'] and not actions['center_loss'] else \
@@ -51,8 +52,8 @@ def choose(actions, overrides):
     name = f'mnist-{actions["prefix"] or version}'
     if actions['second_train'] and actions['prefix']:
         name += '-second'
-    if actions['lr_step'] is not None and actions['lr_step'] <= 0:
-        raise UserError(f'--lr-step {actions["lr_step"]:g}: must be above 0')
+    if actions['lr_step'] is not None and not actions['lr_step'] >= SHORTEST_LR_STEP:  # nor NaN
+        raise UserError(f'--lr-step {actions["lr_step"]:g}: must be at least {SHORTEST_LR_STEP}')
     folder = RunFolder(overrides.get('output_dir') or Path(actions['out_dir'] or 'output') / name)
     if actions['use_gpu']:
         overrides.setdefault('device', 'auto' if actions['use_gpu'] == 'True' else 'cpu')

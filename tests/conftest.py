@@ -1,9 +1,13 @@
-"""Shared fixtures. mxnet is set up here, before any test module imports it."""
+"""Shared fixtures and helpers. mxnet is set up here, before any test module imports it."""
+import csv
+import gzip
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from training import runtime
@@ -11,6 +15,8 @@ from training import runtime
 runtime.prepare('cpu', 'float32')
 
 ROOT = Path(__file__).resolve().parent.parent
+SMALL = ('--num-samples', 512, '--batch-size', 64, '--dtype', 'float32')
+TIMES = ('images_per_second', 'seconds')
 
 
 @pytest.fixture(scope='session')
@@ -27,3 +33,32 @@ def run_script(tmp_path):
         return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True,
                               text=True, timeout=300, env=dict(os.environ, **settings))
     return run
+
+
+def write_idx(path, array):
+    """Write an array of bytes in IDX format, gzipped."""
+    header = struct.pack(f'>4B{array.ndim}I', 0, 0, 8, array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
+def start(folder, *words, **settings):
+    """A small run of train_cifar.py in the background; settings are environment variables."""
+    return subprocess.Popen([sys.executable, 'train_cifar.py', *map(str, SMALL), '--output-dir',
+                             str(folder), *map(str, words)], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            env=dict(os.environ, **settings))
+
+
+def run_fields(folder):
+    """The rows of a run's metrics.csv without the columns of time."""
+    with open(folder / 'metrics.csv') as file:
+        return [{name: value for name, value in row.items() if name not in TIMES}
+                for row in csv.DictReader(file)]
+
+
+def same_weights(first, second):
+    """Whether the last weights of two run folders are equal to the bit."""
+    import mxnet as mx
+    first, second = (mx.nd.load(str(folder / 'last.params')) for folder in (first, second))
+    return set(first) == set(second) and all(
+        np.array_equal(first[name].asnumpy(), second[name].asnumpy()) for name in first)

@@ -9,7 +9,6 @@ import yaml
 
 import ablate
 from conftest import ROOT
-from training.runtime import UserError
 
 
 def write(tmp_path, plan):
@@ -42,17 +41,6 @@ def test_command_line_of_a_variant():
         '--zero-gamma', '--no-decay-bias-and-norm', '--mixup', '0.2', '--decay-epochs', '1', '2']
 
 
-@pytest.mark.parametrize('plan, message', [
-    ('[', 'cannot be read as YAML'), ('variants: {}', 'expected version'),
-    ({'version': 'fast', 'variants': {'a': {'smoothing': 0.1}}}, 'a: smoothing is no field'),
-    ({'version': 'fast', 'variants': {'a': {'mixup': -1}}}, 'mixup'),
-    ({'version': 'quick', 'variants': {'a': {}}}, 'no such recipe')])
-def test_bad_plans_are_refused_before_anything_runs(tmp_path, plan, message):
-    with pytest.raises(UserError, match=message) as error:
-        ablate.read_plan(write(tmp_path, plan))
-    assert '\n' not in str(error.value)
-
-
 def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):
     plan = write(tmp_path, {'version': 'fast', 'variants': {'base': {}, 'smooth': {
         'label_smoothing': 0.1}}})
@@ -63,8 +51,6 @@ def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):
     table = (tmp_path / 'out' / 'ablation.md').read_text()
     assert [line.split('|')[1].strip() for line in table.splitlines()[2:]] == ['base', 'smooth']
     assert table in first.stdout and '+0.0000' in table.splitlines()[2]
-    wrong = run_script(*words, '--only', 'rough')
-    assert wrong.returncode == 2 and 'there are base, smooth' in wrong.stderr
     again = run_script(*words)
     assert again.returncode == 0 and 'epoch' not in again.stdout
     assert (tmp_path / 'out' / 'ablation.md').read_text() == table

@@ -57,26 +57,6 @@ def test_training_goes_on_exactly_where_it_was(optimizer, contexts, tmp_path):
             np.testing.assert_array_equal(first, second, err_msg=name)
 
 
-@pytest.mark.parametrize('damage', ['missing', 'empty', 'cut', 'not a zip', 'pickle'])
-def test_damaged_checkpoints_are_one_clear_line(damage, tmp_path):
-    net, trainer = make('nag', [mx.cpu()])
-    path = tmp_path / 'c.npz'
-    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {})
-    content = path.read_bytes()
-    if damage == 'missing':
-        path.unlink()
-    elif damage == 'pickle':
-        np.savez(path, state=np.array([{'a': 1}], dtype=object))
-    else:
-        path.write_bytes({'empty': b'', 'cut': content[:-200], 'not a zip': b'x' * 5000}[damage])
-    before = values(net)
-    with pytest.raises(UserError, match='no checkpoint' if damage == 'missing' else 'damaged') as e:
-        checkpoint.load_checkpoint(path, {'net': net}, [trainer])
-    assert '\n' not in str(e.value) and str(path) in str(e.value)
-    for name, arrays in values(net).items():
-        np.testing.assert_array_equal(arrays[0], before[name][0])
-
-
 @pytest.mark.parametrize('damage', ['missing', 'cut'])
 def test_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path, capsys):
     net, trainer = make('nag', [mx.cpu()])
@@ -96,27 +76,6 @@ def test_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path, 
         checkpoint.load_checkpoint(path, {'net': net}, [trainer])
 
 
-def test_a_file_cut_or_changed_anywhere_is_refused_or_read_whole(tmp_path):
-    net, trainer = make('nag', [mx.cpu()])
-    path = tmp_path / 'c.npz'
-    step(net, trainer, [mx.cpu()], 0)
-    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 1})
-    content, kept, rng = path.read_bytes(), values(net), np.random.default_rng(0)
-    for _ in range(300):
-        broken = bytearray(content)
-        for position in rng.integers(0, len(content), rng.integers(1, 4)):
-            broken[position] = rng.integers(0, 256)
-        if rng.random() < 0.3:
-            del broken[rng.integers(0, len(content)):]
-        path.write_bytes(bytes(broken))
-        try:
-            checkpoint.load_checkpoint(path, {'net': net}, [trainer])
-        except UserError as error:
-            assert '\n' not in str(error)
-        for name, arrays in values(net).items():
-            np.testing.assert_array_equal(arrays[0], kept[name][0])
-
-
 def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     net, trainer = make('nag', [mx.cpu()])
     path = tmp_path / 'c.npz'
@@ -128,21 +87,21 @@ def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         assert json.loads(str(archive['state']))['epoch'] == 1
 
 
-def test_weights_round_trip_and_mismatches_are_listed(tmp_path):
+def test_weights_round_trip(tmp_path):
     net, _ = make('nag', [mx.cpu()])
     checkpoint.save_weights(tmp_path / 'w.params', net)
     other, _ = make('nag', [mx.cpu()])
     checkpoint.load_weights(tmp_path / 'w.params', other, [mx.cpu()])
     for name, arrays in values(net).items():
         np.testing.assert_array_equal(arrays[0], values(other)[name][0])
-    small = gluon.nn.HybridSequential()
-    small.add(gluon.nn.Conv2D(5, 3, in_channels=3))
-    small.initialize()
-    with pytest.raises(UserError, match=r'1.gamma is unknown.*and \d+ more') as error:
-        checkpoint.load_weights(tmp_path / 'w.params', small, [mx.cpu()])
-    assert '\n' not in str(error.value)
-    nd.save(str(tmp_path / 'list'), [nd.zeros(1)])
-    (tmp_path / 'garbage').write_bytes(b'garbage')
-    for name, message in (('none', 'no such'), ('garbage', 'cannot be read'), ('list', 'names')):
-        with pytest.raises(UserError, match=message):
-            checkpoint.load_weights(tmp_path / name, net, [mx.cpu()])
+
+
+def test_checkpoint_of_a_later_format_is_not_passed_over_for_the_one_before(tmp_path, monkeypatch):
+    net, trainer = make('nag', [mx.cpu()])
+    path = tmp_path / 'c.npz'
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 1})
+    with monkeypatch.context() as later:
+        later.setattr(checkpoint, 'FORMAT', 2)
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 2})
+    with pytest.raises(UserError, match='c.npz: a checkpoint of format 2'):
+        checkpoint.load_checkpoint(path, {'net': net}, [trainer])

@@ -132,7 +132,7 @@ def test_any_classifier_of_the_zoo_gives_its_features(name, width):
 
 
 @pytest.mark.parametrize('settings, message', [
-    ({'model': 'cifar_resnet21_v1'}, 'cifar_resnet21_v1: not in'),
+    ({'model': 'cifar_resnet21_v1'}, 'cifar_resnet21_v1: no image classifier'),
     ({'model': 'mobilenetv2_0.25'}, 'no dense output layer'),
     ({'model': 'cifar_resnet20_v2', 'zero_gamma': True}, 'no residual block that ends'),
     ({'model': 'vgg11_bn', 'shortcut': 'pool'}, 'no strided 1 x 1')])

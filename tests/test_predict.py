@@ -55,14 +55,3 @@ def test_json_and_thresholds_of_a_run_that_has_them(pictures, run_script, tmp_pa
         assert result.returncode == 0, result.stderr
         row, = json.loads((tmp_path / 'out.json').read_text())
         assert row['unlike_training'] is flag and row['file'].endswith('05.png')
-
-
-@pytest.mark.parametrize('words, message', [
-    (('nothing', 'README.md'), 'nothing: there is no run in this folder'),
-    ((RUN, 'nothing.png'), 'nothing.png: there is no such file'),
-    ((RUN, 'configs'), 'no PNG or JPEG'),
-    ((RUN, 'README.md', '--output', 'out.txt'), 'ends in .csv or .json')])
-def test_mistakes_are_one_clear_line(run_script, words, message):
-    result = run_script('predict.py', *words)
-    assert result.returncode == 2 and message in result.stderr
-    assert len(result.stderr.splitlines()) == 1

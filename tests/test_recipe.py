@@ -3,10 +3,13 @@ import argparse
 import dataclasses
 
 import pytest
+import yaml
 
+from conftest import ROOT
 from training import cli
 from training import recipe as recipes
 from training.recipe import CifarRecipe
+from training.run_folder import RunFolder
 from training.runtime import UserError
 
 VERSIONS = sorted(path.stem for path in (recipes.CONFIGS / 'cifar').glob('*.yaml'))
@@ -58,54 +61,6 @@ def test_help_lists_every_field_with_its_meaning():
                 assert item.default.description[:20] in text
 
 
-@pytest.mark.parametrize('overrides, message', [
-    ({'lr': 'fast'}, r'optimisation.lr: .*number.* got .fast. \(--lr\)'),
-    ({'lr': '0'}, 'optimisation.lr: .*greater than 0'),
-    ({'epochs': '0'}, 'epochs'), ({'epochs': '1.5'}, 'epochs'), ({'batch_size': '-1'}, 'batch_size'),
-    ({'margin': '-0.1'}, 'loss.margin'), ({'momentum': '1'}, 'momentum'),
-    ({'augmentation': 'crop'}, "'none', 'pad-crop' or 'resized-crop'"),
-    ({'seed': '-1'}, 'run.seed'), ({'lr': 'nan'}, 'lr: .*finite'), ({'wd': 'inf'}, 'wd: .*finite'),
-    ({'decay_epochs': ['5', '2']}, 'decay_epochs: must ascend'),
-    ({'margin': 0, 'margin_factor': 2}, 'margin: a growing margin'),
-])
-def test_bad_values_are_one_line_that_names_the_field(overrides, message):
-    with pytest.raises(UserError, match=message) as error:
-        load('fast', **overrides)
-    assert '\n' not in str(error.value)
-
-
-@pytest.mark.parametrize('text, message', [
-    ('optimisation: {lrr: 1}', 'optimisation.lrr: unknown field, the nearest known one is lr'),
-    ('optimization: {lr: 1}', 'the nearest known one is optimisation'),
-    ('[1, 2]', 'CifarRecipe'), ('loss: 3', 'loss'), ('a: [', 'cannot be read as YAML'),
-    ('run: {seed: 1.5}', 'run.seed'), ('!!python/object/apply:os.system [ls]', 'cannot be read'),
-])
-def test_bad_files_are_one_line_that_names_the_file(text, message, tmp_path):
-    path = tmp_path / 'bad.yaml'
-    path.write_text(text)
-    with pytest.raises(UserError, match=message) as error:
-        recipes.load(path, CifarRecipe, {})
-    assert '\n' not in str(error.value) and 'bad.yaml' in str(error.value)
-
-
-def test_unknown_version_lists_the_known_ones():
-    with pytest.raises(UserError, match='fast, paper, v1, v3, v4, v5, v6'):
-        recipes.version_path('cifar', 'v7')
-
-
-def test_v2_is_refused_with_the_reason():
-    with pytest.raises(UserError, match='says nothing of v2'):
-        recipes.version_path('cifar', 'v2')
-
-
-@pytest.mark.parametrize('overrides, message', [
-    ({'covariance': 'diagonal', 'likelihood': 'euclidean'}, 'goes with covariance identity'),
-    ({'covariance': 'inverse-sum'}, 'goes with euclidean')])
-def test_forms_that_no_source_has_are_refused(overrides, message):
-    with pytest.raises(UserError, match=message):
-        load('fast', **overrides)
-
-
 def test_v6_is_the_published_recipe():
     recipe = load('v6')
     o, loss = recipe.optimisation, recipe.loss
@@ -124,3 +79,23 @@ def test_v5_is_v4_with_a_trained_variance():
     changed = {line.split(':')[0] for line in recipes.differences(first, second)}
     assert changed == {'covariance', 'likelihood', 'variance_lr_mult', 'variance_wd_mult',
                        'reported_val_acc'}
+
+
+@pytest.mark.parametrize('folder', sorted((ROOT / 'output' / 'record').glob('*/')),
+                         ids=lambda path: path.name)
+def test_recorded_runs_of_earlier_versions_are_read(folder):
+    recipe = recipes.load_run(RunFolder(folder).require_run())
+    assert recipe.data.dataset == folder.name.split('-')[0].replace('cifar', 'cifar10')
+
+
+def test_run_of_a_version_with_fewer_fields_is_resumed_and_checked(tmp_path):
+    recipe, folder = load('fast'), RunFolder(tmp_path)
+    folder.start(recipe)
+    tree = yaml.safe_load(folder.config.read_text())
+    del tree['refinement'], tree['loss']['margin_add']
+    folder.config.write_text(yaml.safe_dump(tree))
+    folder.check_resumable(recipe)
+    assert recipes.load_run(folder.config) == recipe
+    recipe.loss.margin_add = 0.5
+    with pytest.raises(UserError, match='begun with other values .*margin_add: 0.0 / 0.5'):
+        folder.check_resumable(recipe)

@@ -96,6 +96,20 @@ def test_threads_that_the_user_set_are_kept():
     assert fresh(THREADS, OMP_NUM_THREADS='3').stdout.strip() == '3'
 
 
+@pytest.mark.parametrize('error, code, line', [
+    (UserError('--lr: too high'), 2, 'error: --lr: too high\n'),
+    (PermissionError(13, 'Permission denied', 'run'), 2, 'error: run: Permission denied\n'),
+    (KeyboardInterrupt(), 130, '')])
+def test_what_ends_a_script_is_at_most_one_line(monkeypatch, capsys, error, code, line):
+    def main(argv):
+        raise error
+
+    monkeypatch.setattr(sys, 'argv', ['script'])
+    with pytest.raises(SystemExit) as end:
+        runtime.exit_with(main)
+    assert end.value.code == code and capsys.readouterr().err == line
+
+
 def test_prepare_after_mxnet_is_a_programming_error():
     with pytest.raises(RuntimeError, match='before mxnet is imported'):
         runtime.prepare('cpu')

@@ -1,12 +1,12 @@
 """train_mnist.py as its users run it: small real data, a process of its own."""
 import csv
-import gzip
 import json
-import struct
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from conftest import write_idx
 
 SMALL = ('--num-samples', 300, '--batch-size', 50)
 
@@ -98,22 +98,6 @@ def test_command_lines_of_the_seed_work(run_script, tmp_path, command, version, 
     assert json.loads((tmp_path / folder / 'summary.json').read_text())['version'] == version
 
 
-@pytest.mark.parametrize('words, message', [
-    (('--loss', 'triplet'), "'softmax', 'softmax-center'"),
-    (('--version', 'triplet'), 'there are center, lgm-distance'),
-    (('--test',), 'there is no run in this folder'),
-    (('--second-train',), 'best.params: there is no such weights file'),
-    (('--dataset', 'fashion'), 'name the folder of its IDX files with --data-dir'),
-    (('--num-classes', '7'), 'invalid choice: 7'),
-    (('--lr-step', '0'), '--lr-step 0: must be above 0'),
-])
-def test_mistakes_are_one_clear_line_and_exit_code_2(run_script, tmp_path, words, message):
-    result = train(run_script, tmp_path / 'run', *words)
-    assert result.returncode == 2
-    assert message in result.stderr and 'Traceback' not in result.stderr
-    assert not (tmp_path / 'run').exists()
-
-
 def test_method_that_a_run_does_not_have_is_refused(center_run, run_script):
     result = run_script('train_mnist.py', '--test', '--eval-method', 'lgm', '--output-dir',
                         center_run[0])
@@ -122,56 +106,11 @@ def test_method_that_a_run_does_not_have_is_refused(center_run, run_script):
         in result.stderr
 
 
-def write_idx(path, array):
-    header = struct.pack(f'>4B{array.ndim}I', 0, 0, 8, array.ndim, *array.shape)
-    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
-
-
-def own_data(folder, labels=None, images=None):
-    rng = np.random.default_rng(0)
-    for part in ('train', 't10k'):
-        write_idx(folder / f'{part}-images-idx3-ubyte.gz',
-                  rng.integers(0, 256, (60, 28, 28)) if images is None else images)
-        write_idx(folder / f'{part}-labels-idx1-ubyte.gz',
-                  rng.integers(0, 10, 60) if labels is None else labels)
-
-
 def test_own_data_in_idx_format(tmp_path):
     from training import data
-    own_data(tmp_path)
+    rng = np.random.default_rng(0)
+    for part in ('train', 't10k'):
+        write_idx(tmp_path / f'{part}-images-idx3-ubyte.gz', rng.integers(0, 256, (60, 28, 28)))
+        write_idx(tmp_path / f'{part}-labels-idx1-ubyte.gz', rng.integers(0, 10, 60))
     train_split, test_split = data.load_mnist('fashion', tmp_path)
     assert train_split.images.shape == (60, 1, 28, 28) and len(test_split) == 60
-
-
-@pytest.mark.parametrize('damage, message', [
-    (dict(labels=np.full(60, 10)), 'has a label 10; labels must be 0 to 9'),
-    (dict(images=np.zeros((60, 27, 28))), '(60, 27, 28)')])
-def test_damaged_own_data_ends_the_command_with_one_line(run_script, tmp_path, damage, message):
-    own_data(tmp_path, **damage)
-    result = train(run_script, tmp_path / 'run', '--dataset', 'fashion', '--data-dir', tmp_path)
-    assert result.returncode == 2 and message in result.stderr
-    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / 'run').exists()
-
-
-@pytest.mark.parametrize('damage, message', [
-    (dict(labels=np.full(60, 10)), 'has a label 10; labels must be 0 to 9'),
-    (dict(labels=np.zeros(59)), '59 labels'), (dict(images=np.zeros((60, 27, 28))), '27, 28'),
-    ('cut', 'cannot be read'), ('header', 'no IDX file'), ('short', 'its header says'),
-    ('missing', 'neither train-images-idx3-ubyte nor')])
-def test_damaged_own_data_is_one_clear_line(tmp_path, damage, message):
-    from training import data
-    from training.runtime import UserError
-    own_data(tmp_path, **damage if isinstance(damage, dict) else {})
-    path = tmp_path / 'train-images-idx3-ubyte.gz'
-    content = path.read_bytes()
-    if damage == 'missing':
-        path.unlink()
-    elif damage == 'cut':
-        path.write_bytes(content[:-30])
-    elif damage == 'header':
-        path.write_bytes(gzip.compress(b'PNG and so on' * 100))
-    elif damage == 'short':
-        path.write_bytes(gzip.compress(gzip.decompress(content)[:-1]))
-    with pytest.raises(UserError, match=message) as error:
-        data.load_mnist('fashion', tmp_path)
-    assert '\n' not in str(error.value)

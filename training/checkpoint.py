@@ -2,6 +2,7 @@
 import errno
 import io
 import json
+import math
 import os
 import struct
 import zipfile
@@ -13,6 +14,12 @@ import numpy as np
 from boltons.fileutils import atomic_save
 
 from .runtime import UserError
+
+FORMAT = 1  # of checkpoints; files without a number are of this one too
+# mxnet's weights files: magic numbers, and bytes an element by type number.
+WEIGHTS_MAGIC, ARRAY_MAGIC = 0x112, 0xF993FAC9
+ELEMENT_BYTES = {0: 4, 1: 8, 2: 2, 3: 1, 4: 4, 5: 1, 6: 8}
+MOST_DIMENSIONS = 32
 
 
 def save_checkpoint(path, blocks, trainers, state):
@@ -40,7 +47,7 @@ def save_checkpoint(path, blocks, trainers, state):
                     arrays[f'optimizer/{number}/{index}/{part}'] = array.asnumpy()
         counts.append({str(index): count
                        for index, count in updater.optimizer._index_update_count.items()})
-    state = dict(state, update_counts=counts)
+    state = dict(state, update_counts=counts, format=FORMAT)
     buffer = io.BytesIO()
     np.savez(buffer, state=np.array(json.dumps(state)), **arrays)
     path = Path(path)
@@ -57,15 +64,22 @@ def before(path):
     return Path(path).with_suffix('.before.npz')
 
 
-def load_checkpoint(path, blocks, trainers):
+def load_checkpoint(path, blocks, trainers, blank=None):
     """Restore what `save_checkpoint` wrote, on every context, and return its `state`.
 
     A damaged or missing file is passed over for the one before, and that is said.
 
+    Parameters
+    ----------
+    path, blocks, trainers
+        As in `save_checkpoint`.
+    blank : dict or None
+        The state of a run not yet begun: the stored one must have its fields, of the same types.
+
     Raises
     ------
     UserError
-        If neither can be read, or the checkpoint is of another model.
+        If neither can be read, or the checkpoint is of another model, optimizer or format.
     """
     try:
         arrays, state = _read(path)
@@ -74,10 +88,17 @@ def load_checkpoint(path, blocks, trainers):
             raise
         arrays, state = _read(before(path))
         print(f'{error}; the one before it is used')
+    if state.get('format', FORMAT) != FORMAT:
+        raise UserError(f'{path}: a checkpoint of format {state["format"]!r}, and this version reads '
+                        f'format {FORMAT}; resume it with the version that wrote it')
+    for name, value in {**(blank or {}), 'update_counts': []}.items():
+        if type(state.get(name)) is not type(value):
+            raise UserError(f'{path}: damaged checkpoint (its {name} is {state.get(name)!r})')
     parameters = named_parameters(blocks)
     stored = {name[len('parameter/'):]: array for name, array in arrays.items()
               if name.startswith('parameter/')}
-    _check_match(path, parameters, stored)
+    _check_match(path, parameters, {name: array.shape for name, array in stored.items()})
+    _check_optimizers(path, trainers, arrays, state['update_counts'])
     for name, array in stored.items():
         parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
     for number, (trainer, counts) in enumerate(zip(trainers, state['update_counts'])):
@@ -95,12 +116,15 @@ def _read(path):
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        return arrays, json.loads(str(arrays.pop('state')))
+        state = json.loads(str(arrays.pop('state')))
+        if not isinstance(state, dict) or any(a.dtype.kind not in 'fiu' for a in arrays.values()):
+            raise ValueError('it holds other things than a run')
     except FileNotFoundError:
         raise UserError(f'{path}: there is no checkpoint to resume from') from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error,
-            NotImplementedError, struct.error) as error:
-        raise UserError(f'{path}: damaged checkpoint ({error})') from None
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, MemoryError,
+            RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+        raise UserError(f'{path}: damaged checkpoint ({" ".join(str(error).split())})') from None
+    return arrays, state
 
 
 def save_weights(path, classifier):
@@ -109,8 +133,8 @@ def save_weights(path, classifier):
     with atomic_save(str(path), part_file=Path(part).name, overwrite_part=True):
         try:
             classifier.save_parameters(part)
-            mx.nd.load(part)  # mxnet does not notice when the last bytes do not fit on the disk
-        except mx.MXNetError:
+            _stored_shapes(part)  # mxnet does not notice when the last bytes do not fit on the disk
+        except (mx.MXNetError, ValueError, struct.error):
             raise OSError(errno.EIO, 'cannot be written whole (is the disk full?)', str(path)) \
                 from None
 
@@ -126,14 +150,10 @@ def load_weights(path, classifier, contexts):
     if not Path(path).is_file():
         raise UserError(f'{path}: there is no such weights file')
     try:
-        stored = mx.nd.load(str(path))
-    except (mx.MXNetError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(f'{path}: cannot be read as weights ({reason})') from None
-    if not isinstance(stored, dict):
-        raise UserError(f'{path}: holds arrays without names, so it is no weights file')
-    parameters = classifier._collect_params_with_prefix()
-    _check_match(path, parameters, stored)
+        shapes = _stored_shapes(path)
+    except (OSError, ValueError, struct.error) as error:
+        raise UserError(f'{path}: cannot be read as weights ({error})') from None
+    _check_match(path, classifier._collect_params_with_prefix(), shapes)
     classifier.load_parameters(str(path), ctx=contexts, cast_dtype=True)
 
 
@@ -146,16 +166,69 @@ def named_parameters(blocks):
             for name, parameter in block._collect_params_with_prefix().items()}
 
 
-def _check_match(path, parameters, stored):
-    problems = [f'{name} is missing' for name in sorted(set(parameters) - set(stored))]
-    problems += [f'{name} is unknown' for name in sorted(set(stored) - set(parameters))]
-    problems += [f'{name} has shape {tuple(stored[name].shape)}, not {tuple(parameter.shape)}'
-                 for name, parameter in parameters.items() if name in stored and
-                 tuple(stored[name].shape) != tuple(parameter.shape)]
+def _stored_shapes(path):
+    """{name: shape} of a weights file in mxnet's own format, with every length in it checked.
+
+    mxnet's reader believes the lengths it finds, and takes memory for them until it is killed.
+    """
+    content, position = Path(path).read_bytes(), 0
+
+    def take(layout):
+        nonlocal position
+        if position > len(content):
+            raise ValueError('it ends too early')
+        values = struct.unpack_from(f'<{layout}', content, position)
+        position += struct.calcsize(f'<{layout}')
+        return values
+
+    magic, _, count = take('QQQ')
+    if magic != WEIGHTS_MAGIC:
+        raise ValueError('it does not begin as one')
+    shapes, names = [], []
+    for _ in range(count):
+        magic, storage, dimensions = take('III')
+        if magic != ARRAY_MAGIC or storage != 0 or not 0 < dimensions <= MOST_DIMENSIONS:
+            raise ValueError('it holds an array of unknown format')
+        shapes.append(take(f'{dimensions}Q'))
+        _, _, kind = take('III')  # after the device
+        if kind not in ELEMENT_BYTES:
+            raise ValueError(f'it holds an array of unknown type {kind}')
+        position += ELEMENT_BYTES[kind] * math.prod(shapes[-1])
+    for _ in range(*take('Q')):
+        length, = take('Q')
+        names.append(content[position:position + length].decode())
+        position += length
+    if position != len(content):
+        raise ValueError('its length is not what it says')
+    if len(set(names)) != len(shapes):
+        raise ValueError('it holds arrays without names of their own')
+    return dict(zip(names, shapes))
+
+
+def _check_match(path, parameters, shapes):
+    problems = [f'{name} is missing' for name in sorted(set(parameters) - set(shapes))]
+    problems += [f'{name} is unknown' for name in sorted(set(shapes) - set(parameters))]
+    problems += [f'{name} has shape {shapes[name]}, not {tuple(parameter.shape)}'
+                 for name, parameter in parameters.items() if name in shapes and
+                 shapes[name] != tuple(parameter.shape)]
     if problems:
         shown = '; '.join(problems[:3]) + (f'; and {len(problems) - 3} more'
                                            if len(problems) > 3 else '')
         raise UserError(f'{path}: does not fit this model: {shown}')
+
+
+def _check_optimizers(path, trainers, arrays, counts):
+    """Refuse optimizer states whose arrays do not fit the parameters they belong to."""
+    if len(counts) != len(trainers):
+        raise UserError(f'{path}: does not hold the state of {len(trainers)} optimizer(s)')
+    shapes = {f'{number}/{index}': parameter.shape for number, trainer in enumerate(trainers)
+              for index, parameter in enumerate(trainer._params)}
+    for name, array in arrays.items():
+        if name.startswith('optimizer/'):
+            shape = shapes.get(name[len('optimizer/'):].rpartition('/')[0])
+            if array.shape != shape:
+                raise UserError(f'{path}: does not fit this model: {name} has shape {array.shape}, '
+                                f'not {shape}')
 
 
 def _updaters(trainer):

@@ -7,17 +7,37 @@ import typing
 from . import cluster
 from . import recipe as recipes
 from . import runtime
+from .runtime import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are a UserError, without the usage; no abbreviations."""
+
+    def __init__(self, description, **kwargs):
+        super().__init__(description=description, allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].split('=')[0]
+            raise UserError(f'{name}: unknown option'
+                            f'{recipes.nearest(name, self._option_string_actions)}')
+        return options
+
+    def error(self, message):
+        raise UserError(message.replace('argument ', '', 1))
 
 
 def make_parser(doc, version_help):
-    """An ArgumentParser with the actions that all scripts share."""
-    parser = argparse.ArgumentParser(description=doc,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A Parser with the actions that both training scripts share."""
+    parser = Parser(doc)
     parser.add_argument('--version', help=f'{version_help}; the options of the groups below '
                         'override its fields')
-    parser.add_argument('--resume', action='store_true',
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument('--resume', action='store_true',
                         help="go on from the run folder's checkpoint")
-    parser.add_argument('--test', action='store_true', help='only evaluate weights, on the test set')
+    action.add_argument('--test', action='store_true', help='only evaluate weights, on the test set')
     parser.add_argument('--weights', metavar='FILE', help='weights to test or to start from; with '
                         "--test, the run folder's best ones are the default")
     parser.add_argument('--tensorboard', action='store_true', help='also write event files')
@@ -70,6 +90,8 @@ def load_recipe(family, version, recipe_class, folder, actions, overrides):
     (recipe, Path)
         And the file it was read from.
     """
+    if actions['resume'] and actions['weights']:
+        raise UserError('--weights: not allowed with --resume, which takes those of the checkpoint')
     path = recipes.version_path(family, version)
     if actions['resume'] or (actions['test'] and not actions['weights']):
         path = folder.require_run()

@@ -61,16 +61,19 @@ def read(path):
         with open(folder.metrics, newline='') as file:
             rows = [{name: float(value) for name, value in row.items()}
                     for row in csv.DictReader(file)]
+        if not rows:
+            raise ValueError('metrics.csv has no rows')
         finished = folder.summary.exists()
         run = Run(folder, config, rows, json.loads(folder.summary.read_text()) if finished else
                   _partial_summary(config['run'], rows), finished)
-        cells(run)  # whatever is missing shows here
+        cells(run), curves([run])  # whatever is missing shows here
     except FileNotFoundError as error:
         raise UserError(f'{path}: there is no run in this folder '
                         f'({Path(error.filename).name} is missing)') from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f'{path}: the files of this run are damaged '
-                        f'({type(error).__name__}: {error})') from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError,
+            RecursionError, yaml.YAMLError) as error:
+        raise UserError(f'{path}: the files of this run are damaged ({type(error).__name__}: '
+                        f'{" ".join(str(error).split())})') from None
     return run
 
 

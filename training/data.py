@@ -113,7 +113,9 @@ def load_mnist(dataset='mnist', data_dir=None, num_samples=None, holdout=0):
         if len(images) != len(labels) or images.shape[1:] != (28, 28):
             raise UserError(f'{folder}: {part} has images of shape {images.shape} and '
                             f'{len(labels)} labels, not N x 28 x 28 and N')
-        if labels.max(initial=0) >= CLASSES[dataset]:
+        if not len(labels):
+            raise UserError(f'{folder}: {part} has no images')
+        if labels.max() >= CLASSES[dataset]:
             raise UserError(f'{folder}: {part} has a label {labels.max()}; labels must be 0 to '
                             f'{CLASSES[dataset] - 1}')
         splits.append(Split(images[:, None], labels.astype(np.int32)))
@@ -122,7 +124,8 @@ def load_mnist(dataset='mnist', data_dir=None, num_samples=None, holdout=0):
 
 def _choose(train, test, num_samples, holdout):
     if holdout >= len(train):
-        raise UserError(f'--holdout {holdout}: the training set has {len(train)} images')
+        raise UserError(f'--holdout {holdout}: must be less than the {len(train)} images of the '
+                        'training set')
     if holdout:
         order = np.random.default_rng(HOLDOUT_SEED).permutation(len(train))
         train, test = train.select(np.sort(order[holdout:])), train.select(order[:holdout])

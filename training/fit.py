@@ -64,16 +64,15 @@ def fit(job, resume=False, tensorboard=False):
 def _fit(job, resume, tensorboard):
     folder, epochs, workers = job.folder, job.recipe.optimisation.epochs, job.data.workers
     blocks = {'graph': job.graph}
+    state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
     if resume:
         folder.check_resumable(job.recipe)
-        state = checkpoint.load_checkpoint(folder.checkpoint, blocks, job.trainers)
+        state = checkpoint.load_checkpoint(folder.checkpoint, blocks, job.trainers, state)
         workers.agree(f'{state["epoch"]}, {state["step"]}', f'{folder.checkpoint}: not the same '
                       'file for all workers; the run folder must be one that they share')
         print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
-    else:
-        state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
-        if workers.is_chief:
-            folder.start(job.recipe)
+    elif workers.is_chief:
+        folder.start(job.recipe)
     history = state['history']
 
     with BackgroundPlots() as figures, loop.StopRequest().listening() as stop:

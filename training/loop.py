@@ -91,7 +91,7 @@ class TrainingData(DeviceData):
     Raises
     ------
     UserError
-        If there are fewer images a step than devices.
+        If the split does not fill one batch.
     """
 
     def __init__(self, split, contexts, augment, flip, batch_size, seed, mixup=0.0, teacher=None,
@@ -102,11 +102,11 @@ class TrainingData(DeviceData):
         self.mixup, self.teacher = mixup, teacher
         self.mix = Mixup()
         self.mix.hybridize(static_alloc=True)
-        self.batch_size = min(batch_size, len(split))
-        devices = len(contexts) * workers.size
-        if self.batch_size < devices:
-            raise UserError(f'a step of {self.batch_size} images cannot be shared by {devices} '
-                            'devices; use more images or fewer devices')
+        if batch_size > len(split):
+            raise UserError(f'--batch-size: a step takes {batch_size} images on '
+                            f'{len(contexts) * workers.size} device(s), and the training set has '
+                            f'only {len(split)}')
+        self.batch_size = batch_size
 
     @property
     def steps_per_epoch(self):

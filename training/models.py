@@ -9,7 +9,6 @@ from gmloss import MixtureClassifier
 from . import augment, checkpoint, data, losses, nets, recipe as recipes
 from .graphs import LGMGraph, SoftmaxCenterGraph, SoftmaxGraph
 from .lenet import LeNetPlusPlus
-from .runtime import UserError
 
 
 def build(recipe, device):
@@ -76,11 +75,7 @@ def load(folder, device, contexts):
     UserError
         If there is no such run, or its weights do not fit.
     """
-    config = folder.require_run()
-    try:
-        recipe = recipes.load(config, recipes.CifarRecipe, {})
-    except UserError:
-        recipe = recipes.load(config, recipes.MnistRecipe, {})
+    recipe = recipes.load_run(folder.require_run())
     graph = build(recipe, device)
     initialize(graph, recipe, contexts)
     weights = folder.best_weights if folder.best_weights.exists() else folder.last_weights

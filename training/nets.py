@@ -35,15 +35,16 @@ class FeatureNet(HybridBlock):
     Raises
     ------
     UserError
-        If the zoo has no such model, or the model no such part.
+        If the zoo has no such model, the model no such part, or the images are too small for it.
     """
 
     def __init__(self, model, device, **kwargs):
         super().__init__(**kwargs)
         try:
             zoo = zoo_model(model.model, model.feature_size)
-        except ValueError:
-            raise UserError(f"--model {model.model}: not in GluonCV's model zoo") from None
+        except Exception:  # each kind of model that does not classify fails in its own way
+            raise UserError(f"--model {model.model}: no image classifier of GluonCV's model zoo") \
+                from None
         self.features, dense = _split(zoo, model.model)
         if model.zero_gamma:
             _zero_last_gammas(self.features, model.model)
@@ -54,7 +55,7 @@ class FeatureNet(HybridBlock):
             _fuse_batch_norm_relu(self.features)
         if device.dtype == 'bfloat16':
             _pad_stem(self.features)
-        width = dense._in_units or _width(self.features)
+        width = _width(self.features, model.model)
         self.output = None if model.features == 'pool' else Float32Dense(
             model.feature_size, in_units=width, use_bias=dense.bias is not None,
             prefix=dense.prefix, params=dense.params)
@@ -99,9 +100,14 @@ def _split(zoo, name):
     raise UserError(f'--model {name}: has no dense output layer, so no features to take')
 
 
-def _width(features):
+def _width(features, name):
     """Number of features, which some models leave to the first batch to show."""
-    _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *IMAGE_SHAPES['cifar10']))
+    shape = IMAGE_SHAPES['cifar10']
+    try:
+        _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *shape))
+    except mx.MXNetError:
+        raise UserError(f'--model {name}: made for images larger than {shape[1]} x {shape[2]}') \
+            from None
     return outputs[0][1]
 
 

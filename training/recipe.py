@@ -1,27 +1,44 @@
 """Recipes: typed fields, read from YAML, overridden by options, checked in one place."""
 import dataclasses
 import difflib
+import reprlib
 from pathlib import Path
-from typing import List, Literal, Optional
+from typing import Annotated, List, Literal, Optional
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from .runtime import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 STRICT = ConfigDict(extra='forbid', allow_inf_nan=False, validate_default=True)
+LARGEST = 10 ** 6  # of counts: no sensible one is larger, and arithmetic on them stays exact
 
 
 def field(default, description, **limits):
     return Field(default=default, description=description, **limits)
 
 
+class Section:
+    """What all sections of a recipe share."""
+
+    @field_validator('*', mode='before')
+    @classmethod
+    def _no_truth_value(cls, value, info):
+        """YAML's true and false, which Python would count as 1 and 0."""
+        given = value if isinstance(value, list) else [value]
+        if cls.__dataclass_fields__[info.field_name].type is not bool and \
+                any(isinstance(part, bool) for part in given):
+            raise ValueError(f'expected a value other than true and false, got {value}')
+        return value
+
+
 @dataclass(config=STRICT)
-class Data:
+class Data(Section):
     """data"""
-    data_dir: Optional[str] = field(None, "folder of the data files; default: MXNet's own")
+    data_dir: Optional[str] = field(None, "folder of the data files; default: MXNet's own",
+                                    min_length=1)
     num_samples: Optional[int] = field(None, 'use only the first N images of each split', ge=1)
     holdout: int = field(0, 'validate on N images kept out of the training set, not on the test '
                          'set', ge=0)
@@ -48,19 +65,21 @@ class CifarData(Data):
 
 
 @dataclass(config=STRICT)
-class MnistModel:
+class MnistModel(Section):
     """model"""
-    feature_size: int = field(2, 'dimensions of the features', ge=1)
+    feature_size: int = field(2, 'dimensions of the features', ge=1, le=LARGEST)
     bias: bool = field(True, 'biases in feature and output layer; off (--no-bias) gives the ring')
 
 
 @dataclass(config=STRICT)
-class CifarModel:
+class CifarModel(Section):
     """model"""
-    model: str = field('cifar_resnet20_v1', "an image classification model of GluonCV's zoo")
+    model: str = field('cifar_resnet20_v1', "an image classification model of GluonCV's zoo",
+                       min_length=1)
     features: Literal['pool', 'output'] = field(
         'pool', "where the loss takes its features: the pooled ones, or the net's output layer")
-    feature_size: int = field(10, 'width of the output layer with --features output', ge=1)
+    feature_size: int = field(10, 'width of the output layer with --features output', ge=1,
+                              le=LARGEST)
     zero_gamma: bool = field(
         False, 'start the last BatchNorm of each residual block at gamma 0')
     shortcut: Literal['conv', 'pool'] = field(
@@ -68,7 +87,7 @@ class CifarModel:
 
 
 @dataclass(config=STRICT)
-class Loss:
+class Loss(Section):
     """loss"""
     covariance: Literal['identity', 'diagonal', 'fixed-volume', 'raw', 'inverse-sum'] = field(
         'identity', 'covariance of each class; fixed-volume is a diagonal one whose scale cannot '
@@ -98,14 +117,15 @@ class CifarLoss(Loss):
 
 
 @dataclass(config=STRICT)
-class Refinement:
+class Refinement(Section):
     """refinement"""
     label_smoothing: float = field(
         0.0, 'share of the label that is spread evenly over the other classes', ge=0, lt=1)
     mixup: float = field(
         0.0, 'a of Beta(a, a), from which the weights of mixed images are drawn; 0: no mixup', ge=0)
     teacher: Optional[str] = field(
-        None, "distil from this run folder, or from a pretrained model of GluonCV's zoo")
+        None, "distil from this run folder, or from a pretrained model of GluonCV's zoo",
+        min_length=1)
     temperature: float = field(20.0, 'temperature of the distillation', gt=0)
 
 
@@ -117,22 +137,23 @@ class MnistLoss(Loss):
         'softmax-center, then center')
     lmbd: float = field(1.0, 'weight of the center loss', ge=0)
     alpha: float = field(0.5, 'learning rate of the centers', ge=0)
-    first_phase_epochs: int = field(10, 'length of the first phase of two-phase', ge=0)
+    first_phase_epochs: int = field(10, 'length of the first phase of two-phase', ge=0,
+                                    le=LARGEST)
 
 
 @dataclass(config=STRICT)
-class Optimisation:
+class Optimisation(Section):
     """optimisation"""
     epochs: int = field(20, 'passes over the training set; decay and warm-up epochs of the '
-                        'version are scaled in proportion', ge=1)
-    batch_size: int = field(128, 'images a step on each device', ge=1)
+                        'version are scaled in proportion', ge=1, le=LARGEST)
+    batch_size: int = field(128, 'images a step on each device', ge=1, le=LARGEST)
     optimizer: Literal['nag', 'sgd', 'adam', 'muon'] = field(
         'nag', 'nag is SGD with Nesterov momentum; muon makes its updates of kernels orthogonal')
     momentum: float = field(0.9, 'momentum of nag, sgd and muon', ge=0, lt=1)
     lr: float = field(0.1, 'learning rate after warm-up', gt=0)
     lr_batch_size: Optional[int] = field(
         None, 'images a step over all devices that the learning rates are meant for; they are '
-        'scaled in proportion to the actual number', ge=1)
+        'scaled in proportion to the actual number', ge=1, le=LARGEST)
     matrix_lr: float = field(0.1, "muon's learning rate for convolution kernels, relative to "
                              'their size; follows the schedule of lr', gt=0)
     wd: float = field(5e-4, 'weight decay', ge=0)
@@ -143,16 +164,17 @@ class Optimisation:
     schedule: Literal['step', 'cosine', 'polynomial'] = field(
         'step', 'decay of the learning rate')
     decay_factor: float = field(0.5, 'multiply lr by this at every decay epoch', gt=0, le=1)
-    decay_epochs: List[float] = field([], 'epochs at which the step schedule decays')
+    decay_epochs: List[Annotated[float, Field(ge=0, le=LARGEST)]] = field(
+        [], 'epochs at which the step schedule decays')
     decay_power: float = field(2.0, 'exponent of the polynomial schedule', gt=0)
     warmup: Literal['none', 'linear', 'constant'] = field(
         'none', 'linear: from 0 to lr, step by step; constant: hold --warmup-lr')
-    warmup_epochs: float = field(0.0, 'length of the warm-up', ge=0)
+    warmup_epochs: float = field(0.0, 'length of the warm-up', ge=0, le=LARGEST)
     warmup_lr: float = field(0.01, 'learning rate of a constant warm-up', gt=0)
 
 
 @dataclass(config=STRICT)
-class Run:
+class Run(Section):
     """run"""
     version: str = field('', 'the recipe in configs/ that this run started from')
     reported_val_acc: Optional[float] = field(
@@ -167,7 +189,8 @@ class Run:
         'the processes that launch.py started; dist_async updates without waiting for all')
     workers: int = field(1, 'processes that train together, as launch.py started them', ge=1)
     output_dir: Optional[str] = field(
-        None, 'the run folder; default: output/cifar-VERSION or output/mnist-VERSION')
+        None, 'the run folder; default: output/cifar-VERSION or output/mnist-VERSION',
+        min_length=1)
     seed: int = field(0, 'seed of initialisation, order and augmentation', ge=0, lt=2 ** 31)
 
 
@@ -240,21 +263,25 @@ def load(path, recipe_class, overrides):
     UserError
         With one line that names the file, the field, and what is wrong.
     """
-    try:
-        tree = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f'{path}: cannot be read as YAML: {" ".join(str(error).split())}') from None
-    base = _validate(tree, recipe_class, str(path))
+    base = validate(read_yaml(path), recipe_class, path)
     tree = dataclasses.asdict(base)
     for section in tree.values():
         section.update({name: overrides[name] for name in section if name in overrides})
-    recipe = _validate(tree, recipe_class, 'command line')
+    recipe = validate(tree, recipe_class, 'command line')
     ratio = recipe.optimisation.epochs / base.optimisation.epochs
     for name in set(SCALED_WITH_EPOCHS) - set(overrides):
         value = getattr(recipe.optimisation, name)
         scaled = [v * ratio for v in value] if isinstance(value, list) else value * ratio
         setattr(recipe.optimisation, name, scaled)
     return recipe
+
+
+def load_run(path):
+    """The recipe in a run's config.yaml, of whichever class its data set asks for."""
+    tree = read_yaml(path)
+    data = tree.get('data') if isinstance(tree, dict) else None
+    on_mnist = isinstance(data, dict) and data.get('dataset') in ('mnist', 'fashion')
+    return validate(tree, MnistRecipe if on_mnist else CifarRecipe, path)
 
 
 def field_names(recipe_class):
@@ -286,25 +313,44 @@ def differences(recipe, other, ignored=()):
             if name not in ignored and value != second[section][name]]
 
 
-def _validate(tree, recipe_class, source):
+def read_yaml(path):
+    """What a YAML file holds; UserError if it cannot be read."""
     try:
-        return TypeAdapter(recipe_class).validate_python(tree)
+        return yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        # ValueError: no text, or a date or number that there is not.
+        raise UserError(f'{path}: cannot be read as YAML: {" ".join(str(error).split())}') from None
+
+
+def validate(tree, kind, source):
+    """Plain values as the pydantic dataclass `kind`; `source` is named in the UserError."""
+    try:
+        return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = '.'.join(str(part) for part in problem['loc'])
+        location = problem['loc']
+        where = '.'.join(str(part) for part in location)
         message = problem['msg'].replace('Value error, ', '')
+        got = reprlib.repr(problem['input'])
         if problem['type'] in ('unexpected_keyword_argument', 'extra_forbidden'):
-            message = f'unknown field{_nearest(problem["loc"], recipe_class)}'
+            message = f'unknown field{nearest(str(location[-1]), _known(kind, location))}'
+        elif problem['type'] == 'dataclass_type':
+            message = f'expected NAME: VALUE pairs, got {got}'
         elif problem['type'] != 'value_error':
-            message += f', got {problem["input"]!r}'
-        flag = f' (--{problem["loc"][1].replace("_", "-")})' if source == 'command line' and \
-            len(problem['loc']) > 1 else ''
+            message += f', got {got}'
+        flag = f' (--{location[1].replace("_", "-")})' if source == 'command line' and \
+            len(location) > 1 else ''
         raise UserError(f'{source}: {where + ": " if where else ""}{message}{flag}') from None
 
 
-def _nearest(location, recipe_class):
-    sections = {f.name: f.type for f in dataclasses.fields(recipe_class)}
-    known = list(sections) if len(location) == 1 else \
-        [f.name for f in dataclasses.fields(sections[location[0]])]
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+def nearest(name, known):
+    """', the nearest known one is ...', or nothing where none is near."""
+    close = difflib.get_close_matches(name, known, n=1)
     return f', the nearest known one is {close[0]}' if close else ''
+
+
+def _known(kind, location):
+    """Names of the fields of the dataclass in `kind` that holds `location`."""
+    for name in location[:-1]:
+        kind = {f.name: f.type for f in dataclasses.fields(kind)}[name]
+    return [f.name for f in dataclasses.fields(kind)]

@@ -56,6 +56,9 @@ class RunFolder:
     def check_resumable(self, recipe):
         """Refuse to go on with another recipe than the one the run began with.
 
+        Fields that its config.yaml lacks, since an earlier version of the project began it, are
+        taken to be at their defaults.
+
         Raises
         ------
         UserError
@@ -80,6 +83,18 @@ class RunFolder:
     def write_summary(self, summary):
         """summary.json from a dict."""
         self._write(self.summary, json.dumps(summary, indent=2) + '\n')
+
+    def read_summary(self):
+        """What `write_summary` wrote; UserError if it is not there or damaged."""
+        try:
+            summary = json.loads(self.summary.read_text())
+            if not isinstance(summary, dict):
+                raise ValueError('no JSON object')
+            return summary
+        except FileNotFoundError:
+            raise UserError(f'{self.summary}: is missing; the run is not finished') from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f'{self.summary}: damaged ({error})') from None
 
     def draw_curves(self, history, title):
         """curves.png: accuracies, loss, learning rate and margin by epoch."""

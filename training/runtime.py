@@ -21,6 +21,7 @@ CUDA_LIBRARIES = (
 FIRST_UNSUPPORTED_CAPABILITY = (9, 0)
 FIRST_CAPABILITY_WITH_FAST_FLOAT16 = (7, 0)
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
 
 
 departure = None  # called with the exit code at the end, if set: how a distributed run is left
@@ -96,17 +97,27 @@ def prepare(device='auto', dtype='float32'):
 
 
 def exit_with(main):
-    """Run `main(argv)` and leave the process: a UserError is one line and exit code 2."""
+    """Run `main(argv)` and leave the process: a UserError is one line and exit code 2.
+
+    So is a file or folder that cannot be read or written and that nothing has explained better.
+    Ctrl-C outside of the training is exit code 130 and no traceback.
+    """
     try:
         code = main(sys.argv[1:])
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         code = 2
-    except Exception:
-        if departure is None:
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
+            code = 2
+        elif departure is None:
             raise
-        traceback.print_exc()
-        code = 1
+        else:
+            traceback.print_exc()
+            code = 1
     if departure is not None:
         departure(code)
     sys.exit(code)
@@ -138,6 +149,8 @@ def parse_device(text):
         raise UserError(f'--device {text}: an id is named twice')
     if match[1] == 'cpu':
         ids = ids or (0,)
+        if max(ids) >= CPU_CONTEXTS:
+            raise UserError(f'--device {text}: expected ids from 0 to {CPU_CONTEXTS - 1}')
     return match[1], ids
 
 
