@@ -32,6 +32,7 @@ class RunFolder:
         self.summary = self.path / 'summary.json'
         self.features = self.path / 'features.npz'
         self.animation = self.path / 'features.gif'
+        self.detection = self.path / 'detection.json'
 
     def start(self, recipe):
         """Make the folder for a new run; an earlier run in it is moved aside, never overwritten."""
@@ -81,6 +82,18 @@ class RunFolder:
         """summary.json from a dict."""
         self._write(self.summary, json.dumps(summary, indent=2) + '\n')
 
+    def read_summary(self):
+        """The dict in summary.json; UserError where there is none."""
+        try:
+            return json.loads(self.summary.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f'{self.summary}: cannot be read ({error}); the run must be finished') \
+                from None
+
+    def write_detection(self, report):
+        """detection.json from a dict."""
+        self._write(self.detection, json.dumps(report, indent=2) + '\n')
+
     def draw_curves(self, history, title):
         """curves.png: accuracies, loss, learning rate and margin by epoch."""
         with atomic_save(str(self.path / 'curves.png'), overwrite_part=True) as part:
@@ -106,6 +119,13 @@ class RunFolder:
         """likelihood.png; splits as in training.plots.likelihoods."""
         with atomic_save(str(self.path / 'likelihood.png'), overwrite_part=True) as part:
             plots.likelihoods(part, splits, self.path.name)
+
+    def draw_detection(self, families, curves, title):
+        """roc.png and scores.png; as in training.plots.roc_curves and score_histograms."""
+        with atomic_save(str(self.path / 'roc.png'), overwrite_part=True) as part:
+            plots.roc_curves(part, curves, title)
+        with atomic_save(str(self.path / 'scores.png'), overwrite_part=True) as part:
+            plots.score_histograms(part, families, title)
 
     def animate_features(self):
         """features.gif from all frames there are."""
