@@ -180,7 +180,10 @@ def test_command_writes_report_and_figures(whole_run):
     accuracies = [found['accuracy'][CIFAR_RUN.name] for found in report['sets'].values()
                   if 'accuracy' in found]
     assert len(accuracies) == 8 and max(accuracies) < report['accuracy'][CIFAR_RUN.name]
-    assert report['sets']['uniform noise']['scores']['log_likelihood']['auroc'] > 0.8
+    for name, score, least in (('PGD 8/255', 'log_likelihood', 0.95),
+                               ('shuffled pixels', 'max_softmax', 0.85),
+                               ('uniform noise', 'max_softmax', 0.65)):
+        assert report['sets'][name]['scores'][score]['auroc'] > least
 
 
 def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_script, tmp_path):

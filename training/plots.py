@@ -223,7 +223,7 @@ def roc_curves(file, panels, title):
     """
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.8 * columns, 2.8 * rows + 0.8), layout='constrained')
+    figure = Figure(figsize=(2.8 * columns, 2.8 * rows + 0.5), layout='constrained')
     places = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, (name, scores) in zip(places.flat, panels.items()):
         for number, (score, rates) in enumerate(scores.items()):
@@ -232,10 +232,12 @@ def roc_curves(file, panels, title):
         axes.set_title(name, fontsize='medium')
     for axes in places.flat[len(panels):]:
         axes.set_axis_off()
+    for axes in places[-1]:
+        axes.set_xlabel('abnormal that pass')
+    for axes in places[:, 0]:
+        axes.set_ylabel('normal that pass')
     figure.legend(*places.flat[0].get_legend_handles_labels(), loc='outside lower center',
                   ncols=4, fontsize='small')
-    figure.supxlabel('share of abnormal images that pass')
-    figure.supylabel('share of normal images that pass')
     figure.suptitle(title)
     figure.savefig(file, format='png', dpi=80)
 
@@ -252,12 +254,12 @@ def score_histograms(file, families, title):
     """
     columns = len(next(iter(families.values())))
     figure = Figure(figsize=(3.2 * columns, 2.4 * len(families) + 0.5), layout='constrained')
-    places = figure.subplots(len(families), columns, squeeze=False, sharex='row')
+    places = figure.subplots(len(families), columns, squeeze=False)
     for row, (score, groups) in zip(places, families.items()):
-        everything = np.concatenate([part for sets in groups.values() for part in sets.values()])
-        low, high = np.percentile(everything[np.isfinite(everything)], (1, 99))
-        bins = np.linspace(low, high if high > low else low + 1, 41)
         for axes, (family, sets) in zip(row, groups.items()):
+            everything = np.concatenate(list(sets.values()))
+            low, high = np.percentile(everything[np.isfinite(everything)], (1, 99))
+            bins = np.linspace(low, high if high > low else low + 1, 41)
             for number, (name, part) in enumerate(sets.items()):
                 style = {'histtype': 'stepfilled', 'alpha': 0.4} if name == 'normal' else \
                     {'histtype': 'step', 'linestyle': ('-', '--', ':', '-.')[number % 4]}
