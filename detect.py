@@ -2,12 +2,12 @@
 
     python detect.py output/record/cifar-fast-seed0 --softmax-run output/cifar-softmax
 
-Abnormal are adversarial images (FGSM, PGD) of several strengths, noise, rotated and shuffled images,
-and the images of other data sets. Scores are the log-likelihood under the mixture, the distance to
-the predicted class and the highest softmax probability, as far as the run has them, and the last one
-also of a net trained by softmax. Adversarial images are crafted anew against each net that is
-scored. Writes detection.json, roc.png and scores.png into the run folder, and the table into its
-summary.json.
+Abnormal are adversarial images (FGSM, PGD) of several strengths, noise, rotated and shuffled
+images, and the images of other data sets. Scores are the log-likelihood under the mixture, the
+distance to the predicted class and the highest softmax probability, as far as the run has them, and
+the last one also of a net trained by softmax. Adversarial images are crafted anew against each net
+that is scored. Writes detection.json, roc.png and scores.png into the run folder, and the table
+into its summary.json.
 """
 import argparse
 import dataclasses

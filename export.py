@@ -77,7 +77,8 @@ def compare(name, found, wanted):
     same = int(np.sum(found[0].argmax(axis=1) == wanted[0].argmax(axis=1)))
     print(f'{name}: same class for {same} of {len(wanted[0])} test images, logits within {gap:.1e}')
     if not (gap <= TOLERANCE and same == len(wanted[0])):
-        raise UserError(f'{name}: is not the same net as the run (logits may differ by {TOLERANCE})')
+        raise UserError(f'{name}: is not the same net as the run, whose logits may differ by '
+                        f'{TOLERANCE}')
 
 
 def main(argv):

@@ -1,7 +1,8 @@
 """Adversarial images, crafted batch by batch on the device.
 
 `classify` maps float32 images of pixel values 0 to 255, (B, channels, H, W), to label-free logits
-(B, C), by a net that training.nets.freeze has been at. Results stay within 0 to 255 and are not rounded to whole pixel values.
+(B, C), by a net that training.nets.freeze has been at. Results stay within 0 to 255 and are not
+rounded to whole pixel values.
 """
 from mxnet import autograd, nd
 
