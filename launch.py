@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from training import runtime
+from training import cli, runtime
 from training.cluster import ENVIRONMENT, HEARTBEAT
 from training.runtime import UserError
 
@@ -127,8 +127,7 @@ def address_towards(host):
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument('--workers', type=int, required=True, help='how many train')
     parser.add_argument('--servers', type=int, default=1, help='how many hold the sums (default 1)')
     parser.add_argument('--hosts', default=LOCAL, help='machines for workers and servers, in turn, '

@@ -58,19 +58,15 @@ def read_image(path, shape):
         return f'{path}: left out, no image that can be read ({error})'
 
 
-def predict(block, normalise, images, context):
+def predict(net, images, context):
     """Posterior (N, C) and log-likelihood (N,), or None, of uint8 images (N, channels, H, W).
 
-    `block` is a gmloss.MixtureInference, or a classifier whose first output are logits.
+    `net` is a training.classifiers.PixelClassifier.
     """
     from mxnet import nd
-
-    from gmloss import MixtureInference
-    outputs = block(normalise(nd.array(images, ctx=context, dtype='uint8')))
-    if isinstance(block, MixtureInference):
-        return outputs[0].asnumpy(), outputs[1].asnumpy()
-    logits = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
-    return logits.softmax().asnumpy(), None
+    logits, *rest = net(nd.array(images, ctx=context, dtype='uint8'))
+    likelihood = rest[1].asnumpy() if len(rest) == 2 else None
+    return logits.softmax().asnumpy(), likelihood
 
 
 def main(argv):
@@ -90,17 +86,14 @@ def main(argv):
     files = find_images(options.images)
     device = runtime.prepare(options.device, options.dtype)
 
-    from gmloss import MixtureInference
     from training import data, models
     context = device.contexts()[0]
     folder = RunFolder(options.run)
     graph, recipe = models.load(folder, device, [context])
-    normalise = models.normaliser(recipe, [context])
+    net = models.pixel_classifier(graph, recipe, [context])
     names, shape = data.CLASS_NAMES[recipe.data.dataset], data.IMAGE_SHAPES[recipe.data.dataset]
-    inference, threshold = graph.classifier, None
+    threshold = None
     if recipe.loss.loss == 'lgm':
-        inference = MixtureInference(graph.net, graph.classifier.mixture)
-        inference.hybridize(static_alloc=True)
         thresholds = folder.read_summary().get('likelihood_thresholds', {})
         threshold = thresholds.get(options.false_alarm_rate)
         if thresholds and threshold is None:
@@ -116,8 +109,8 @@ def main(argv):
             good = [(path, image) for path, image in zip(chunk, read) if not isinstance(image, str)]
             problems += [image for image in read if isinstance(image, str)]
             if good:
-                posterior, likelihood = predict(inference, normalise,
-                                                np.stack([image for _, image in good]), context)
+                posterior, likelihood = predict(net, np.stack([image for _, image in good]),
+                                                context)
             for number, (path, _) in enumerate(good):
                 best = int(posterior[number].argmax())
                 value = None if likelihood is None else round(float(likelihood[number]), 4)

@@ -7,7 +7,7 @@ import sys
 
 from benchmarks import scale
 from benchmarks.rounds import measure, median, ratio
-from benchmarks.subjects import BATCH, EPOCH_IMAGES, LOSS_SHAPE, STEPS
+from benchmarks.subjects import BATCH, EPOCH_IMAGES, LOSS_SHAPE, STEPS, TEST_IMAGES
 from training import runtime
 
 THREADS = str(runtime.usable_cores())
@@ -89,6 +89,14 @@ def bench_pipeline(rounds):
         print(f'  {label:34s}{ratio(results, label, "net alone")} times the net alone')
 
 
+def bench_predict(rounds):
+    report(f'ResNet-20 on {TEST_IMAGES} images in memory, --dtype auto',
+           measure({'frozen': ('predict_ours_fastest', EQUAL),
+                    'as it was trained': ('predict_as_trained', EQUAL),
+                    'frozen, float32': ('predict_ours', EQUAL)}, rounds),
+           'frozen', ('as it was trained', 'frozen, float32'), TEST_IMAGES)
+
+
 def bench_counts(rounds):
     print('\nper training step            calls from Python   operators run   host reads')
     for which in ('ours', 'stock'):
@@ -101,8 +109,8 @@ def bench_counts(rounds):
 
 
 BENCHMARKS = {'loss': bench_loss, 'center': bench_center, 'step': bench_step, 'bfloat16': bench_bfloat16,
-              'epoch': bench_epoch, 'pipeline': bench_pipeline, 'counts': bench_counts,
-              'scale': scale.report}
+              'epoch': bench_epoch, 'pipeline': bench_pipeline, 'predict': bench_predict,
+              'counts': bench_counts, 'scale': scale.report}
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)

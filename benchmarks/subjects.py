@@ -14,6 +14,7 @@ from training import runtime
 LOSS_SHAPE = 128, 1000, 512  # batch, classes, features
 BATCH, STEPS = 128, 20
 EPOCH_IMAGES = 40 * BATCH
+TEST_IMAGES = 10000
 
 
 def loss(make, repeats=1, shape=LOSS_SHAPE):
@@ -182,6 +183,35 @@ def epoch_ours_v6():
 def epoch_stock():
     """The environment decides the threads, as for a user who just starts a script."""
     return baselines.stock_epoch(BATCH, EPOCH_IMAGES)
+
+
+def predict(device, frozen=True):
+    """Top-1 accuracy of a kept run over the whole test set, from memory."""
+    from training import checkpoint, data, loop, models, recipe
+    from training.run_folder import RunFolder
+    contexts, folder = device.contexts(), RunFolder('output/record/cifar-fast-seed0')
+    if frozen:
+        graph, settings = models.load(folder, device, contexts)
+    else:
+        settings = recipe.load(folder.config, recipe.CifarRecipe, {})
+        graph = models.build(settings, device)
+        models.initialize(graph, settings, contexts)
+        checkpoint.load_weights(folder.last_weights, graph.weights, contexts)
+    normalise = models.normaliser(settings, contexts)
+    test = loop.DeviceData(data.load_cifar10(num_samples=TEST_IMAGES)[1], contexts)
+    return lambda: loop.evaluate(graph.classifier, normalise, test)
+
+
+def predict_ours():
+    return predict(runtime.prepare('cpu', 'float32'))
+
+
+def predict_ours_fastest():
+    return predict(runtime.prepare('cpu', 'auto'))
+
+
+def predict_as_trained():
+    return predict(runtime.prepare('cpu', 'auto'), frozen=False)
 
 
 def step_torch():

@@ -173,3 +173,28 @@ def test_pooled_shortcut_averages_what_the_strided_one_skips():
     average = x.asnumpy().reshape(2, 16, 4, 2, 4, 2).mean(axis=(3, 5))
     np.testing.assert_allclose(pooled.downsample[1](pooled.downsample[0](x)).asnumpy(), np.einsum(
         'oc,bchw->bohw', weight.asnumpy()[:, :, 0, 0], average), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_v1', 'cifar_resnet20_v2', 'vgg11_bn'])
+@pytest.mark.parametrize('device', [Device('cpu', (0, 1), 'bfloat16'), None],
+                         ids=['swaps', 'no swaps'])
+def test_frozen_net_gives_the_same_in_training_mode_too(name, device):
+    """vgg11_bn has dropout, and convolutions with biases before its BatchNorms."""
+    contexts = [mx.cpu(0), mx.cpu(1)]
+    net = nets.FeatureNet(CifarModel(model=name, features='output'), device)
+    net.initialize(init.Xavier(), ctx=contexts)
+    x = [nd.random.normal(shape=(8, 3, 32, 32), ctx=context) for context in contexts]
+    net(x[0])
+    rng = np.random.default_rng(0)
+    for path, parameter in net._collect_params_with_prefix().items():
+        if path.endswith(('gamma', 'beta', 'running_mean', 'running_var')):
+            parameter.set_data(nd.array(rng.uniform(0.5, 1.5, parameter.shape)))
+    wanted = [net(part).asnumpy() for part in x]
+    nets.freeze(net, contexts)
+    norms = [path for path in net._collect_params_with_prefix() if path.endswith('gamma')]
+    assert len(norms) == {'cifar_resnet20_v1': 0, 'cifar_resnet20_v2': 20, 'vgg11_bn': 0}[name]
+    for part, before in zip(x, wanted):
+        for mode in (autograd.predict_mode, autograd.train_mode):
+            with mode():
+                gap = np.abs(net(part).asnumpy() - before).max()
+                assert gap < 1e-4 * np.abs(before).max()

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 BLOCKS = re.findall(r'```(\w*)\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
 COMMANDS = [line for language, text in BLOCKS if not language for line in text.splitlines()
-            if line.startswith('python train_')]
+            if line.startswith('python ')]
 SMALL = ['--num-samples', '256', '--epochs', '1', '--batch-size', '64', '--dtype', 'float32',
          '--lr', '0.01']
 DEFAULTS = {'train_cifar.py': 'fast', 'train_mnist.py': 'softmax-center', 'ablate.py': 'ablation'}
@@ -26,17 +26,21 @@ def test_commands_run_in_the_order_shown_on_a_small_budget(run_script, tmp_path)
         script, *words = [part for word in command.split('#')[0].split()[1:]
                           for part in sorted(glob.glob(str(ROOT / word))) or [word]]
         script = Path(script).name
-        if script == 'compare.py':
-            words += ['--output-dir', str(tmp_path / 'compared')]
+        words = [word if not word.startswith('output/') or word.startswith('output/record') else
+                 str(tmp_path / Path(word).name) for word in words]
+        if script in ('compare.py', 'detect.py', 'export.py'):
+            words += ['--output-dir', str(tmp_path / 'written')]
         elif script == 'predict.py':
             words += ['--output', str(tmp_path / 'predictions.csv')]
-        elif '--help' not in words:
+        elif not {'--help', '--output-dir'} & set(words):
             version = 'center' if '--second-train' in words else DEFAULTS[script]
             version = words[words.index('--version') + 1] if '--version' in words else version
             words += ['--output-dir', str(tmp_path / f'mnist-{version}')]
         if script == 'ablate.py':
             words += ['--only', 'baseline', '--seeds', '0']
-        if script not in ('compare.py', 'predict.py') and not {'--help', '--resume', '--test'} & set(words):
+        if script == 'detect.py':
+            words += ['--samples', '20']
+        if script in DEFAULTS and not {'--help', '--resume', '--test'} & set(words):
             words += SMALL
         result = run_script(script, *words)
         assert result.returncode == 0, f'{command}\n{result.stdout}{result.stderr}'

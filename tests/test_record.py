@@ -1,5 +1,6 @@
 """The kept runs are whole, and the README quotes them as they are."""
 import csv
+import hashlib
 import json
 
 import pytest
@@ -20,6 +21,16 @@ def test_readme_holds_the_tables_that_compare_writes():
     runs = [comparison.read(folder) for folder in RUNS]
     for on_mnist in {run.on_mnist for run in runs}:
         assert comparison.table([run for run in runs if run.on_mnist == on_mnist]) in README
+
+
+def test_weights_have_the_digests_that_are_listed():
+    record = ROOT / 'output' / 'record'
+    listed = dict(reversed(line.split('  ', 1))
+                  for line in (record / 'SHA256SUMS').read_text().splitlines())
+    assert set(listed) == {f'{path.parent.name}/{path.name}'
+                           for path in record.glob('*/*.params')}
+    for name, digest in listed.items():
+        assert hashlib.sha256((record / name).read_bytes()).hexdigest() == digest, name
 
 
 @pytest.mark.parametrize('folder', RUNS, ids=lambda folder: folder.name)

@@ -1,7 +1,7 @@
-"""Ways to classify with a net in training, beside gmloss.MixtureClassifier."""
+"""Ways to classify with a net, beside gmloss.MixtureClassifier."""
 from mxnet.gluon import HybridBlock
 
-from gmloss import margin_logits, one_hot
+from gmloss import (MixtureClassifier, label_free_logits, log_likelihood, margin_logits, one_hot)
 
 
 class LabelledClassifier(HybridBlock):
@@ -56,3 +56,42 @@ class HeadsClassifier(HybridBlock):
     def hybrid_forward(self, F, images):
         features, logits = self.net(images)
         return (logits, *(head(features) for head in self._heads))
+
+
+class PixelClassifier(HybridBlock):
+    """All that a finished run says of an image, as one graph from pixel values on.
+
+    Parameters
+    ----------
+    normalise : training.augment.Normalize
+    classifier : gmloss.MixtureClassifier, HeadsClassifier or block
+        From normalised images to logits. Of several heads the second is taken for minus half the
+        squared distance to each center.
+
+    Inputs:
+        - **pixels**: (B, channels, H, W), any type, 0 to 255.
+
+    Outputs:
+        - **logits**: label-free, (B, C).
+        - **distance**: half squared distance to every class, (B, C), under L-GM and center loss.
+        - **log_likelihood**: (B,), under L-GM.
+    """
+
+    def __init__(self, normalise, classifier, **kwargs):
+        super().__init__(**kwargs)
+        self.normalise = normalise
+        self.classifier = classifier
+
+    def hybrid_forward(self, F, pixels):
+        images = self.normalise(pixels)
+        if isinstance(self.classifier, MixtureClassifier):
+            mixture = self.classifier.mixture
+            distance, log_det = mixture(self.classifier.net(images))[:2]
+            outputs = [label_free_logits(F, distance, log_det), distance,
+                       log_likelihood(F, distance, log_det, mixture.feature_size)]
+        else:
+            logits = self.classifier(images)
+            logits, *to_centers = logits if isinstance(logits, (list, tuple)) else [logits]
+            outputs = [logits, *(-head for head in to_centers)]
+        return tuple(F.identity(output, name=name)
+                     for output, name in zip(outputs, ('logits', 'distance', 'log_likelihood')))

@@ -7,6 +7,7 @@ from center_loss import CenterLoss
 from gmloss import MixtureClassifier
 
 from . import augment, checkpoint, data, losses, nets, recipe as recipes
+from .classifiers import PixelClassifier
 from .graphs import LGMGraph, SoftmaxCenterGraph, SoftmaxGraph
 from .lenet import LeNetPlusPlus
 
@@ -17,7 +18,8 @@ def build(recipe, device):
     Parameters
     ----------
     recipe : training.recipe.CifarRecipe or MnistRecipe
-    device : training.runtime.Device
+    device : training.runtime.Device or None
+        As in training.nets.FeatureNet.
     """
     classes = data.CLASSES[recipe.data.dataset]
     if isinstance(recipe, recipes.MnistRecipe):
@@ -60,10 +62,13 @@ def initialize(graph, recipe, contexts):
 def load(folder, device, contexts):
     """The graph of a finished run, with its best weights (its last ones where only they were kept).
 
+    It is for inference: frozen as by training.nets.freeze, and its weights have no gradients.
+
     Parameters
     ----------
     folder : training.run_folder.RunFolder
-    device : training.runtime.Device
+    device : training.runtime.Device or None
+        None leaves out what pays on one kind of device.
     contexts : list of Context
 
     Returns
@@ -80,7 +85,18 @@ def load(folder, device, contexts):
     initialize(graph, recipe, contexts)
     weights = folder.best_weights if folder.best_weights.exists() else folder.last_weights
     checkpoint.load_weights(weights, graph.weights, contexts)
+    nets.freeze(graph.net, contexts)
+    for parameter in checkpoint.named_parameters({'graph': graph}).values():
+        parameter.grad_req = 'null'
+    graph.classifier.hybridize(static_alloc=True, static_shape=True)
     return graph, recipe
+
+
+def pixel_classifier(graph, recipe, contexts):
+    """The training.classifiers.PixelClassifier of a graph."""
+    block = PixelClassifier(normaliser(recipe, contexts), graph.classifier, prefix='')
+    block.hybridize(static_alloc=True, static_shape=True)
+    return block
 
 
 def normaliser(recipe, contexts):

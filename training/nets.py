@@ -13,6 +13,8 @@ from .data import IMAGE_SHAPES
 from .layers import Float32Dense, PaddedStem, SpatialMean
 from .runtime import UserError
 
+NORMS = nn.BatchNorm, nn.BatchNormReLU
+
 
 class FeatureNet(HybridBlock):
     """A GluonCV image classifier as a map from images to features.
@@ -23,8 +25,8 @@ class FeatureNet(HybridBlock):
         Its `model` names the classifier, such as 'cifar_resnet20_v1' or 'resnet50_v1d'. `features`
         'pool' ends at the pooled features; 'output' keeps an output layer of `feature_size`, as the
         published gluon_GMLoss does, and takes its outputs as features.
-    device : training.runtime.Device
-        Decides which swaps pay.
+    device : training.runtime.Device or None
+        Decides which swaps pay; None makes only the one that pays everywhere.
 
     Inputs:
         - **x**: normalised images, shape (B, 3, 32, 32).
@@ -51,9 +53,9 @@ class FeatureNet(HybridBlock):
         if model.shortcut == 'pool':
             _pool_shortcuts(self.features, model.model)
         _replace(self.features, nn.GlobalAvgPool2D, SpatialMean)
-        if device.kind == 'cpu':
+        if device is not None and device.kind == 'cpu':
             _fuse_batch_norm_relu(self.features)
-        if device.dtype == 'bfloat16':
+        if device is not None and device.dtype == 'bfloat16':
             _pad_stem(self.features)
         width = _width(self.features, model.model)
         self.output = None if model.features == 'pool' else Float32Dense(
@@ -86,6 +88,54 @@ def initializer(how):
     """The mxnet Initializer for 'xavier', 'xavier-2.24' (its magnitude) or 'msra'."""
     return {'xavier': init.Xavier(), 'xavier-2.24': init.Xavier(magnitude=2.24),
             'msra': init.MSRAPrelu()}[how]
+
+
+def freeze(block, contexts):
+    """Make a net give in training mode what it gives in inference, and both faster.
+
+    BatchNorms that follow a convolution are merged into it, others keep to their running
+    statistics, and nothing is dropped out. (Gradients must be taken in training mode: mxnet 1.9's
+    oneDNN operators keep too little for them in inference, and give wrong ones.)
+
+    Parameters
+    ----------
+    block : Block
+        Initialised; changed in place.
+    contexts : list of Context
+        Where its parameters are.
+    """
+    children = list(block._children.items())
+    for (name, child), (following, norm) in zip(children, children[1:] + [(None, None)]):
+        if isinstance(block, nn.HybridSequential) and isinstance(child, nn.Conv2D) and \
+                child.act is None and isinstance(norm, NORMS):
+            block._children[name] = _merged(child, norm, contexts)
+            if isinstance(norm, nn.BatchNormReLU):
+                block._children[following] = nn.Activation('relu')
+            else:
+                del block._children[following]
+        elif name in block._children:
+            freeze(child, contexts)
+    if isinstance(block, NORMS):
+        block._kwargs['use_global_stats'] = True
+    elif isinstance(block, nn.Dropout):
+        block._rate = 0
+
+
+def _merged(convolution, norm, contexts):
+    """The convolution with the BatchNorm's scale in its kernels and its shift in the bias."""
+    kernels, gamma, beta, mean, variance = (parameter.list_data()[0] for parameter in (
+        convolution.weight, norm.gamma, norm.beta, norm.running_mean, norm.running_var))
+    bias = 0 if convolution.bias is None else convolution.bias.list_data()[0]
+    kwargs = convolution._kwargs
+    scale = gamma / (variance + norm._kwargs['eps']).sqrt()
+    merged = type(convolution)(
+        convolution._channels, kwargs['kernel'], kwargs['stride'], kwargs['pad'],
+        kwargs['dilate'], kwargs['num_group'],
+        in_channels=kernels.shape[1] * kwargs['num_group'])
+    merged.initialize(ctx=contexts)
+    merged.weight.set_data(kernels * scale.reshape((-1, 1, 1, 1)))
+    merged.bias.set_data(beta + (bias - mean) * scale)
+    return merged
 
 
 def _split(zoo, name):

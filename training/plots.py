@@ -209,3 +209,65 @@ def likelihoods(file, splits, title):
         axes.legend()
     figure.suptitle(title)
     figure.savefig(file, format='png', dpi=100)
+
+
+def roc_curves(file, panels, title):
+    """Write a PNG of ROC curves, one panel for each set of abnormal images.
+
+    Parameters
+    ----------
+    file : binary file
+    panels : dict of str to dict of str to (array (K,), array (K,))
+        Set to score to false- and true-positive rates.
+    title : str
+    """
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.8 * columns, 2.8 * rows + 0.5), layout='constrained')
+    places = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, (name, scores) in zip(places.flat, panels.items()):
+        for number, (score, rates) in enumerate(scores.items()):
+            axes.plot(*rates, label=score, color=COLOURS[2 * number],
+                      linestyle=('-', '--', ':', '-.')[number % 4])
+        axes.set_title(name, fontsize='medium')
+    for axes in places.flat[len(panels):]:
+        axes.set_axis_off()
+    for axes in places[-1]:
+        axes.set_xlabel('abnormal that pass')
+    for axes in places[:, 0]:
+        axes.set_ylabel('normal that pass')
+    figure.legend(*places.flat[0].get_legend_handles_labels(), loc='outside lower center',
+                  ncols=4, fontsize='small')
+    figure.suptitle(title)
+    figure.savefig(file, format='png', dpi=80)
+
+
+def score_histograms(file, families, title):
+    """Write a PNG of scores, a row for each score and a column for each family of images.
+
+    Parameters
+    ----------
+    file : binary file
+    families : dict of str to dict of str to dict of str to array (N,)
+        Score to family to set to values; the set 'normal' is drawn as an area, the others as lines.
+    title : str
+    """
+    columns = len(next(iter(families.values())))
+    figure = Figure(figsize=(3.2 * columns, 2.4 * len(families) + 0.5), layout='constrained')
+    places = figure.subplots(len(families), columns, squeeze=False)
+    for row, (score, groups) in zip(places, families.items()):
+        for axes, (family, sets) in zip(row, groups.items()):
+            everything = np.concatenate(list(sets.values()))
+            low, high = np.percentile(everything[np.isfinite(everything)], (1, 99))
+            bins = np.linspace(low, high if high > low else low + 1, 41)
+            for number, (name, part) in enumerate(sets.items()):
+                style = {'histtype': 'stepfilled', 'alpha': 0.4} if name == 'normal' else \
+                    {'histtype': 'step', 'linestyle': ('-', '--', ':', '-.')[number % 4]}
+                axes.hist(np.clip(part, bins[0], bins[-1]), bins, density=True, label=name,
+                          color=COLOURS[2 * number % len(COLOURS)], **style)
+            axes.set_xlabel(score, fontsize='small')
+            axes.set_yticks([])
+            axes.set_title(family, fontsize='medium')
+            axes.legend(fontsize='x-small')
+    figure.suptitle(title)
+    figure.savefig(file, format='png', dpi=80)

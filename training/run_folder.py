@@ -32,6 +32,7 @@ class RunFolder:
         self.summary = self.path / 'summary.json'
         self.features = self.path / 'features.npz'
         self.animation = self.path / 'features.gif'
+        self.detection = self.path / 'detection.json'
 
     def start(self, recipe):
         """Make the folder for a new run; an earlier run in it is moved aside, never overwritten."""
@@ -96,6 +97,10 @@ class RunFolder:
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f'{self.summary}: damaged ({error})') from None
 
+    def write_detection(self, report):
+        """detection.json from a dict."""
+        self._write(self.detection, json.dumps(report, indent=2) + '\n')
+
     def draw_curves(self, history, title):
         """curves.png: accuracies, loss, learning rate and margin by epoch."""
         with atomic_save(str(self.path / 'curves.png'), overwrite_part=True) as part:
@@ -121,6 +126,13 @@ class RunFolder:
         """likelihood.png; splits as in training.plots.likelihoods."""
         with atomic_save(str(self.path / 'likelihood.png'), overwrite_part=True) as part:
             plots.likelihoods(part, splits, self.path.name)
+
+    def draw_detection(self, families, curves, title):
+        """roc.png and scores.png; as in training.plots.roc_curves and score_histograms."""
+        with atomic_save(str(self.path / 'roc.png'), overwrite_part=True) as part:
+            plots.roc_curves(part, curves, title)
+        with atomic_save(str(self.path / 'scores.png'), overwrite_part=True) as part:
+            plots.score_histograms(part, families, title)
 
     def animate_features(self):
         """features.gif from all frames there are."""

@@ -1,0 +1,213 @@
+"""detect.py: its measures by plain loops, its attacks and images on real data and kept runs."""
+import json
+import math
+
+import numpy as np
+import pytest
+from mxnet import nd
+
+from conftest import ROOT
+from training import abnormal, attacks, data, detection, models
+from training.run_folder import RunFolder
+from training.runtime import Device
+
+RECORD = ROOT / 'output' / 'record'
+CIFAR_RUN, MNIST_RUN = RECORD / 'cifar-fast-seed0', RECORD / 'mnist-softmax-center'
+STRENGTH = {CIFAR_RUN: 4, MNIST_RUN: 51}
+
+
+@pytest.fixture(scope='module', params=[CIFAR_RUN, MNIST_RUN], ids=lambda path: path.name)
+def subject(request):
+    """(run, PixelClassifier, 60 real test images as float32, labels)."""
+    device = Device('cpu', (0,), 'float32')
+    graph, recipe = models.load(RunFolder(request.param), device, device.contexts())
+    _, test = data.load(recipe.data)
+    return (request.param, models.pixel_classifier(graph, recipe, device.contexts()),
+            nd.array(test.images[:60]), nd.array(test.labels[:60]))
+
+
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory):
+    """Results of the command on 100 CIFAR-10 images."""
+    import subprocess
+    import sys
+    folder = tmp_path_factory.mktemp('detection')
+    result = subprocess.run(
+        [sys.executable, 'detect.py', CIFAR_RUN, '--samples', '100', '--output-dir', folder],
+        cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+def log_odds(net, images, labels):
+    """Of all other classes together against the true one, in float64."""
+    logits = net(images)[0].asnumpy().astype(np.float64)
+    return np.array([np.logaddexp.reduce(np.delete(row, own)) - row[own]
+                     for row, own in zip(logits, labels.asnumpy().astype(int))])
+
+
+def accuracy(net, images, labels):
+    return np.mean(net(images)[0].asnumpy().argmax(axis=1) == labels.asnumpy())
+
+
+@pytest.mark.parametrize('levels', [3, 1000])
+def test_measures_by_plain_loops(levels):
+    """With few levels most scores are tied."""
+    rng = np.random.default_rng(0)
+    normal, abnormal_scores = rng.integers(2, 2 + levels, 70), rng.integers(0, levels, 110)
+    won = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a in normal for b in abnormal_scores)
+    precision_sum, kept_before, fpr = 0.0, 0, None
+    for threshold in sorted(set(normal) | set(abnormal_scores), reverse=True):
+        kept, passed = sum(normal >= threshold), sum(abnormal_scores >= threshold)
+        precision_sum += (kept - kept_before) / 70 * kept / (kept + passed)
+        kept_before = kept
+        if fpr is None and kept / 70 >= 0.95:
+            fpr = passed / 110
+    assert detection.measures(normal, abnormal_scores) == pytest.approx(
+        {'auroc': won / 70 / 110, 'aupr': precision_sum, 'fpr_at_95_tpr': fpr}, rel=1e-12)
+
+
+def test_measures_at_the_ends():
+    apart = detection.measures([3.0, np.inf], [1.0, -np.inf])
+    assert apart == {'auroc': 1, 'aupr': 1, 'fpr_at_95_tpr': 0}
+    assert detection.measures([1.0], [2.0])['auroc'] == 0
+    assert detection.measures([1.0, 1.0], [1.0])['auroc'] == 0.5
+    for scores in ([], [np.nan]):
+        with pytest.raises(ValueError, match='ROC curve'):
+            detection.measures(scores, [1.0])
+
+
+def test_scores_by_plain_loops():
+    rng = np.random.default_rng(0)
+    logits, distance = rng.normal(size=(20, 4)), rng.random((20, 4))
+    found = detection.scores(logits, distance, np.arange(20.0))
+    for i in range(20):
+        best = max(range(4), key=lambda k: logits[i, k])
+        probability = math.exp(logits[i, best]) / sum(math.exp(value) for value in logits[i])
+        assert found['max_softmax'][i] == pytest.approx(
+            math.log(probability / (1 - probability)), rel=1e-9)
+        assert found['own_class_distance'][i] == -distance[i, best]
+    assert list(detection.scores(logits)) == ['max_softmax']
+    sure = detection.scores(np.array([[0, 100, 0], [0, 101, 0]], np.float32))['max_softmax']
+    assert sure[0] < sure[1]  # though both probabilities are 1 in float64
+
+
+def test_attacks_go_the_way_of_the_gradient(subject):
+    """Finite differences of the float64 log-odds along the direction, and along a random one."""
+    _, net, images, labels = subject
+
+    def rise(direction, step=0.25):
+        moved = [images + sign * step * nd.array(direction) for sign in (1, -1)]
+        return np.subtract(*(log_odds(net, x, labels) for x in moved)) / (2 * step)
+
+    direction = attacks.loss_direction(lambda x: net(x)[0], images, labels).asnumpy()
+    other = np.sign(np.random.default_rng(0).normal(size=images.shape))
+    assert set(np.unique(direction)) <= {-1, 0, 1}
+    steepest = rise(direction)
+    assert np.mean(steepest > 0) > 0.95
+    assert steepest.mean() > 10 * np.abs(rise(other)).mean()
+
+
+def test_attacks_keep_their_bounds_and_pgd_is_the_stronger(subject):
+    run, net, images, labels = subject
+    strength, classify = STRENGTH[run], lambda x: net(x)[0]
+    rng = np.random.default_rng(0)
+    attacked = {'FGSM': attacks.fgsm(classify, images, labels, strength),
+                'PGD': attacks.pgd(classify, images, labels, strength, rng)}
+    for x in attacked.values():
+        assert x.min().asscalar() >= 0 and x.max().asscalar() <= 255
+        assert 0.9 * strength < (x - images).abs().max().asscalar() <= strength * (1 + 1e-5)
+    found = {name: accuracy(net, x, labels) for name, x in attacked.items()}
+    assert found['PGD'] <= found['FGSM'] < accuracy(net, images, labels) - 0.2
+    again = attacks.pgd(classify, images, labels, strength, np.random.default_rng(0))
+    np.testing.assert_array_equal(again.asnumpy(), attacked['PGD'].asnumpy())
+
+
+def test_attack_moves_images_that_the_net_is_sure_of():
+    """Where the probability is 1 in float32, the plain gradient of the cross entropy is 0."""
+    weights = nd.array([[40.0, -1], [-40, 2]])
+    direction = attacks.loss_direction(lambda x: nd.dot(x, weights, transpose_b=True),
+                                       nd.array([[1.0, 3]]), nd.array([0]))
+    np.testing.assert_array_equal(direction.asnumpy(), [[-1, 1]])
+
+
+def test_shuffled_images_by_plain_loops():
+    images = np.arange(3 * 2 * 8 * 8, dtype=np.uint16).reshape(3, 2, 8, 8)
+    shuffled = abnormal.shuffled(images, 4, np.random.default_rng(0))
+
+    def patches(image):
+        return {image[:, i:i + 4, j:j + 4].tobytes() for i in (0, 4) for j in (0, 4)}
+    assert all(patches(a) == patches(b) for a, b in zip(images, shuffled))
+    assert (shuffled != images).any()
+    pixels = abnormal.shuffled(images, 1, np.random.default_rng(0))
+    for before, after in zip(images, pixels):
+        assert sorted(map(tuple, before.reshape(2, -1).T)) == sorted(
+            map(tuple, after.reshape(2, -1).T))
+
+
+def test_noise_has_the_images_mean_and_deviation(cifar):
+    images = cifar[1].images[:500]
+    found = abnormal.noise(images, np.random.default_rng(0))
+    uniform, gaussian = found['uniform noise'], found['Gaussian noise']
+    assert uniform.shape == gaussian.shape == images.shape
+    assert (uniform.min(), uniform.max()) == (0, 255)
+    # Clipping at both ends takes something off the deviation.
+    np.testing.assert_allclose(gaussian.mean(axis=(0, 2, 3)), images.mean(axis=(0, 2, 3)), atol=3)
+    np.testing.assert_allclose(gaussian.std(axis=(0, 2, 3)), images.std(axis=(0, 2, 3)), rtol=0.1)
+
+
+def test_other_data_sets_are_fitted_and_missing_ones_named(cifar):
+    found, missing = abnormal.other_data('mnist', 5)
+    assert list(missing) == ['Fashion-MNIST'] and found['CIFAR-10'].shape == (5, 1, 28, 28)
+    gray = np.tensordot(cifar[1].images[:5], [0.299, 0.587, 0.114], (1, 0)).mean(axis=(1, 2))
+    np.testing.assert_allclose(found['CIFAR-10'].mean(axis=(1, 2, 3)), gray, rtol=0.02)
+    found, missing = abnormal.other_data('cifar10', 5)
+    assert not missing and found['MNIST'].shape == (5, 3, 32, 32)
+    assert (found['MNIST'][:, 0] == found['MNIST'][:, 2]).all() and found['MNIST'].max() > 200
+    _, missing = abnormal.other_data('mnist', 5, str(ROOT / 'configs'))
+    assert 'neither' in missing['Fashion-MNIST']
+
+
+def test_command_writes_report_and_figures(whole_run):
+    folder, result = whole_run
+    report = json.loads((folder / 'detection.json').read_text())
+    assert report['samples'] == 100 and len(report['sets']) == 15
+    assert detection.table(report) in result.stdout
+    for name in ('roc.png', 'scores.png'):
+        assert (folder / name).read_bytes().startswith(b'\x89PNG')
+    for found in report['sets'].values():
+        assert list(found['scores']) == ['log_likelihood', 'own_class_distance', 'max_softmax']
+    accuracies = [found['accuracy'][CIFAR_RUN.name] for found in report['sets'].values()
+                  if 'accuracy' in found]
+    assert len(accuracies) == 8 and max(accuracies) < report['accuracy'][CIFAR_RUN.name]
+    for name, score, least in (('PGD 8/255', 'log_likelihood', 0.95),
+                               ('shuffled pixels', 'max_softmax', 0.85),
+                               ('uniform noise', 'max_softmax', 0.65)):
+        assert report['sets'][name]['scores'][score]['auroc'] > least
+
+
+def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_script, tmp_path):
+    run = tmp_path / 'run'
+    run.mkdir()
+    for name in ('config.yaml', 'last.params', 'summary.json'):
+        (run / name).write_bytes((MNIST_RUN / name).read_bytes())
+    result = run_script('detect.py', run, '--samples', '10', '--softmax-run', MNIST_RUN)
+    assert result.returncode == 0, result.stderr
+    assert 'Fashion-MNIST: left out' in result.stdout
+    summary = json.loads((run / 'summary.json').read_text())
+    before = json.loads((MNIST_RUN / 'summary.json').read_text())
+    sets = summary.pop('detection')
+    assert summary == before
+    for found in sets.values():  # the same weights, so the same scores
+        assert found['scores']['max_softmax'] == found['scores']['max_softmax_of_softmax_net']
+
+
+@pytest.mark.parametrize('words, message', [
+    (('nothing',), 'nothing: there is no run in this folder'),
+    ((CIFAR_RUN, '--samples', '0'), 'at least one sample'),
+    ((CIFAR_RUN, '--output-dir', 'out', '--softmax-run', RECORD / 'cifar-fast-seed1'),
+     'trained by softmax, this one is lgm on cifar10')])
+def test_mistakes_are_one_clear_line(run_script, words, message):
+    result = run_script('detect.py', *words)
+    assert result.returncode == 2 and message in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,56 @@
+"""export.py: its files in programs that know nothing of this project."""
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from mxnet import nd
+
+from conftest import ROOT
+from training import data, models
+from training.run_folder import RunFolder
+
+RECORD = ROOT / 'output' / 'record'
+
+
+@pytest.mark.parametrize('name, outputs', [
+    ('cifar-fast-seed0', ['logits', 'distance', 'log_likelihood']),
+    ('mnist-softmax-center', ['logits', 'distance'])])
+def test_onnxruntime_agrees_with_the_run_on_1000_test_images(run_script, tmp_path, name, outputs):
+    result = run_script('export.py', RECORD / name, '--onnx', '--output-dir', tmp_path)
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    assert result.stdout.count('same class for 1000 of 1000 test images') == 2
+    contexts = [nd.array([0]).context]
+    graph, recipe = models.load(RunFolder(RECORD / name), None, contexts)
+    _, test = data.load(recipe.data)
+    # The net as it is trained and tested: normalised uint8 images to logits.
+    wanted = graph.classifier(models.normaliser(recipe, contexts)(
+        nd.array(test.images[:1000], dtype='uint8')))
+    wanted = (wanted[0] if isinstance(wanted, (list, tuple)) else wanted).asnumpy()
+
+    model = onnx.load(str(tmp_path / 'model.onnx'))
+    assert [value.name for value in model.graph.input] == ['data']
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [('', 13)]
+    session = onnxruntime.InferenceSession(str(tmp_path / 'model.onnx'),
+                                           providers=['CPUExecutionProvider'])
+    assert [value.name for value in session.get_outputs()] == outputs
+    pixels = test.images[:1000].astype(np.float32)
+    found = session.run(None, {'data': pixels})
+    assert (found[0].argmax(axis=1) == wanted.argmax(axis=1)).all()
+    np.testing.assert_allclose(found[0], wanted, rtol=0, atol=1e-4)
+    assert np.mean(found[0].argmax(axis=1) == test.labels[:1000]) > 0.85
+    if 'log_likelihood' in outputs:
+        size = graph.net.feature_size
+        by_hand = np.log(np.exp(wanted.astype(np.float64)).mean(axis=1)) \
+            - size / 2 * np.log(2 * np.pi)
+        np.testing.assert_allclose(found[2], by_hand, rtol=0, atol=1e-3)
+    few, = session.run(['logits'], {'data': pixels[:3]})
+    np.testing.assert_allclose(few, wanted[:3], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('words, message', [
+    (('nothing',), 'nothing: there is no run in this folder'),
+    ((RECORD / 'cifar-fast-seed0', '--output-dir', 'README.md'), 'README.md: File exists')])
+def test_mistakes_are_one_clear_line(run_script, words, message):
+    result = run_script('export.py', *words)
+    assert result.returncode == 2 and message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
