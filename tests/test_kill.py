@@ -8,7 +8,7 @@ import pytest
 
 from conftest import run_fields, same_weights, start
 
-WORDS = ('--version', 'baseline', '--num-samples', 64, '--batch-size', 32)
+WORDS = ('--version', 'fast', '--num-samples', 64, '--batch-size', 32)  # nag is not exact
 ONE_THREAD = {'OMP_NUM_THREADS': '1'}  # less is lost to other processes; results depend on it
 EPOCH_SECONDS = 0.5  # or more
 
