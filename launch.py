@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 
 from training import cli, runtime
-from training.cluster import ENVIRONMENT, HEARTBEAT
+from training.parameter_server import ENVIRONMENT, HEARTBEAT
 from training.runtime import UserError
 
 GRACE = 10            # seconds between asking a process to stop and ending it

@@ -25,8 +25,8 @@ def main(argv):
     device, workers = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
-    from training import (augment, checkpoint, data, fit, likelihood, loop, losses, models, optim,
-                          teacher)
+    from training import (augment, batches, checkpoint, data, fit, likelihood, loop, losses,
+                          models, optim, teacher)
     from training.classifiers import LabelledClassifier
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -36,7 +36,7 @@ def main(argv):
     augmentation, normalise = augment.build(recipe.data), models.normaliser(recipe, contexts)
     augmentation.initialize(ctx=contexts)
     augmentation.hybridize(static_alloc=True)
-    val_data = loop.DeviceData(val_split, contexts, workers)
+    val_data = batches.DeviceData(val_split, contexts, workers)
     print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
@@ -56,7 +56,7 @@ def main(argv):
     refinement = recipe.refinement
     teacher_net = refinement.teacher and teacher.load(
         refinement.teacher, data.CLASSES[recipe.data.dataset], device, contexts)
-    train_data = loop.TrainingData(
+    train_data = batches.TrainingData(
         train_split, contexts, augmentation, recipe.data.flip,
         recipe.optimisation.batch_size * len(contexts) * workers.size, recipe.run.seed,
         refinement.mixup, teacher_net, workers=workers)

@@ -76,8 +76,8 @@ def main(argv):
 
     import mxnet as mx
     from center_loss import CenterLoss
-    from training import (checkpoint, data, features, fit, likelihood, loop, losses, models,
-                          optim)
+    from training import (batches, checkpoint, data, features, fit, likelihood, loop, losses,
+                          models, optim)
     from training.graphs import SoftmaxCenterGraph
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -85,11 +85,11 @@ def main(argv):
     # Data: uint8 arrays on the device, pixels / 255.
     train_split, val_split = data.load(recipe.data)
     normalise = models.normaliser(recipe, contexts)
-    train_data = loop.TrainingData(train_split, contexts, normalise, 'random',
+    train_data = batches.TrainingData(train_split, contexts, normalise, 'random',
                                    recipe.optimisation.batch_size * len(contexts) * workers.size,
                                    recipe.run.seed, workers=workers,
                                    class_sizes=recipe.loss.loss not in (SOFTMAX, LGM))
-    val_data = loop.DeviceData(val_split, contexts, workers)
+    val_data = batches.DeviceData(val_split, contexts, workers)
     print(f'{recipe.data.dataset}: {train_data.count} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from training import cluster, runtime
+from training import cluster, parameter_server, runtime
 
 KVSTORE = 'dist_sync'
 TENSORS = 60   # about as many as a ResNet-20 has
@@ -20,8 +20,8 @@ def loopback_bytes():
 
 
 def main(argv):
-    if cluster.check_environment(KVSTORE):
-        cluster.serve(None)
+    if parameter_server.check_environment(KVSTORE):
+        parameter_server.serve(None)
     runtime.prepare('cpu')
     from mxnet import gluon, nd
     workers = cluster.Workers(KVSTORE)

@@ -119,7 +119,7 @@ def center_sparse_million():
 
 def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     """The project's own pieces, as train_cifar.py puts them together; batches of BATCH in all."""
-    from training import augment, checkpoint, data, loop, models, optim, recipe
+    from training import augment, batches, checkpoint, data, loop, models, optim, recipe
     contexts = device.contexts()
     settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
                            {'augmentation': augmentation, 'optimizer': 'nag'})
@@ -127,7 +127,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
     block = augment.build(settings.data)
     block.initialize(ctx=contexts)
     block.hybridize(static_alloc=True)
-    train_data = loop.TrainingData(train, contexts, block, settings.data.flip, BATCH, 0)
+    train_data = batches.TrainingData(train, contexts, block, settings.data.flip, BATCH, 0)
     graph = models.build(settings, device)
     models.initialize(graph, settings, contexts)
     parameters = checkpoint.named_parameters({'graph': graph}).values()
@@ -187,7 +187,7 @@ def epoch_stock():
 
 def predict(device, frozen=True):
     """Top-1 accuracy of a kept run over the whole test set, from memory."""
-    from training import checkpoint, data, loop, models, recipe
+    from training import batches, checkpoint, data, loop, models, recipe
     from training.run_folder import RunFolder
     contexts, folder = device.contexts(), RunFolder('output/record/cifar-fast-seed0')
     if frozen:
@@ -198,7 +198,7 @@ def predict(device, frozen=True):
         models.initialize(graph, settings, contexts)
         checkpoint.load_weights(folder.last_weights, graph.weights, contexts)
     normalise = models.normaliser(settings, contexts)
-    test = loop.DeviceData(data.load_cifar10(num_samples=TEST_IMAGES)[1], contexts)
+    test = batches.DeviceData(data.load_cifar10(num_samples=TEST_IMAGES)[1], contexts)
     return lambda: loop.evaluate(graph.classifier, normalise, test)
 
 

@@ -5,7 +5,7 @@ from mxnet import autograd, gluon, nd
 from mxnet.ndarray import NDArray
 
 from gmloss import GaussianMixture, LGMLoss, MixtureClassifier
-from training import augment, graphs, loop
+from training import augment, batches, graphs, loop
 from training.data import Split
 
 
@@ -16,7 +16,7 @@ def toy(contexts=None, batch_size=40):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200).astype(np.int32)
     images = (rng.integers(0, 128, (200, 3, 32, 32)) + 40 * labels[:, None, None, None])
-    data = loop.TrainingData(Split(images.astype(np.uint8), labels), contexts,
+    data = batches.TrainingData(Split(images.astype(np.uint8), labels), contexts,
                              augment.PadCropFlip(2), 'random', batch_size, 0)
     classifier = MixtureClassifier(gluon.nn.Dense(4, in_units=3072), GaussianMixture(3, 4))
     graph = graphs.LGMGraph(classifier, LGMLoss(), num_classes=3)
@@ -42,9 +42,9 @@ def test_no_step_reads_from_the_device(monkeypatch):
 
 def test_statistics_are_the_sums_over_the_epoch(monkeypatch):
     graph, data, trainer = toy()
-    batches = list(data.batches(0))
+    seen = list(data.batches(0))
     expected = np.zeros(2)
-    for (images, labels), in batches:
+    for (images, labels), in seen:
         distance, log_det = graph.classifier.mixture(graph.classifier.net(images))
         expected[0] += graph.loss_fn(distance, log_det, labels).sum().asscalar()
         predicted = graph.classifier(images).asnumpy().argmax(axis=1)
@@ -84,7 +84,7 @@ def test_evaluation_over_two_contexts_counts_every_image_once():
         graph, data, _ = toy(contexts)
         want = (graph.classifier(data.images[0].astype('float32')).asnumpy().argmax(axis=1) ==
                 data.labels[0].asnumpy()).mean()
-        data.__class__ = loop.DeviceData
+        data.__class__ = batches.DeviceData
         assert loop.evaluate(graph.classifier, lambda x: x.astype('float32'),
                              data) == [pytest.approx(want)]
 

@@ -88,10 +88,10 @@ def test_muon_steps_equal_numpy():
         trainer.step(batch)
         for i, gradient in enumerate(gradients):
             gradient = gradient / batch
-            if i == 3:  # mxnet's kernel decays the momentum by the weight it has just written
-                kept, decayed = states[i], gradient + wd * weights[i]
-                weights[i] = weights[i] - lr * (decayed + momentum * (momentum * kept + decayed))
-                states[i] = momentum * kept + gradient + wd * weights[i]
+            if i == 3:
+                decayed = gradient + wd * weights[i]
+                states[i] = momentum * states[i] + decayed
+                weights[i] = weights[i] - lr * (decayed + momentum * states[i])
                 continue
             states[i] = momentum * states[i] + gradient
             update = gradient + momentum * states[i]
@@ -100,3 +100,25 @@ def test_muon_steps_equal_numpy():
             weights[i] -= matrix_lr * newton_schulz(update.reshape(rows, -1)).reshape(update.shape)
     for parameter, weight in zip(parameters, weights):
         np.testing.assert_allclose(parameter.data().asnumpy(), weight, rtol=1e-4, atol=1e-4)
+
+
+def test_nag_is_the_plain_formula_whatever_the_weight_decay():
+    rng = np.random.default_rng(0)
+    lr, momentum, wd, batch = 0.5, 0.9, 0.3, 4
+    weight, state = rng.normal(size=(6, 5)), np.zeros((6, 5))
+    parameter = gluon.Parameter('p', shape=weight.shape)
+    parameter.initialize()
+    parameter.set_data(mx.nd.array(weight))
+    trainer = optim.build_trainer([parameter], Optimisation(
+        optimizer='nag', lr=lr, momentum=momentum, wd=wd))
+    trainer.set_learning_rate(lr)
+    for _ in range(4):
+        gradient = rng.normal(size=weight.shape)
+        with mx.autograd.record():
+            loss = (parameter.data() * mx.nd.array(gradient)).sum()
+        loss.backward()
+        trainer.step(batch)
+        decayed = gradient / batch + wd * weight
+        state = momentum * state + decayed
+        weight = weight - lr * (decayed + momentum * state)
+    np.testing.assert_allclose(parameter.data().asnumpy(), weight, rtol=1e-5, atol=1e-6)

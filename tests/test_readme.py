@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from mxnet import autograd, gluon, nd
+from mxnet import gluon, nd
 
 from conftest import ROOT
 

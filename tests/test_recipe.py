@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT
 from training import cli
 from training import recipe as recipes
-from training.recipe import CifarRecipe
+from training.recipe import FILLED_IN, CifarRecipe
 from training.run_folder import RunFolder
 from training.runtime import UserError
 

@@ -7,7 +7,7 @@ import pytest
 from mxnet import autograd, gluon, nd
 
 from gmloss import DiagonalMixture, LGMLoss, MixtureClassifier
-from training import augment, graphs, loop, optim, teacher
+from training import augment, batches, graphs, loop, optim, teacher
 from training.data import Split
 from training.recipe import Optimisation
 from training.runtime import Device, UserError
@@ -113,7 +113,7 @@ def batches(epochs=1, **settings):
                   rng.integers(0, 10, 200).astype(np.int32))
     block = augment.PadCropFlip(2)
     block.initialize()
-    data = loop.TrainingData(split, [mx.cpu()], block, 'random', 40, 0, **settings)
+    data = batches.TrainingData(split, [mx.cpu()], block, 'random', 40, 0, **settings)
     return [batch[0] for epoch in range(epochs) for batch in data.batches(epoch)]
 
 
@@ -166,7 +166,7 @@ def test_kept_run_teaches_with_its_own_accuracy(cifar):
     net = teacher.load(str(folder), 10, Device('cpu', (0,), 'float32'), [mx.cpu()])
     normalise = augment.Normalize()
     normalise.initialize()
-    test = loop.DeviceData(cifar[1].select(slice(1000)), [mx.cpu()])
+    test = batches.DeviceData(cifar[1].select(slice(1000)), [mx.cpu()])
     accuracy, = loop.evaluate(net, normalise, test)
     assert 0.88 < accuracy < 0.94
     assert all(p.grad_req == 'null' for p in net.collect_params().values())

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import typing
 
-from . import cluster
+from . import cluster, parameter_server
 from . import recipe as recipes
 from . import runtime
 from .runtime import UserError
@@ -107,9 +107,9 @@ def begin(recipe, recipe_file, version, folder):
     -------
     (training.runtime.Device, training.cluster.Workers)
     """
-    serves = cluster.check_environment(recipe.run.kvstore)
+    serves = parameter_server.check_environment(recipe.run.kvstore)
     if serves:
-        cluster.serve(_server_optimizer)
+        parameter_server.serve(_server_optimizer)
     device = runtime.prepare(recipe.run.device, recipe.run.dtype)
     recipe.run.version = recipe.run.version or version
     recipe.run.output_dir = str(folder.path)

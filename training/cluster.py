@@ -5,31 +5,23 @@ push, added up, and a scheduler lets all find each other. What a process is to b
 environment (DMLC_ROLE and its companions), set by launch.py, or by Slurm or MPI; every process runs
 the same command. Processes answer to the scheduler with heartbeats; when one falls silent all stop.
 """
-import ctypes
 import json
 import os
 import signal
 import sys
-import threading
-import time
 import zlib
 from collections import deque
 from dataclasses import replace
 
 import numpy as np
 
-from . import recipe as recipes, runtime
+from . import parameter_server, recipe as recipes, runtime
+from .parameter_server import VECTORS
 from .runtime import UserError
 
-ENVIRONMENT = 'DMLC_ROLE', 'DMLC_PS_ROOT_URI', 'DMLC_PS_ROOT_PORT', 'DMLC_NUM_WORKER', \
-    'DMLC_NUM_SERVER'
-HEARTBEAT = {'PS_HEARTBEAT_INTERVAL': '5', 'PS_HEARTBEAT_TIMEOUT': '60'}  # seconds
-JOIN_TIMEOUT = 300    # seconds until a process gives up looking for the others
-ALL_NODES = 7         # ps-lite's group of scheduler, servers and workers
-CONTROLLER = 0        # the one command to servers that reaches Python
-VECTORS = 1_000_000   # keys from here on are for `sum`, those below for parameters
-BUCKET = 2 ** 20      # gradients that travel together: few enough to overlap with the backward pass
-STOP_DELAY = 4        # steps after which a request to stop is read back, without waiting for it
+CONTROLLER = 0    # the one command to servers that reaches Python
+BUCKET = 2 ** 20  # gradients that travel together: few enough to overlap with the backward pass
+STOP_DELAY = 4    # steps after which a request to stop is read back, without waiting for it
 
 
 class Workers:
@@ -53,10 +45,10 @@ class Workers:
         self._store, self._next_key, self._vectors, self._requests = None, 0, {}, deque()
         if not self.distributed:
             return
-        self._store = _create(kvstore)
+        self._store = parameter_server.create(kvstore)
         self.rank, self.size = self._store.rank, self._store.num_workers
-        _wait_on_exit(self._store, False)
-        self._watch = Watch(self._store)
+        parameter_server.wait_on_exit(self._store, False)
+        self._watch = parameter_server.Watch(self._store)
         if self.asynchronous:
             self.tell_servers()
 
@@ -210,38 +202,9 @@ class Workers:
         if exit_code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
             self._store._barrier()
             self._watch.end()
-            _wait_on_exit(self._store, True)
+            parameter_server.wait_on_exit(self._store, True)
             self._store.__del__()
         os._exit(exit_code)  # mxnet's own exit would wait for what may never come
-
-
-class Watch(threading.Thread):
-    """Ends the process when another one has fallen silent, which would leave it waiting for ever.
-
-    The engine lets the scheduler see all others, and the others the scheduler.
-    """
-
-    def __init__(self, store):
-        super().__init__(daemon=True)
-        self._store, self._ended = store, threading.Event()
-        self.start()
-
-    def run(self):
-        from mxnet.base import _LIB, check_call
-        timeout = int(os.environ['PS_HEARTBEAT_TIMEOUT'])
-        silent = ctypes.c_int()
-        while not self._ended.wait(1):
-            check_call(_LIB.MXKVStoreGetNumDeadNode(self._store.handle, ALL_NODES,
-                                                    ctypes.byref(silent), timeout))
-            if silent.value:
-                print(f'error: another process of this run has been silent for {timeout} seconds; '
-                      'stopped. --resume goes on from the last checkpoint', file=sys.stderr,
-                      flush=True)
-                os._exit(1)
-
-    def end(self):
-        self._ended.set()
-        self.join()
 
 
 def join(recipe, device):
@@ -269,90 +232,3 @@ def join(recipe, device):
         workers.agree(recipes.to_yaml(common), 'the workers of this run have different recipes, '
                       'numbers of devices or precisions; start all with the same options')
     return workers
-
-
-def check_environment(kvstore):
-    """Whether this process is to be a server or the scheduler of a distributed run.
-
-    Raises
-    ------
-    UserError
-        If the environment and --kvstore do not go together.
-    """
-    role, distributed = os.environ.get('DMLC_ROLE'), kvstore.startswith('dist')
-    if role and not distributed:
-        raise UserError(f'DMLC_ROLE is {role}, as for a distributed run, but --kvstore is {kvstore}; '
-                        'give --kvstore dist_sync, or unset DMLC_ROLE')
-    missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
-    if distributed and missing:
-        raise UserError(f'--kvstore {kvstore}: {", ".join(missing)} must be set, which launch.py '
-                        'does; for a single process use --kvstore device')
-    if distributed and role not in ('worker', 'server', 'scheduler'):
-        raise UserError(f'DMLC_ROLE is {role}: expected worker, server or scheduler')
-    return distributed and role != 'worker'
-
-
-def serve(make_optimizer):
-    """Be a server or the scheduler until all workers have left; then the process ends.
-
-    Parameters
-    ----------
-    make_optimizer : callable
-        From the keywords of `Workers.tell_servers` to an Optimizer, for asynchronous workers.
-    """
-    role = os.environ['DMLC_ROLE']
-    os.environ['DMLC_ROLE'] = 'worker'  # else mxnet serves within its import, and without a watch
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workers
-    import mxnet as mx
-    from mxnet.kvstore.kvstore_server import KVStoreServer
-    os.environ['DMLC_ROLE'] = role
-
-    class Server(KVStoreServer):
-        updater = None
-
-        def _controller(self):
-            return lambda command, body, _: self.obey(json.loads(body))
-
-        def obey(self, message):
-            if 'lr' in message:
-                self.updater.optimizer.set_learning_rate(message['lr'])
-            elif message:
-                self.updater = mx.optimizer.get_updater(make_optimizer(**message))
-            else:
-                self.kvstore._set_updater(self.update)
-
-        def update(self, key, pushed, stored):
-            if key >= VECTORS:
-                stored += pushed
-            else:
-                self.updater(key, pushed, stored)
-
-    store = _create('dist_sync')
-    watch = Watch(store)
-    Server(store).run()
-    watch.end()
-    os._exit(0)
-
-
-def _create(kvstore):
-    for name, value in HEARTBEAT.items():
-        os.environ.setdefault(name, value)
-
-    def give_up():
-        print(f'error: {JOIN_TIMEOUT} seconds passed without all processes of the run meeting at '
-              '{DMLC_PS_ROOT_URI}:{DMLC_PS_ROOT_PORT}'.format(**os.environ), file=sys.stderr,
-              flush=True)
-        os._exit(1)
-
-    import mxnet as mx
-    timer = threading.Timer(JOIN_TIMEOUT, give_up)
-    timer.daemon = True
-    timer.start()
-    store = mx.kv.create(kvstore)
-    timer.cancel()
-    return store
-
-
-def _wait_on_exit(store, wait):
-    from mxnet.base import _LIB, check_call
-    check_call(_LIB.MXKVStoreSetBarrierBeforeExit(store.handle, ctypes.c_int(wait)))

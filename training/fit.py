@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, List, Optional
 
-from . import checkpoint, comparison, loop
+from . import batches, checkpoint, comparison, loop
 from .plots import BackgroundPlots
 from .run_folder import RunFolder, summarise
 from .runtime import Device, UserError
@@ -23,7 +23,7 @@ class Job:
     graph : block
         One of training.graphs.
     trainers : list of gluon.Trainer
-    data : training.loop.TrainingData
+    data : training.batches.TrainingData
     set_rates : callable
         Global step to {'lr': ..., 'margin': ...}; sets them for that step.
     evaluate : callable
@@ -39,7 +39,7 @@ class Job:
     folder: RunFolder
     graph: Any
     trainers: List[Any]
-    data: loop.TrainingData
+    data: batches.TrainingData
     set_rates: Callable
     evaluate: Callable
     after_epoch: Optional[Callable] = None

@@ -17,7 +17,7 @@ def report(classifier, normalise, train_data, val_data, folder, figures):
     ----------
     classifier : gmloss.MixtureClassifier
     normalise : block
-    train_data, val_data : training.loop.DeviceData
+    train_data, val_data : training.batches.DeviceData
     folder : training.run_folder.RunFolder
     figures : training.plots.BackgroundPlots
 

@@ -6,12 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from mxnet import autograd, gluon, nd
+from mxnet import autograd, nd
 from tqdm import tqdm
-
-from .augment import Mixup, draw_flips
-from .cluster import Workers
-from .runtime import UserError
 
 STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
 EVALUATION_BATCH = 500
@@ -40,116 +36,6 @@ class EpochResult:
     accuracy: float
     images: int
     seconds: float
-
-
-class DeviceData:
-    """A split as whole arrays on every context: images uint8, labels int32.
-
-    Parameters
-    ----------
-    split : training.data.Split
-    contexts : list of Context
-    workers : training.cluster.Workers
-        Who shares the work on it.
-
-    Raises
-    ------
-    UserError
-        If there are fewer images than workers.
-    """
-
-    def __init__(self, split, contexts, workers=Workers()):
-        if len(split) < workers.size:
-            raise UserError(f'{len(split)} images cannot be shared by {workers.size} workers')
-        self.count, self.contexts, self.workers = len(split), contexts, workers
-        self.images = [nd.array(split.images, ctx=ctx, dtype='uint8') for ctx in contexts]
-        self.labels = [nd.array(split.labels, ctx=ctx, dtype='int32') for ctx in contexts]
-
-
-class TrainingData(DeviceData):
-    """A split that comes in shuffled, augmented batches.
-
-    Parameters
-    ----------
-    split, contexts, workers
-        As in :class:`DeviceData`.
-    augment : block of training.augment
-    flip : {'random', 'alternating'}
-        As in training.augment.draw_flips.
-    batch_size : int
-        Images a step over all contexts of all workers.
-    seed : int
-    mixup : float, default 0
-        If not 0, images are mixed with weights from Beta(mixup, mixup), and each pair is followed
-        by its weight, shape (1,).
-    teacher : block or None
-        If given, its logits for the images come last in each pair.
-    class_sizes : bool, default False
-        Whether each pair is followed by how many images of the step, over all devices, are of the
-        same class as each image, (B,).
-
-    Raises
-    ------
-    UserError
-        If the split does not fill one batch.
-    """
-
-    def __init__(self, split, contexts, augment, flip, batch_size, seed, mixup=0.0, teacher=None,
-                 class_sizes=False, workers=Workers()):
-        super().__init__(split, contexts, workers)
-        self.augment, self.flip, self.seed = augment, flip, seed
-        self.known_labels = split.labels if class_sizes else None
-        self.mixup, self.teacher = mixup, teacher
-        self.mix = Mixup()
-        self.mix.hybridize(static_alloc=True)
-        if batch_size > len(split):
-            raise UserError(f'--batch-size: a step takes {batch_size} images on '
-                            f'{len(contexts) * workers.size} device(s), and the training set has '
-                            f'only {len(split)}')
-        self.batch_size = batch_size
-
-    @property
-    def steps_per_epoch(self):
-        """Full batches only: the last, shorter one is left out, as each epoch shuffles anew."""
-        return self.count // self.batch_size
-
-    def batches(self, epoch, first_step=0):
-        """Yield, step by step, a list of [augmented images, labels, ...], one list a context.
-
-        Order and augmentation depend on seed and epoch alone; each worker gets its share of every
-        batch.
-        """
-        rng = np.random.default_rng([self.seed, epoch])
-        used = self.steps_per_epoch * self.batch_size
-        order = rng.permutation(self.count)[:used]
-        flips = draw_flips(self.flip, rng, epoch, order, self.seed)
-        draws = self.augment.draw(rng, flips)
-        weights = [nd.array(rng.beta(self.mixup, self.mixup, self.steps_per_epoch), ctx=context)
-                   for context in self.contexts] if self.mixup else None
-        epoch_arrays = [nd.array(order, dtype='int32')]
-        if self.known_labels is not None:
-            classes = self.known_labels[order].astype(np.int64)
-            classes += np.arange(used) // self.batch_size * (classes.max() + 1)  # apart, by step
-            epoch_arrays.append(nd.array(np.bincount(classes)[classes]))
-        epoch_arrays += [nd.array(draws)] if draws is not None else []
-        share = self.workers.share(self.batch_size)
-        for step in range(first_step, self.steps_per_epoch):
-            here = slice(step * self.batch_size + share.start, step * self.batch_size + share.stop)
-            parts = [gluon.utils.split_and_load(array[here], self.contexts, even_split=False)
-                     for array in epoch_arrays]
-            sizes = [[size] for size in parts.pop(1)] if self.known_labels is not None else \
-                [[]] * len(self.contexts)
-            batch = [[self.augment(nd.take(images, index), *draw), nd.take(labels, index), *size]
-                     for images, labels, size, index, *draw in
-                     zip(self.images, self.labels, sizes, *parts)]
-            if weights:
-                for part, weight in zip(batch, weights):
-                    part[0] = self.mix(part[0], weight[step:step + 1])
-                    part.append(weight[step:step + 1])
-            if self.teacher is not None:
-                for part in batch:
-                    part.append(self.teacher(part[0]))
-            yield batch
 
 
 class StopRequest:

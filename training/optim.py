@@ -51,7 +51,28 @@ def learning_rate(optimisation, steps_per_epoch, batch_size):
 
 
 @mx.optimizer.register
-class Muon(mx.optimizer.NAG):
+class Nesterov(mx.optimizer.NAG):
+    """MXNet's NAG with the weight decay of the old weights, so that runs repeat to the last bit.
+
+    In place, its operator reads some weights before it writes them and some after; which ones hangs
+    on the layout that oneDNN happens to keep them in, and that on timing.
+    """
+
+    def update_multi_precision(self, index, weight, grad, state):
+        self.update(index, weight, grad, state)
+
+    def update(self, index, weight, grad, state):
+        if state is None:
+            super().update(index, weight, grad, state)
+            return
+        self._update_count(index)
+        nd.nag_mom_update(weight * 1, grad, state, out=weight, lr=self._get_lr(index),
+                          wd=self._get_wd(index), momentum=self.momentum,
+                          rescale_grad=self.rescale_grad)
+
+
+@mx.optimizer.register
+class Muon(Nesterov):
     """Nesterov momentum whose update of each convolution kernel is made orthogonal.
 
     A kernel W, seen as a matrix of (out, in * height * width), is kept at the Frobenius norm
@@ -197,9 +218,10 @@ def build_trainer(parameters, optimisation, workers=Workers()):
         for parameter in parameters:
             if parameter.name.endswith(('bias', 'gamma', 'beta')):
                 parameter.wd_mult = 0.0
+    name = {'nag': 'nesterov'}.get(optimisation.optimizer, optimisation.optimizer)
     settings = {'wd': optimisation.wd}
     if optimisation.optimizer != 'adam':
         settings['momentum'] = optimisation.momentum
     if optimisation.optimizer == 'muon':
         settings['matrix_lr_ratio'] = optimisation.matrix_lr / optimisation.lr
-    return Trainer(parameters, optimisation.optimizer, settings, workers)
+    return Trainer(parameters, name, settings, workers)
