@@ -19,13 +19,14 @@ from pydantic.dataclasses import dataclass
 
 from training import cli, comparison, runtime
 from training import recipe as recipes
+from training.fields import STRICT
 from training.runtime import UserError
 
 TRAIN = Path(__file__).resolve().with_name('train_cifar.py')
 HEADER = ('variant', 'seeds', 'last: mean', 'spread', 'difference', 'best: mean', 'images/s')
 
 
-@dataclass(config=recipes.STRICT)
+@dataclass(config=STRICT)
 class Plan:
     """A plan file."""
     version: str

@@ -1,10 +1,10 @@
 """Start the processes of a distributed run, here or on other machines, and end them together.
 
     python launch.py --workers 2 train_cifar.py --version fast --kvstore dist_sync
-    python launch.py --workers 4 --hosts node1,node2 train_cifar.py --version fast --kvstore dist_sync
+    python launch.py --workers 4 --hosts node1,node2 train_cifar.py --kvstore dist_sync
 
-It sets the environment variables of MXNet's parameter server and runs the same command as scheduler,
-server and worker. On other machines it does so over ssh, in the same folder and with the same
+It sets the environment variables of MXNet's parameter server and runs the same command as
+scheduler, server and worker. On other machines it does so over ssh, in the same folder and with the same
 Python. If one process fails the others are stopped; Ctrl-C lets the workers write a checkpoint.
 """
 import argparse

@@ -7,7 +7,7 @@ import pytest
 from mxnet import autograd, gluon, nd
 
 from training import checkpoint, optim
-from training.recipe import Optimisation
+from training.fields import Optimisation
 from training.runtime import UserError
 
 

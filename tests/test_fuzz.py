@@ -14,7 +14,7 @@ from conftest import write_idx
 from training import checkpoint, comparison, data, optim
 from training import recipe as recipes
 from training.features import Snapshot
-from training.recipe import CifarRecipe, Optimisation
+from training.fields import CifarRecipe, Optimisation
 from training.run_folder import RunFolder
 from training.runtime import UserError
 

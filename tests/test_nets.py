@@ -10,7 +10,7 @@ from mxnet import autograd, gluon, init, nd
 
 from conftest import ROOT
 from training import nets, runtime
-from training.recipe import CifarModel
+from training.fields import CifarModel
 from training.runtime import Device, UserError
 
 
@@ -66,7 +66,7 @@ def test_feature_and_output_layers_stay_in_float32_under_low_precision():
         import numpy as np
         from mxnet import nd
         from training import lenet, nets
-        from training.recipe import CifarModel
+        from training.fields import CifarModel
         net = lenet.LeNetPlusPlus(2, 10)
         net.initialize(nets.initializer('xavier-2.24'))
         net.hybridize()

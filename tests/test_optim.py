@@ -7,7 +7,7 @@ import pytest
 from mxnet import gluon
 
 from training import optim
-from training.recipe import Optimisation
+from training.fields import Optimisation
 
 
 def test_v6_schedule():

@@ -9,7 +9,7 @@ from mxnet import autograd, gluon, nd
 from gmloss import DiagonalMixture, LGMLoss, MixtureClassifier
 from training import augment, batches, graphs, loop, optim, teacher
 from training.data import Split
-from training.recipe import Optimisation
+from training.fields import Optimisation
 from training.runtime import Device, UserError
 
 B, C, D = 6, 5, 4
@@ -107,7 +107,7 @@ def test_lgm_shares_out_margin_and_likelihood_and_distils_label_free_logits(
     assert statistics[1].asscalar() == right
 
 
-def batches(epochs=1, **settings):
+def drawn_batches(epochs=1, **settings):
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (200, 3, 32, 32)).astype(np.uint8),
                   rng.integers(0, 10, 200).astype(np.int32))
@@ -118,7 +118,7 @@ def batches(epochs=1, **settings):
 
 
 def test_mixup_mixes_each_image_with_the_one_from_the_other_end():
-    plain, mixed = batches(), batches(mixup=0.2)
+    plain, mixed = drawn_batches(), drawn_batches(mixup=0.2)
     weights = []
     for (images, labels), (blend, same_labels, weight) in zip(plain, mixed):
         w, x = weight.asscalar(), images.asnumpy()
@@ -129,7 +129,7 @@ def test_mixup_mixes_each_image_with_the_one_from_the_other_end():
 
 
 def test_mixup_weights_follow_the_beta_distribution():
-    drawn = np.array([batch[2].asscalar() for batch in batches(40, mixup=0.2)])
+    drawn = np.array([batch[2].asscalar() for batch in drawn_batches(40, mixup=0.2)])
     variance = 0.2 * 0.2 / ((0.4) ** 2 * 1.4)
     assert drawn.mean() == pytest.approx(0.5, abs=0.09)
     assert drawn.var() == pytest.approx(variance, rel=0.2)
@@ -140,7 +140,7 @@ def test_teacher_sees_the_mixed_images_and_gets_no_gradient():
     looking = gluon.nn.HybridSequential()
     looking.add(gluon.nn.HybridLambda(lambda F, x: F.slice_axis(F.mean(x, axis=(2, 3)), axis=1,
                                                                 begin=0, end=3)), net)
-    for images, _, _, logits in batches(mixup=0.4, teacher=looking):
+    for images, _, _, logits in drawn_batches(mixup=0.4, teacher=looking):
         np.testing.assert_allclose(logits.asnumpy(), looking(images).asnumpy(), rtol=1e-5)
     student = make_net(C)
     graph = graphs.SoftmaxGraph(student, num_classes=C, temperature=4.0)

@@ -193,7 +193,7 @@ def mix(F, x, weight):
 
 
 def build(settings):
-    """The augmentation of a training.recipe.CifarData."""
+    """The augmentation of a training.fields.CifarData."""
     if settings.augmentation == 'none':
         return Normalize()
     if settings.augmentation == 'resized-crop':

@@ -7,6 +7,7 @@ import typing
 from . import cluster, parameter_server
 from . import recipe as recipes
 from . import runtime
+from .fields import FILLED_IN
 from .runtime import UserError
 
 
@@ -66,7 +67,7 @@ def add_fields(parser, recipe_class):
     for section in dataclasses.fields(recipe_class):
         group = parser.add_argument_group(section.type.__doc__)
         for item in dataclasses.fields(section.type):
-            if item.name in recipes.FILLED_IN:
+            if item.name in FILLED_IN:
                 continue
             info = item.default
             options = {'default': argparse.SUPPRESS, 'dest': item.name,

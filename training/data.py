@@ -37,7 +37,7 @@ class Split:
 
 
 def load(settings):
-    """(training Split, validation Split) of a training.recipe.Data."""
+    """(training Split, validation Split) of a training.fields.Data."""
     loader = {'cifar10': load_cifar10, 'cifar100': load_cifar100}.get(
         settings.dataset, lambda *rest: load_mnist(settings.dataset, *rest))
     return loader(settings.data_dir, settings.num_samples, settings.holdout)

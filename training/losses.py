@@ -12,7 +12,7 @@ MIXTURES = {'identity': GaussianMixture, 'diagonal': DiagonalMixture,
 
 
 def build_mixture(loss, num_classes, feature_size):
-    """The mixture of a training.recipe.Loss, not yet initialised."""
+    """The mixture of a training.fields.Loss, not yet initialised."""
     settings = {'mean_initializer': initializer(loss.mean_init), 'mean_lr_mult': loss.mean_lr_mult,
                 'mean_wd_mult': loss.mean_wd_mult}
     if loss.covariance != 'identity':
@@ -26,14 +26,14 @@ def build_mixture(loss, num_classes, feature_size):
 
 
 def build_loss(loss, sparse_label=True):
-    """The L-GM loss of a training.recipe.Loss, not yet initialised."""
+    """The L-GM loss of a training.fields.Loss, not yet initialised."""
     likelihood = 'distance' if loss.likelihood == 'euclidean' else loss.likelihood
     return LGMLoss(alpha=loss.margin, lambda_=loss.likelihood_weight, likelihood=likelihood,
                    margin_add=loss.margin_add, sparse_label=sparse_label)
 
 
 def margin_schedule(loss):
-    """The margin of a training.recipe.Loss as a function of the step."""
+    """The margin of a training.fields.Loss as a function of the step."""
     if loss.margin_factor == 1:
         return ConstantMargin(loss.margin)
     return StepUpMargin(loss.margin, loss.margin_factor, loss.margin_every, loss.margin_maximum)

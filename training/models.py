@@ -17,7 +17,7 @@ def build(recipe, device):
 
     Parameters
     ----------
-    recipe : training.recipe.CifarRecipe or MnistRecipe
+    recipe : training.fields.CifarRecipe or MnistRecipe
     device : training.runtime.Device or None
         As in training.nets.FeatureNet.
     """

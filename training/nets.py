@@ -21,7 +21,7 @@ class FeatureNet(HybridBlock):
 
     Parameters
     ----------
-    model : training.recipe.CifarModel
+    model : training.fields.CifarModel
         Its `model` names the classifier, such as 'cifar_resnet20_v1' or 'resnet50_v1d'. `features`
         'pool' ends at the pooled features; 'output' keeps an output layer of `feature_size`, as the
         published gluon_GMLoss does, and takes its outputs as features.

@@ -16,7 +16,7 @@ def learning_rate(optimisation, steps_per_epoch, batch_size):
 
     Parameters
     ----------
-    optimisation : training.recipe.Optimisation
+    optimisation : training.fields.Optimisation
     steps_per_epoch : int
     batch_size : int
         Images a step over all devices, for the recipes whose rates are scaled with it (linear
@@ -209,7 +209,7 @@ def build_trainer(parameters, optimisation, workers=Workers()):
     ----------
     parameters : iterable of Parameter
         Those without a gradient are left out.
-    optimisation : training.recipe.Optimisation
+    optimisation : training.fields.Optimisation
         The learning rate is left out: the loop sets it before each step.
     workers : training.cluster.Workers
     """
