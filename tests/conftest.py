@@ -1,7 +1,9 @@
 """Shared fixtures and helpers. mxnet is set up here, before any test module imports it."""
 import csv
 import gzip
+import importlib
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -33,6 +35,30 @@ def run_script(tmp_path):
         return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True,
                               text=True, timeout=300, env=dict(os.environ, **settings))
     return run
+
+
+@pytest.fixture(scope='session')
+def run_here():
+    """Run a script's main in this process, where mxnet is imported already; returns the exit code.
+
+    Takes a tenth of the time of a process of its own.
+    """
+    def prepare(device, dtype):
+        kind, ids = runtime.parse_device(device)
+        if kind != 'cpu':
+            kind, ids = runtime.choose_device(kind, ids, *runtime.probe_gpus())
+        return runtime.Device(kind, ids, runtime.choose_dtype(dtype, kind, []))
+
+    def run(name, *words):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.setattr(runtime, 'prepare', prepare)
+            patch.setattr(sys, 'argv', [name, *map(str, words)])
+            runtime.exit_with(importlib.import_module(name).main)
+        return end.value.code
+
+    kept = signal.getsignal(signal.SIGINT)  # ablate.py sets its own
+    yield run
+    signal.signal(signal.SIGINT, kept)
 
 
 def write_idx(path, array):

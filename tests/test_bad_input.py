@@ -5,15 +5,12 @@ of which are compared before and after.
 """
 import gzip
 import hashlib
-import importlib
 import json
 import os
 import pickle
 import re
 import shlex
 import shutil
-import signal
-import sys
 from pathlib import Path
 
 import mxnet as mx
@@ -22,7 +19,6 @@ import pytest
 from PIL import Image
 
 from conftest import write_idx
-from training import runtime
 
 ALWAYS = {
     'train_cifar': '--dataset cifar100 --data-dir data --batch-size 8 --epochs 1 --dtype float32 '
@@ -346,25 +342,9 @@ IDS += [f'{script} {words}: {message}' for script, words, _, message in RUN_FILE
 
 
 @pytest.fixture(scope='module')
-def script():
-    """Run a script's main in this process, where mxnet is imported already; returns the exit code."""
-    def prepare(device, dtype):
-        kind, ids = runtime.parse_device(device)
-        if kind != 'cpu':
-            kind, ids = runtime.choose_device(kind, ids, *runtime.probe_gpus())
-        return runtime.Device(kind, ids, runtime.choose_dtype(dtype, kind, []))
-
-    def run(name, words):
-        argv = [name, *shlex.split(ALWAYS[name]), *shlex.split(words)]
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-            patch.setattr(runtime, 'prepare', prepare)
-            patch.setattr(sys, 'argv', argv)
-            runtime.exit_with(importlib.import_module(name).main)
-        return end.value.code
-
-    kept = signal.getsignal(signal.SIGINT)  # ablate.py sets its own
-    yield run
-    signal.signal(signal.SIGINT, kept)
+def script(run_here):
+    """Run a script on a string of words after those that it always gets here."""
+    return lambda name, words: run_here(name, *shlex.split(ALWAYS[name]), *shlex.split(words))
 
 
 @pytest.fixture(scope='module')

@@ -79,10 +79,9 @@ def test_softmax_run_is_searched_by_class_means(run_script, tmp_path):
     ('--version', 'lgm-off', '--epochs', 1, '--no-bias'), ('--version', 'lgm-distance', '--epochs', 1),
     ('--version', 'lgm-slow-variance', '--epochs', 1),
     ('--version', 'lgm-full', '--epochs', 1, '--plotting', '--feature-size', 3)])
-def test_variants_run_to_the_end(run_script, tmp_path, words):
-    result = train(run_script, tmp_path / 'run', *words)
-    assert result.returncode == 0, result.stderr
-    assert 'val acc' in result.stdout
+def test_variants_run_to_the_end(run_here, tmp_path, capsys, words):
+    assert run_here('train_mnist', *SMALL, '--output-dir', tmp_path / 'run', *words) == 0
+    assert 'val acc' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('command, version, folder', [

@@ -20,7 +20,7 @@ from .parameter_server import VECTORS
 from .runtime import UserError
 
 CONTROLLER = 0    # the one command to servers that reaches Python
-BUCKET = 2 ** 20  # gradients that travel together: few enough to overlap with the backward pass
+BUCKET = 10 ** 6  # gradients that travel together: few enough to overlap with the backward pass
 STOP_DELAY = 4    # steps after which a request to stop is read back, without waiting for it
 
 
