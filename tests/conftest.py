@@ -43,7 +43,7 @@ def run_here():
 
     Takes a tenth of the time of a process of its own.
     """
-    def prepare(device, dtype):
+    def prepare(device, dtype='float32'):
         kind, ids = runtime.parse_device(device)
         if kind != 'cpu':
             kind, ids = runtime.choose_device(kind, ids, *runtime.probe_gpus())

@@ -144,25 +144,23 @@ def test_full_disk_is_one_clear_line_and_loses_nothing(finished, tmp_path, limit
     assert {path.name: path.read_bytes() for path in (tmp_path / 'run.1').iterdir()} == kept
 
 
-def test_v1_is_validated_both_ways_and_its_variances_are_recorded(run_script, tmp_path):
-    result = train(run_script, tmp_path / 'run', '--version', 'v1', '--epochs', 1, '--lr', 0.01)
-    assert result.returncode == 0, result.stderr
+def test_v1_is_validated_both_ways_and_its_variances_are_recorded(run_here, tmp_path):
+    assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run', '--version', 'v1',
+                    '--epochs', 1, '--lr', 0.01) == 0
     row, = run_fields(tmp_path / 'run')
     assert 0 <= float(row['val_acc_with_label']) <= float(row['val_acc']) + 1e-6
     assert 0.5 < float(row['smallest_variance']) < 1.5 and abs(float(row['mean_log_det'])) < 5
 
 
-def test_cifar100_files_are_read_by_the_same_reader(run_script, tmp_path):
+def test_cifar100_files_are_read_by_the_same_reader(run_here, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name, count in (('train', 150), ('test', 100)):
         rows_of_bytes = rng.integers(0, 256, (count, 2 + 3072)).astype(np.uint8)
         rows_of_bytes[:, 0] %= 20
         rows_of_bytes[:, 1] %= 100
         rows_of_bytes.tofile(tmp_path / f'{name}.bin')
-    result = run_script('train_cifar.py', '--dataset', 'cifar100', '--data-dir', tmp_path,
-                        '--epochs', 1, '--batch-size', 50, '--dtype', 'float32', '--output-dir',
-                        tmp_path / 'run')
-    assert result.returncode == 0, result.stderr
-    assert 'cifar100: 150 training images, 100 test images' in result.stdout
+    assert run_here('train_cifar', '--dataset', 'cifar100', '--data-dir', tmp_path, '--epochs', 1,
+                    '--batch-size', 50, '--dtype', 'float32', '--output-dir', tmp_path / 'run') == 0
+    assert 'cifar100: 150 training images, 100 test images' in capsys.readouterr().out
     assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['parameters'] == \
         271824 + 6400

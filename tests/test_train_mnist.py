@@ -51,13 +51,14 @@ def test_evaluation_by_class_output_and_by_nearest_center(center_run, run_script
         assert f'accuracy {float(last[column]):.4f} by {method} on 300' in result.stdout
 
 
-def test_second_train_starts_from_those_weights_and_leaves_the_centers(center_run, run_script):
+def test_second_train_starts_from_those_weights_and_leaves_the_centers(center_run, run_here,
+                                                                       capsys):
     import mxnet as mx
     folder, _ = center_run
     second = folder.with_name('mnist-center')
-    result = train(run_script, second, '--second-train', '--epochs', 1)
-    assert result.returncode == 0, result.stderr
-    assert str(folder / 'best.params') in result.stdout
+    assert run_here('train_mnist', *SMALL, '--output-dir', second, '--second-train', '--epochs',
+                    1) == 0
+    assert str(folder / 'best.params') in capsys.readouterr().out
     before, after = (mx.nd.load(str(run / name)) for run, name in
                      ((folder, 'best.params'), (second, 'last.params')))
     np.testing.assert_array_equal(before['center_loss.centers.weight'].asnumpy(),
@@ -65,13 +66,14 @@ def test_second_train_starts_from_those_weights_and_leaves_the_centers(center_ru
     assert (before['net.body.0.weight'] - after['net.body.0.weight']).abs().max().asscalar() > 0
 
 
-def test_softmax_run_is_searched_by_class_means(run_script, tmp_path):
+def test_softmax_run_is_searched_by_class_means(run_here, tmp_path, capsys):
     folder = tmp_path / 'mnist-softmax'
-    assert train(run_script, folder, '--version', 'softmax', '--epochs', 1).returncode == 0
-    result = run_script('train_mnist.py', '--version', 'softmax', '--test', '--eval-method', 'knn',
-                        '--output-dir', folder)
-    assert 'class means of the training features serve' in result.stdout
-    assert 'by knn on 300' in result.stdout
+    words = ('--version', 'softmax', '--output-dir', folder)
+    assert run_here('train_mnist', *SMALL, *words, '--epochs', 1) == 0
+    assert run_here('train_mnist', *words, '--test', '--eval-method', 'knn') == 0
+    output = capsys.readouterr().out
+    assert 'class means of the training features serve' in output
+    assert 'by knn on 300' in output
 
 
 @pytest.mark.parametrize('words', [
@@ -90,19 +92,17 @@ def test_variants_run_to_the_end(run_here, tmp_path, capsys, words):
     ('--train --center_loss --prefix=center-loss --lmbd 1 --alpha 0.5 --epochs 1 --lr 0.1 '
      '--lr_step 10 --batch_size 128 --num_classes 10 --feature_size 2 --use_gpu True',
      'softmax-center', 'mnist-center-loss')])
-def test_command_lines_of_the_seed_work(run_script, tmp_path, command, version, folder):
-    result = run_script('train_mnist.py', *command.split(), '--out_dir', tmp_path,
-                        '--num-samples', 300)
-    assert result.returncode == 0, result.stderr
+def test_command_lines_of_the_seed_work(run_here, tmp_path, command, version, folder):
+    assert run_here('train_mnist', *command.split(), '--out_dir', tmp_path, '--num-samples',
+                    300) == 0
     assert json.loads((tmp_path / folder / 'summary.json').read_text())['version'] == version
 
 
-def test_method_that_a_run_does_not_have_is_refused(center_run, run_script):
-    result = run_script('train_mnist.py', '--test', '--eval-method', 'lgm', '--output-dir',
-                        center_run[0])
-    assert result.returncode == 2
+def test_method_that_a_run_does_not_have_is_refused(center_run, run_here, capsys):
+    assert run_here('train_mnist', '--test', '--eval-method', 'lgm', '--output-dir', center_run[0],
+                    *SMALL) == 2
     assert '--eval-method lgm: a run with --loss softmax-center can be evaluated by softmax or knn' \
-        in result.stderr
+        in capsys.readouterr().err
 
 
 def test_own_data_in_idx_format(tmp_path):
