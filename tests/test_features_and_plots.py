@@ -2,6 +2,7 @@
 import os
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from training import features, plots
@@ -59,6 +60,15 @@ def test_figures_are_drawn_in_another_process_and_stay_whole(tmp_path):
     folder.animate_features()
     assert Image.open(folder.animation).n_frames >= 1
     assert Snapshot.load(folder.features).dimensions == 3
+
+
+@pytest.mark.parametrize('maps, rows, columns', [(1, 1, 1), (4, 1, 4), (5, 2, 3), (9, 3, 3)])
+def test_feature_maps_stand_in_rows_of_at_most_four(tmp_path, maps, rows, columns):
+    flat = snapshot(2).in_plane()
+    panel = plots.FeatureMap('run', flat.test_features, flat.test_labels)
+    plots.feature_maps(tmp_path / 'maps.png', [panel] * maps)
+    width, height = Image.open(tmp_path / 'maps.png').size
+    assert (width, height) == (columns * 384, rows * 400)
 
 
 def test_a_figure_that_cannot_be_drawn_is_one_line(capfd):

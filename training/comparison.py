@@ -81,8 +81,8 @@ def cells(run):
     """What the run's row in the table says, as texts."""
     s = run.summary
     reported = s['reported_val_acc']
-    row = [f'`{run.name}`{"" if run.finished else " (unfinished)"}', str(s['epochs']), s['dtype'], f'{s["val_acc"]:.4f}',
-           f'{s["best_val_acc"]:.4f} ({s["best_epoch"]})',
+    row = [f'`{run.name}`{"" if run.finished else " (unfinished)"}', str(s['epochs']), s['dtype'],
+           f'{s["val_acc"]:.4f}', f'{s["best_val_acc"]:.4f} ({s["best_epoch"]})',
            '-' if reported is None else f'{reported:.4f}',
            '-' if reported is None else f'{s["val_acc"] - reported:+.4f}']
     if run.on_mnist:

@@ -63,7 +63,7 @@ class FeatureMap:
 
 
 def feature_maps(file, maps, title=None):
-    """Write a PNG of feature maps side by side, each in equal axes.
+    """Write a PNG of feature maps side by side, at most four in a row, each in equal axes.
 
     Parameters
     ----------
@@ -71,8 +71,13 @@ def feature_maps(file, maps, title=None):
     maps : list of FeatureMap
     title : str or None
     """
-    figure = Figure(figsize=(4.8 * len(maps), 5), layout='constrained')
-    for axes, drawn in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps):
+    rows = -(-len(maps) // 4)
+    columns = -(-len(maps) // rows)
+    figure = Figure(figsize=(4.8 * columns, 5 * rows), layout='constrained')
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in places[len(maps):]:
+        axes.set_axis_off()
+    for axes, drawn in zip(places, maps):
         for k, colour in enumerate(COLOURS):
             points = drawn.features[drawn.labels == k]
             axes.plot(*points.T, '.', color=colour, markersize=2)
