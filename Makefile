@@ -13,8 +13,9 @@ READY := .venv/ready-$(REQUIREMENTS)
 train: setup
 	.venv/bin/python train_cifar.py --version fast $(ARGS)
 
+# One process for each core, with a single thread.
 test: setup
-	.venv/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-slow: setup
 	.venv/bin/python -m pytest -m slow $(ARGS)
