@@ -95,7 +95,8 @@ class Loss(Section):
     margin_every: int = field(5000, 'training steps between two margin steps', ge=1)
     margin_maximum: float = field(0.3, 'largest margin', ge=0)
     margin_add: float = field(0.0, 'constant margin on the logit of the true class', ge=0)
-    mean_init: Literal['xavier', 'xavier-2.24', 'msra'] = field('xavier', 'initialisation of the class means')
+    mean_init: Literal['xavier', 'xavier-2.24', 'msra'] = field(
+        'xavier', 'initialisation of the class means')
     mean_lr_mult: float = field(1.0, 'learning-rate multiplier of the means', ge=0)
     mean_wd_mult: float = field(1.0, 'weight-decay multiplier of the means', ge=0)
     variance_init: float = field(1.0, 'initial value of every variance', gt=0)

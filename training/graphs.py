@@ -157,7 +157,8 @@ class SoftmaxCenterGraph(HybridBlock):
             self.softmax_weight = self.params.get('softmax_weight', shape=(1,), init='ones',
                                                   grad_req='null', differentiable=False)
         centers = [] if center_loss is None else [NearestCenter(center_loss)]
-        self._classifier = [HeadsClassifier(net, centers)]  # in a list: it is no child
+        classifier = HeadsClassifier(net, centers)
+        self._classifier = lambda: classifier  # as an attribute it would be a child
         self.methods = ('softmax', 'knn')[:1 + len(centers)]
 
     @property
@@ -166,7 +167,7 @@ class SoftmaxCenterGraph(HybridBlock):
 
     @property
     def classifier(self):
-        return self._classifier[0]
+        return self._classifier()
 
     @property
     def weights(self):
