@@ -1,6 +1,7 @@
 """Print every benchmark: `make bench`, or `make bench ARGS="loss counts"` for some of them."""
 import argparse
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from training import runtime
 
 THREADS = str(runtime.usable_cores())
 EQUAL = {'OMP_NUM_THREADS': THREADS}
+REFINEMENTS = {
+    'none': {}, 'label smoothing': {'label_smoothing': 0.1}, 'mixup': {'mixup': 0.2},
+    'pooled shortcut': {'shortcut': 'pool'}, 'muon': {'optimizer': 'muon'},
+    'distillation': {'teacher': 'output/record/cifar-fast-seed0'}}
 AS_STARTED = {'OMP_NUM_THREADS': None}
 
 
@@ -89,6 +94,14 @@ def bench_pipeline(rounds):
         print(f'  {label:34s}{ratio(results, label, "net alone")} times the net alone')
 
 
+def bench_refinements(rounds):
+    results = measure({label: ('epoch_of_fields', {**EQUAL, 'BENCHMARK_FIELDS': json.dumps(fields)})
+                       for label, fields in REFINEMENTS.items()}, rounds)
+    print('\nwhole epoch with one refinement, --dtype auto')
+    for label in results:
+        print(f'  {label:34s}{ratio(results, label, "none")} times the epoch without')
+
+
 def bench_predict(rounds):
     report(f'ResNet-20 on {TEST_IMAGES} images in memory, --dtype auto',
            measure({'frozen': ('predict_ours_fastest', EQUAL),
@@ -108,9 +121,10 @@ def bench_counts(rounds):
         print(f'  {which:27s}{calls:17.1f}{operators:16.1f}{reads:13.2f}')
 
 
-BENCHMARKS = {'loss': bench_loss, 'center': bench_center, 'step': bench_step, 'bfloat16': bench_bfloat16,
-              'epoch': bench_epoch, 'pipeline': bench_pipeline, 'predict': bench_predict,
-              'counts': bench_counts, 'scale': scale.report}
+BENCHMARKS = {'loss': bench_loss, 'center': bench_center, 'step': bench_step,
+              'bfloat16': bench_bfloat16, 'epoch': bench_epoch, 'pipeline': bench_pipeline,
+              'refinements': bench_refinements, 'predict': bench_predict, 'counts': bench_counts,
+              'scale': scale.report}
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)

@@ -3,6 +3,7 @@
 Run as `python -m benchmarks.subjects NAME`: prints 'ready', then for each line on standard input
 calls it and prints seconds and the MiB that the peak memory has grown since 'ready'.
 """
+import json
 import os
 import resource
 import sys
@@ -117,17 +118,20 @@ def center_sparse_million():
     return center_ours(1000000, 128, sparse=True, update=True)
 
 
-def ours(device, augmentation='none', images=STEPS * BATCH, whole=False):
+def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, **fields):
     """The project's own pieces, as train_cifar.py puts them together; batches of BATCH in all."""
-    from training import augment, batches, checkpoint, data, loop, models, optim, recipe
+    from training import augment, batches, checkpoint, data, loop, models, optim, recipe, teacher
     contexts = device.contexts()
     settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
-                           {'augmentation': augmentation, 'optimizer': 'nag'})
+                           {'augmentation': augmentation, 'optimizer': 'nag', **fields})
     train, _ = data.load_cifar10(num_samples=images)
     block = augment.build(settings.data)
     block.initialize(ctx=contexts)
     block.hybridize(static_alloc=True)
-    train_data = batches.TrainingData(train, contexts, block, settings.data.flip, BATCH, 0)
+    refinement = settings.refinement
+    teacher_net = refinement.teacher and teacher.load(refinement.teacher, 10, device, contexts)
+    train_data = batches.TrainingData(train, contexts, block, settings.data.flip, BATCH, 0,
+                                      refinement.mixup, teacher_net)
     graph = models.build(settings, device)
     models.initialize(graph, settings, contexts)
     parameters = checkpoint.named_parameters({'graph': graph}).values()
@@ -178,6 +182,12 @@ def epoch_ours_bfloat16_v6():
 
 def epoch_ours_v6():
     return ours(runtime.prepare('cpu', 'float32'), 'resized-crop', EPOCH_IMAGES, whole=True)
+
+
+def epoch_of_fields():
+    """With the fields of the recipe that BENCHMARK_FIELDS in the environment gives as JSON."""
+    return ours(runtime.prepare('cpu', 'auto'), 'pad-crop', EPOCH_IMAGES, whole=True,
+                **json.loads(os.environ['BENCHMARK_FIELDS']))
 
 
 def epoch_stock():
