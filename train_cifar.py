@@ -25,8 +25,8 @@ def main(argv):
     device, workers = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
-    from training import (augment, batches, checkpoint, data, fit, likelihood, loop, losses,
-                          models, optim, teacher)
+    from training import (augment, average, batches, checkpoint, data, fit, likelihood, loop,
+                          losses, models, optim, teacher)
     from training.classifiers import LabelledClassifier
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -77,6 +77,14 @@ def main(argv):
             graph.loss_fn.set_margin(margin(step))
         return {'lr': learning_rate(step), 'margin': margin(step) if is_lgm else 0.0}
 
+    # What is validated and kept: the weights, or their moving average.
+    moving_average = None
+    if refinement.weight_average:
+        twin = models.build(recipe, device)
+        models.initialize(twin, recipe, contexts)
+        moving_average = average.MovingAverage(graph, twin, refinement.weight_average)
+        classifier = twin.classifier
+
     # Train.
     if recipe.run.validate_with_label:
         labelled = LabelledClassifier(classifier, graph.loss_fn)
@@ -98,7 +106,7 @@ def main(argv):
 
     return fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, trainers=[trainer],
-        data=train_data, set_rates=set_rates, evaluate=evaluate,
+        data=train_data, set_rates=set_rates, evaluate=evaluate, average=moving_average,
         after_epoch=draw if actions['plotting'] else None,
         at_end=report_likelihood if is_lgm else None), actions['resume'], actions['tensorboard'])
 

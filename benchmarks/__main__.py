@@ -15,7 +15,8 @@ THREADS = str(runtime.usable_cores())
 EQUAL = {'OMP_NUM_THREADS': THREADS}
 REFINEMENTS = {
     'none': {}, 'label smoothing': {'label_smoothing': 0.1}, 'mixup': {'mixup': 0.2},
-    'pooled shortcut': {'shortcut': 'pool'}, 'muon': {'optimizer': 'muon'},
+    'moving average': {'weight_average': 0.99}, 'pooled shortcut': {'shortcut': 'pool'},
+    'muon': {'optimizer': 'muon'},
     'distillation': {'teacher': 'output/record/cifar-fast-seed0'}}
 AS_STARTED = {'OMP_NUM_THREADS': None}
 

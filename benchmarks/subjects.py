@@ -120,7 +120,8 @@ def center_sparse_million():
 
 def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, **fields):
     """The project's own pieces, as train_cifar.py puts them together; batches of BATCH in all."""
-    from training import augment, batches, checkpoint, data, loop, models, optim, recipe, teacher
+    from training import (augment, average, batches, checkpoint, data, loop, models, optim, recipe,
+                          teacher)
     contexts = device.contexts()
     settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
                            {'augmentation': augmentation, 'optimizer': 'nag', **fields})
@@ -136,9 +137,15 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, **field
     models.initialize(graph, settings, contexts)
     parameters = checkpoint.named_parameters({'graph': graph}).values()
     trainer = optim.build_trainer(parameters, settings.optimisation)
+    moving_average = None
+    if refinement.weight_average:
+        twin = models.build(settings, device)
+        models.initialize(twin, settings, contexts)
+        moving_average = average.MovingAverage(graph, twin, refinement.weight_average)
     if whole:
         return lambda: loop.train_epoch(graph, train_data, [trainer], 0, 0, (0, 0),
-                                        lambda step: None, loop.StopRequest())
+                                        lambda step: None, loop.StopRequest(),
+                                        average=moving_average)
     batch = next(iter(train_data.batches(0)))
 
     def run():

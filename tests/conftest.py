@@ -3,6 +3,7 @@ import csv
 import gzip
 import importlib
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -73,6 +74,14 @@ def start(folder, *words, **settings):
                              str(folder), *map(str, words)], cwd=ROOT, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             env=dict(os.environ, **settings))
+
+
+def wait_for_epoch(process, number):
+    """Read the run's output up to the line of an epoch."""
+    for line in process.stdout:
+        if re.match(rf'epoch +{number} ', line):
+            return
+    pytest.fail(f'the run ended before epoch {number}')
 
 
 def run_fields(folder):

@@ -12,19 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import ROOT, SMALL, run_fields, same_weights, start
+from conftest import ROOT, SMALL, run_fields, same_weights, start, wait_for_epoch
 
 
 def train(run_script, folder, *words):
     return run_script('train_cifar.py', *SMALL, '--output-dir', folder, *words)
-
-
-def wait_for_epoch(process, number):
-    """Read the run's output up to the line of an epoch."""
-    for line in process.stdout:
-        if re.match(rf'epoch +{number} ', line):
-            return
-    pytest.fail(f'the run ended before epoch {number}')
 
 
 @pytest.fixture(scope='module')

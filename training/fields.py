@@ -122,6 +122,9 @@ class Refinement(Section):
         None, "distil from this run folder, or from a pretrained model of GluonCV's zoo",
         min_length=1)
     temperature: float = field(20.0, 'temperature of the distillation', gt=0)
+    weight_average: float = field(
+        0.0, 'decay per step of a moving average of the weights, which is validated and kept in '
+        'their place; 0: none', ge=0, lt=1)
 
 
 @dataclass(config=STRICT)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, List, Optional
 
 from . import batches, checkpoint, comparison, loop
+from .average import MovingAverage
 from .plots import BackgroundPlots
 from .run_folder import RunFolder, summarise
 from .runtime import Device, UserError
@@ -26,6 +27,8 @@ class Job:
     data : training.batches.TrainingData
     set_rates : callable
         Global step to {'lr': ..., 'margin': ...}; sets them for that step.
+    average : training.average.MovingAverage or None
+        Of the graph's weights; with it, the average is what is kept.
     evaluate : callable
         () to {'val_acc': ...} and whatever else is to be recorded.
     after_epoch : callable or None
@@ -42,8 +45,14 @@ class Job:
     data: batches.TrainingData
     set_rates: Callable
     evaluate: Callable
+    average: Optional[MovingAverage] = None
     after_epoch: Optional[Callable] = None
     at_end: Optional[Callable] = None
+
+    @property
+    def kept(self):
+        """The block whose parameters are the run's result."""
+        return (self.average or self).graph.weights
 
 
 def fit(job, resume=False, tensorboard=False):
@@ -63,7 +72,7 @@ def fit(job, resume=False, tensorboard=False):
 
 def _fit(job, resume, tensorboard):
     folder, epochs, workers = job.folder, job.recipe.optimisation.epochs, job.data.workers
-    blocks = {'graph': job.graph}
+    blocks = {'graph': job.graph, **({'average': job.average.graph} if job.average else {})}
     state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
     if resume:
         folder.check_resumable(job.recipe)
@@ -82,12 +91,13 @@ def _fit(job, resume, tensorboard):
             result = loop.train_epoch(
                 job.graph, job.data, job.trainers, epoch, state['step'], state['totals'],
                 job.set_rates, stop, LOSS_SCALE.get(job.device.dtype, 1.0),
-                f'epoch {epoch + 1}/{epochs}')
+                f'epoch {epoch + 1}/{epochs}', job.average)
             if not math.isfinite(result.loss):
                 raise UserError(f'epoch {epoch + 1}: the loss is {result.loss}; stopped. '
                                 f'{folder.checkpoint} holds the epoch before, if there was one; '
                                 'try a lower --lr')
-            loop.average_statistics(job.graph, job.data)
+            for block in blocks.values():
+                loop.average_statistics(block, job.data)
             if result.steps < job.data.steps_per_epoch:  # asked to stop within the epoch
                 state.update(epoch=epoch, step=result.steps, totals=result.totals,
                              seconds=state['seconds'] + time.perf_counter() - started)
@@ -106,7 +116,7 @@ def _fit(job, resume, tensorboard):
             state.update(epoch=epoch + 1, step=0, totals=[0.0, 0.0], seconds=0.0)
             if workers.is_chief:
                 if is_best:
-                    checkpoint.save_weights(folder.best_weights, job.graph.weights)
+                    checkpoint.save_weights(folder.best_weights, job.kept)
                 checkpoint.save_checkpoint(folder.checkpoint, blocks, job.trainers, state)
                 folder.write_metrics(history)
                 if board:
@@ -133,7 +143,7 @@ def _fit(job, resume, tensorboard):
 def _conclude(job, history, findings):
     """Write the results and print them."""
     folder = job.folder
-    checkpoint.save_weights(folder.last_weights, job.graph.weights)
+    checkpoint.save_weights(folder.last_weights, job.kept)
     folder.write_metrics(history)
     trained = [parameter for parameter in job.graph._collect_params_with_prefix().values()
                if parameter.grad_req != 'null']

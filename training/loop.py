@@ -67,7 +67,7 @@ class StopRequest:
 
 
 def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop, loss_scale=1.0,
-                description=''):
+                description='', average=None):
     """Train on what is left of one epoch; return an EpochResult.
 
     Parameters
@@ -88,6 +88,8 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
         The loss is multiplied by it before backward, the gradients divided by it.
     description : str
         Left end of the progress bar.
+    average : training.average.MovingAverage or None
+        Takes in the weights after every step.
     """
     started = time.perf_counter()
     workers = data.workers
@@ -107,6 +109,8 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
             autograd.backward(losses)
             for trainer in trainers:
                 trainer.step(data.batch_size * loss_scale)
+            if average is not None:
+                average.update(epoch * data.steps_per_epoch + step)
             for total, (_, statistics) in zip(sums, outputs):
                 total += statistics
             step += 1
