@@ -78,12 +78,9 @@ def main(argv):
         return {'lr': learning_rate(step), 'margin': margin(step) if is_lgm else 0.0}
 
     # What is validated and kept: the weights, or their moving average.
-    moving_average = None
-    if refinement.weight_average:
-        twin = models.build(recipe, device)
-        models.initialize(twin, recipe, contexts)
-        moving_average = average.MovingAverage(graph, twin, refinement.weight_average)
-        classifier = twin.classifier
+    moving_average = average.build(graph, recipe, device, contexts)
+    if moving_average:
+        classifier = moving_average.graph.classifier
 
     # Train.
     if recipe.run.validate_with_label:

@@ -137,12 +137,8 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, **field
     models.initialize(graph, settings, contexts)
     parameters = checkpoint.named_parameters({'graph': graph}).values()
     trainer = optim.build_trainer(parameters, settings.optimisation)
-    moving_average = None
-    if refinement.weight_average:
-        twin = models.build(settings, device)
-        models.initialize(twin, settings, contexts)
-        moving_average = average.MovingAverage(graph, twin, refinement.weight_average)
     if whole:
+        moving_average = average.build(graph, settings, device, contexts)
         return lambda: loop.train_epoch(graph, train_data, [trainer], 0, 0, (0, 0),
                                         lambda step: None, loop.StopRequest(),
                                         average=moving_average)

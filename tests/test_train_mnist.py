@@ -1,4 +1,4 @@
-"""train_mnist.py as its users run it: small real data, a process of its own."""
+"""train_mnist.py as its users run it, on small real data."""
 import csv
 import json
 
@@ -11,8 +11,8 @@ from conftest import write_idx
 SMALL = ('--num-samples', 300, '--batch-size', 50)
 
 
-def train(run_script, folder, *words):
-    return run_script('train_mnist.py', *SMALL, '--output-dir', folder, *words)
+def train(run_here, folder, *words):
+    return run_here('train_mnist', *SMALL, '--output-dir', folder, *words)
 
 
 @pytest.fixture(scope='module')
@@ -56,8 +56,7 @@ def test_second_train_starts_from_those_weights_and_leaves_the_centers(center_ru
     import mxnet as mx
     folder, _ = center_run
     second = folder.with_name('mnist-center')
-    assert run_here('train_mnist', *SMALL, '--output-dir', second, '--second-train', '--epochs',
-                    1) == 0
+    assert train(run_here, second, '--second-train', '--epochs', 1) == 0
     assert str(folder / 'best.params') in capsys.readouterr().out
     before, after = (mx.nd.load(str(run / name)) for run, name in
                      ((folder, 'best.params'), (second, 'last.params')))
@@ -82,7 +81,7 @@ def test_softmax_run_is_searched_by_class_means(run_here, tmp_path, capsys):
     ('--version', 'lgm-slow-variance', '--epochs', 1),
     ('--version', 'lgm-full', '--epochs', 1, '--plotting', '--feature-size', 3)])
 def test_variants_run_to_the_end(run_here, tmp_path, capsys, words):
-    assert run_here('train_mnist', *SMALL, '--output-dir', tmp_path / 'run', *words) == 0
+    assert train(run_here, tmp_path / 'run', *words) == 0
     assert 'val acc' in capsys.readouterr().out
 
 
@@ -99,8 +98,7 @@ def test_command_lines_of_the_seed_work(run_here, tmp_path, command, version, fo
 
 
 def test_method_that_a_run_does_not_have_is_refused(center_run, run_here, capsys):
-    assert run_here('train_mnist', '--test', '--eval-method', 'lgm', '--output-dir', center_run[0],
-                    *SMALL) == 2
+    assert train(run_here, center_run[0], '--test', '--eval-method', 'lgm') == 2
     assert '--eval-method lgm: a run with --loss softmax-center can be evaluated by softmax or knn' \
         in capsys.readouterr().err
 

@@ -1,6 +1,8 @@
 """A moving average of the weights, to be validated and kept in their place."""
-from boltons.iterutils import chunked_iter
+from boltons.iterutils import chunked
 from mxnet import nd
+
+from . import models
 
 AT_ONCE = 45  # arrays of one call of multi_sgd_update, which takes 60 at most
 
@@ -27,19 +29,31 @@ class MovingAverage:
         self.graph = twin
         self._decay = decay
         ours, theirs = (block._collect_params_with_prefix() for block in (graph, twin))
-        self._pairs = [(theirs[name], ours[name]) for name in ours]
-        for average, weight in self._pairs:
+        pairs = [(theirs[name], ours[name]) for name in ours]
+        for average, weight in pairs:
             average.set_data(weight.data(weight.list_ctx()[0]))
+        self._parts = [part for context in pairs[0][0].list_ctx() for part in chunked(
+            [(average.data(context), weight.data(context)) for average, weight in pairs], AT_ONCE)]
 
     def update(self, step):
         """Take in the weights after a step, counted from 0 over the whole run; no host read."""
         share = 1 - min(self._decay, (1 + step) / (10 + step))
-        for context in self._pairs[0][0].list_ctx():
-            arrays = [(average.data(context), weight.data(context))
-                      for average, weight in self._pairs]
-            for some in chunked_iter(arrays, AT_ONCE):
-                # SGD on half the squared distance from the average to the weight.
-                nd.multi_sgd_update(
-                    *[array for pair in some for array in pair], out=[pair[0] for pair in some],
-                    lrs=[share] * len(some), wds=[1] * len(some), rescale_grad=-1,
-                    num_weights=len(some))
+        for part in self._parts:
+            # SGD on half the squared distance from the average to the weight.
+            nd.multi_sgd_update(
+                *[array for pair in part for array in pair], out=[average for average, _ in part],
+                lrs=[share] * len(part), wds=[1] * len(part), rescale_grad=-1,
+                num_weights=len(part))
+
+
+def build(graph, recipe, device, contexts):
+    """The MovingAverage of an initialised graph that its recipe asks for, or None.
+
+    Parameters are those of training.models.build and initialize.
+    """
+    decay = recipe.refinement.weight_average
+    if not decay:
+        return None
+    twin = models.build(recipe, device)
+    models.initialize(twin, recipe, contexts)
+    return MovingAverage(graph, twin, decay)
