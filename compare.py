@@ -3,9 +3,10 @@
     python compare.py output/record/*
     python compare.py output/mnist-softmax output/mnist-softmax-center
 
-Writes comparison.md, comparison.png (validation accuracy by epoch) and, where runs have what it
-takes, feature-maps.png (the last feature maps of MNIST runs made with --plotting, side by side) and
-covariance.png (log-determinant and smallest variance of trained covariances by epoch).
+Writes comparison.md (tables of the runs, and of what detect.py found), comparison.png (validation
+accuracy by epoch) and, where runs have what it takes, feature-maps.png (the last feature maps of
+MNIST runs made with --plotting, side by side) and covariance.png (log-determinant and smallest
+variance of trained covariances by epoch).
 """
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def main(argv):
                 (('CIFAR-10', [run for run in runs if not run.on_mnist]), ('MNIST', on_mnist))
                 if group]
     text = '\n'.join(f'## {name}\n\n{comparison.table(group)}' for name, group in families)
+    for group in comparison.by_recipe(run for run in runs if 'detection' in run.summary):
+        text += (f'\n### Abnormal images by `{"`, `".join(run.name for run in group)}`, AUROC\n\n'
+                 f'{comparison.detection_table(group)}')
     figures = {'comparison.png': (plots.accuracies, [(name, comparison.curves(group))
                                                      for name, group in families])}
     trained = [(run.name, run.metrics) for run in runs if 'mean_log_det' in run.metrics[0]]

@@ -44,7 +44,7 @@ def main(argv):
     graph = models.build(recipe, device)
     models.initialize(graph, recipe, contexts)
     classifier, is_lgm = graph.classifier, recipe.loss.loss == 'lgm'
-    weights = actions['weights'] or (folder.best_weights if actions['test'] else None)
+    weights = actions['weights'] or (folder.weights if actions['test'] else None)
     if weights:
         checkpoint.load_weights(weights, graph.weights, contexts)
     if actions['test']:

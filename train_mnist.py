@@ -101,7 +101,7 @@ def main(argv):
     center_loss = None if kind == LGM else graph.center_loss
     start = actions['weights']
     if actions['test']:
-        start = start or folder.best_weights
+        start = start or folder.weights
     elif actions['second_train'] and not start:
         prefix = actions['prefix'] or 'softmax-center'
         start = folder.path.with_name(f'mnist-{prefix}') / 'best.params'

@@ -54,8 +54,8 @@ def change(name, old, new):
     return damage
 
 
-def remove(name):
-    return lambda: Path(name).unlink()
+def remove(*names):
+    return lambda: [Path(name).unlink() for name in names]
 
 
 def folder(name):
@@ -257,11 +257,12 @@ IDX_FILES = [
 WEIGHTS = [
     ('missing', remove('run/last.params'), '--test --weights run/last.params',
      'last.params: there is no such weights file'),
-    ('best ones missing', remove('run/best.params'), '--test', 'run/best.params: there is no such'),
+    ('all missing', remove('run/best.params', 'run/last.params'), '--test',
+     'run/best.params: there is no such'),
     ('a folder', folder('weights'), '--weights weights', 'weights: there is no such weights file'),
     ('empty', put('weights', b''), '--weights weights', 'weights: cannot be read as weights'),
     ('garbage', put('weights', b'garbage' * 99), '--weights weights', 'cannot be read as weights'),
-    ('cut', cut('run/best.params', 500000), '--test', 'run/best.params: cannot be read as weights'),
+    ('cut', cut('run/last.params', 500000), '--test', 'run/last.params: cannot be read as weights'),
     ('a checkpoint', None, '--weights run/checkpoint.npz', 'cannot be read'),
     ('without names', lambda: mx.nd.save('weights', [mx.nd.zeros(1)]), '--weights weights',
      'weights: .*holds arrays without names'),
@@ -312,9 +313,9 @@ RUN_FILES = [
     ('compare', 'run', put('run/config.yaml', b'a: ['), 'damaged'),
     ('predict', 'run photo.png', put('run/summary.json', b'{'), 'run/summary.json: '),
     ('predict', 'run photo.png', put('run/summary.json', b'[]'), 'run/summary.json: '),
-    ('predict', 'run photo.png', cut('run/best.params', 100), 'cannot be read as weights'),
+    ('predict', 'run photo.png', cut('run/last.params', 100), 'cannot be read as weights'),
     ('predict', 'run photo.png', config('lr:', 'lrr: 1\n  lr:'), 'lrr: unknown field'),
-    ('train_cifar', '--teacher run', cut('run/best.params', 100), 'cannot be read as weights'),
+    ('train_cifar', '--teacher run', cut('run/last.params', 100), 'cannot be read as weights'),
     ('ablate', 'plan.yaml', put('plan.yaml', b'['), 'cannot be read as YAML'),
     ('ablate', 'plan.yaml', put('plan.yaml', b''), 'expected NAME: VALUE pairs'),
     ('ablate', 'plan.yaml', put('plan.yaml', b'variants: {a: {}}'), 'version: Field required'),

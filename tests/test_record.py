@@ -5,11 +5,14 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
-from training import comparison
+from training import batches, comparison, data, likelihood, models
 from training import recipe as recipes
+from training.run_folder import RunFolder
+from training.runtime import Device
 
 RUNS = sorted(path.parent for path in (ROOT / 'output' / 'record').glob('*/summary.json'))
 README = (ROOT / 'README.md').read_text()
@@ -28,6 +31,8 @@ def test_readme_holds_the_tables_that_compare_writes():
     runs = [comparison.read(folder) for folder in shown]
     for on_mnist in {run.on_mnist for run in runs}:
         assert comparison.table([run for run in runs if run.on_mnist == on_mnist]) in README
+    for group in comparison.by_recipe(run for run in runs if 'detection' in run.summary):
+        assert comparison.detection_table(group) in README
 
 
 def test_weights_have_the_digests_that_are_listed():
@@ -55,3 +60,21 @@ def test_summary_agrees_with_metrics_config_and_log(folder):
     assert summary['best_val_acc'] == pytest.approx(max(accuracies), abs=1e-6)
     assert accuracies[summary['best_epoch'] - 1] == max(accuracies)
     assert comparison.verdict(summary) in (folder / 'log.txt').read_text()
+
+
+@pytest.mark.parametrize('folder', [path for path in RUNS if (path / 'last.params').exists()
+                                    and recipes.load_run(path / 'config.yaml').loss.loss == 'lgm'],
+                         ids=lambda folder: folder.name)
+def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder):
+    device = Device('cpu', (0,), 'float32')
+    graph, recipe = models.load(RunFolder(folder), device, device.contexts())
+    fifth = data.load(recipe.data)[1].select(slice(None, None, 5))
+    images = batches.DeviceData(fifth, device.contexts())
+    found = likelihood.likelihoods(graph.classifier, models.normaliser(recipe, device.contexts()),
+                                   images, len(fifth))[1]
+    thresholds = RunFolder(folder).read_summary()['likelihood_thresholds']
+    assert list(thresholds) == ['0.01', '0.05', '0.1']
+    for rate, threshold in thresholds.items():
+        # Four standard errors of a sample; the thresholds are of all images.
+        error = (float(rate) * (1 - float(rate)) / len(found)) ** 0.5
+        assert np.mean(found < threshold) == pytest.approx(float(rate), abs=4 * error)

@@ -66,7 +66,7 @@ def test_event_files_hold_the_metrics(finished):
 
 def test_accuracy_of_saved_weights_is_the_recorded_one(finished, run_script):
     folder, _ = finished
-    result = train(run_script, folder, '--test', '--weights', folder / 'last.params')
+    result = train(run_script, folder, '--test')
     assert result.returncode == 0, result.stderr
     assert f'accuracy {float(run_fields(folder)[-1]["val_acc"]):.4f} on 512' in result.stdout
 

@@ -40,7 +40,7 @@ def make_parser(doc, version_help):
                         help="go on from the run folder's checkpoint")
     action.add_argument('--test', action='store_true', help='only evaluate weights, on the test set')
     parser.add_argument('--weights', metavar='FILE', help='weights to test or to start from; with '
-                        "--test, the run folder's best ones are the default")
+                        "--test, the run folder's last ones are the default")
     parser.add_argument('--tensorboard', action='store_true', help='also write event files')
     return parser
 

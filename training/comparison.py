@@ -67,6 +67,8 @@ def read(path):
         run = Run(folder, config, rows, json.loads(folder.summary.read_text()) if finished else
                   _partial_summary(config['run'], rows), finished)
         cells(run), curves([run])  # whatever is missing shows here
+        if 'detection' in run.summary:
+            detection_table([run])
     except FileNotFoundError as error:
         raise UserError(f'{path}: there is no run in this folder '
                         f'({Path(error.filename).name} is missing)') from None
@@ -104,14 +106,52 @@ def table(runs):
         Of one data set.
     """
     text = markdown(MNIST_HEADER if runs[0].on_mnist else CIFAR_HEADER, map(cells, runs))
-    groups = {}
-    for run in (run for run in runs if run.finished):
-        groups.setdefault(_all_but_seed(run.config), []).append(run)
-    repeated = [group for group in groups.values() if len(group) > 1]
+    repeated = [group for group in by_recipe(runs) if len(group) > 1]
     if repeated:
         text += '\n' + markdown(('same recipe', 'seeds', 'last: mean', 'spread', 'best: mean'),
                                 map(_spread, repeated))
     return text
+
+
+def by_recipe(runs):
+    """The finished ones among runs, in lists of those that differ in nothing but the seed."""
+    groups = {}
+    for run in (run for run in runs if run.finished):
+        groups.setdefault(_all_but_seed(run.config), []).append(run)
+    return list(groups.values())
+
+
+def detection_table(runs):
+    """Markdown: how well the scores of runs tell abnormal images from normal ones, by AUROC.
+
+    Parameters
+    ----------
+    runs : list of Run
+        Those of one recipe whose summaries hold what detect.py found.
+
+    Returns
+    -------
+    str
+        A row for each set of images; a cell holds the figures of one run after the other, - where
+        a run lacks one.
+    """
+    def cell(values):
+        return ' '.join('-' if value is None else f'{value:.3f}' for value in values)
+
+    found = [run.summary['detection'] for run in runs]
+    every = [images for sets in found for images in sets.values()]
+    scores = list(dict.fromkeys(score for images in every for score in images['scores']))
+    nets = max((len(images.get('accuracy', ())) for images in every), default=0)
+    rows = []
+    for name in dict.fromkeys(name for sets in found for name in sets):
+        images = [sets.get(name, {}) for sets in found]
+        accuracies = [[*one.get('accuracy', {}).values(), *[None] * nets] for one in images]
+        aurocs = [{score: measures['auroc'] for score, measures in one.get('scores', {}).items()}
+                  for one in images]
+        rows.append([name, *(cell(values[net] for values in accuracies) for net in range(nets)),
+                     *(cell(values.get(score) for values in aurocs) for score in scores)])
+    return markdown(['images', *('accuracy', 'accuracy of softmax net')[:nets],
+                     *(score.replace('_', ' ') for score in scores)], rows)
 
 
 def curves(runs):

@@ -60,7 +60,7 @@ def initialize(graph, recipe, contexts):
 
 
 def load(folder, device, contexts):
-    """The graph of a finished run, with its best weights (its last ones where only they were kept).
+    """The graph of a run, with its weights (see RunFolder.weights).
 
     It is for inference: frozen as by training.nets.freeze, and its weights have no gradients.
 
@@ -83,8 +83,7 @@ def load(folder, device, contexts):
     recipe = recipes.load_run(folder.require_run())
     graph = build(recipe, device)
     initialize(graph, recipe, contexts)
-    weights = folder.best_weights if folder.best_weights.exists() else folder.last_weights
-    checkpoint.load_weights(weights, graph.weights, contexts)
+    checkpoint.load_weights(folder.weights, graph.weights, contexts)
     nets.freeze(graph.net, contexts)
     for parameter in checkpoint.named_parameters({'graph': graph}).values():
         parameter.grad_req = 'null'

@@ -34,6 +34,11 @@ class RunFolder:
         self.animation = self.path / 'features.gif'
         self.detection = self.path / 'detection.json'
 
+    @property
+    def weights(self):
+        """The last weights, whose figures summary.json holds; the best ones of an unfinished run."""
+        return self.last_weights if self.last_weights.exists() else self.best_weights
+
     def start(self, recipe):
         """Make the folder for a new run; an earlier run in it is moved aside, never overwritten."""
         try:
