@@ -4,7 +4,8 @@
 
 The file names a recipe of configs/cifar and, for each variant, the fields it changes; with
 `cumulative: true` each variant keeps the changes of those before it. Runs go one after the other
-into folders of their own; called again, it goes on where it stopped.
+into folders of their own; called again, it goes on where it stopped, and refuses to take the runs
+of another plan or budget for its own.
 """
 import signal
 import statistics
@@ -17,12 +18,14 @@ from boltons.fileutils import atomic_save
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+import train_cifar
 from training import cli, comparison, runtime
 from training import recipe as recipes
 from training.fields import STRICT
+from training.run_folder import RunFolder
 from training.runtime import UserError
 
-TRAIN = Path(__file__).resolve().with_name('train_cifar.py')
+SET_HERE = 'version', 'resume', 'test', 'seed'  # options of train_cifar.py that each run gets
 HEADER = ('variant', 'seeds', 'last: mean', 'spread', 'difference', 'best: mean', 'images/s')
 
 
@@ -62,6 +65,23 @@ def options(overrides):
     return words
 
 
+def read_common(words):
+    """The recipe fields among the options that all runs share, checked."""
+    actions, fields = cli.parse(train_cifar.make_parser(), recipes.CifarRecipe, words)
+    for name in SET_HERE:
+        if actions.get(name) or name in fields:
+            raise UserError(f'--{name}: is set by ablate.py for each run; see its --help')
+    return fields
+
+
+def check_run(folder, version, fields):
+    """Refuse a run that is there already but is not the one that is wanted."""
+    if folder.config.exists():
+        wanted = recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe, fields)
+        wanted.run.version = version
+        folder.check_resumable(wanted)
+
+
 def row(name, runs, reference):
     """What the table says of a variant's runs, next to the mean of the first variant's."""
     last = [run.summary['val_acc'] for run in runs]
@@ -81,6 +101,7 @@ def main(argv):
     parser.add_argument('--output-dir', type=Path, default=None, help='default output/PLAN')
     given, common = parser.parse_known_args(argv)
     version, variants = read_plan(given.plan)
+    common_fields = read_common(common)
     for name in given.only or ():
         if name not in variants:
             raise UserError(f'--only {name}: no such variant; there are {", ".join(variants)}')
@@ -93,10 +114,11 @@ def main(argv):
     for seed in given.seeds:
         for name, overrides in variants.items():
             run = folder / f'{name.replace(" ", "-")}-seed{seed}'
+            check_run(RunFolder(run), version, {**overrides, **common_fields, 'seed': seed})
             if not (run / 'summary.json').exists():
                 print(f'{run}:', ' '.join(options(overrides)) or f'{version} as it is', flush=True)
                 resume = ['--resume'] if (run / 'checkpoint.npz').exists() else []
-                code = subprocess.run([sys.executable, TRAIN, '--version', version,
+                code = subprocess.run([sys.executable, train_cifar.__file__, '--version', version,
                                        *options(overrides), *common, '--seed', str(seed),
                                        '--output-dir', str(run), *resume]).returncode
                 if code:  # the run has said why
@@ -107,7 +129,8 @@ def main(argv):
             reference = statistics.mean(run.summary['val_acc'] for run in next(iter(done.values())))
             table = comparison.markdown(HEADER, [row(name, runs, reference)
                                                  for name, runs in done.items()])
-            with atomic_save(str(folder / 'ablation.md'), text_mode=True) as part:
+            with atomic_save(str(folder / 'ablation.md'), text_mode=True,
+                             overwrite_part=True) as part:
                 part.write(table)
     print(table)
     print(f'written: {folder / "ablation.md"}')

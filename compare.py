@@ -56,10 +56,11 @@ def main(argv):
         figures['feature-maps.png'] = plots.feature_maps, drawn
     try:
         options.output_dir.mkdir(parents=True, exist_ok=True)
-        with atomic_save(str(options.output_dir / 'comparison.md'), text_mode=True) as part:
+        with atomic_save(str(options.output_dir / 'comparison.md'), text_mode=True,
+                         overwrite_part=True) as part:
             part.write(text)
         for name, (draw, content) in figures.items():
-            with atomic_save(str(options.output_dir / name)) as part:
+            with atomic_save(str(options.output_dir / name), overwrite_part=True) as part:
                 draw(part, content)
     except OSError as error:
         raise UserError(f'{options.output_dir}: {error.strerror}; choose another --output-dir') \

@@ -76,14 +76,15 @@ def main(argv):
     folder = RunFolder(options.run)
     net, recipe = load_net(folder, device)
     summary = None if options.output_dir else folder.read_summary()
-    nets = {folder.path.name: net}
+    nets, names = {'net': net}, {'net': folder.path.name}
     if options.softmax_run:
         softmax_net, other = load_net(RunFolder(options.softmax_run), device)
         if other.loss.loss == 'lgm' or other.data.dataset != recipe.data.dataset:
             raise UserError(f'--softmax-run {options.softmax_run}: expected a run on '
                             f'{recipe.data.dataset} trained by softmax, this one is '
                             f'{other.loss.loss} on {other.data.dataset}')
-        nets[options.softmax_run.name] = softmax_net
+        nets['softmax net'] = softmax_net
+        names['softmax net'] = RunFolder(options.softmax_run).path.name
     _, test = data.load(dataclasses.replace(
         recipe.data, data_dir=options.data_dir or recipe.data.data_dir, holdout=0,
         num_samples=options.samples))
@@ -111,16 +112,16 @@ def main(argv):
     sets.update({name: (images, None) for found in natural.values()
                  for name, images in found.items()})
     values = {name: {} for name in sets}  # set to score to array
-    accuracy = {name: {} for name in sets}
+    accuracy = {name: {} for name in sets}  # set to net to number
     with tqdm(total=len(test) * len(sets) * len(nets), unit=' images', disable=None,
               leave=False) as bar:
-        for run, net in nets.items():
+        for which, net in nets.items():
             for name, (images, how) in sets.items():
-                found, accuracy[name][run] = outputs(net, images, test.labels,
-                                                     how and attack(*how),
-                                                     device.contexts()[0], bar)
+                found, accuracy[name][which] = outputs(net, images, test.labels,
+                                                       how and attack(*how),
+                                                       device.contexts()[0], bar)
                 scores = detection.scores(*found)
-                if run == folder.path.name:
+                if which == 'net':
                     values[name].update(scores)
                 else:
                     values[name]['max_softmax_of_softmax_net'] = scores['max_softmax']
@@ -133,7 +134,7 @@ def main(argv):
                 del found[score]
     normal = values.pop('normal')
     report = {'samples': len(test), 'seed': options.seed, 'positive_class': 'normal',
-              'accuracy': accuracy['normal'], 'left_out': missing, 'sets': {}}
+              'nets': names, 'accuracy': accuracy['normal'], 'left_out': missing, 'sets': {}}
     for name, found in values.items():
         attacked = {'accuracy': accuracy[name]} if sets[name][1] else {}
         report['sets'][name] = {**attacked, 'scores': {

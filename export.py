@@ -10,9 +10,11 @@ and center loss `distance` (N, C), half the squared distance to each class, and 
 """
 import dataclasses
 import logging
+import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -101,27 +103,35 @@ def main(argv):
     pixels = nd.array(test.images)
     wanted = [output.asnumpy() for output in net(pixels)]
 
-    # Written, loaded again, and asked the same.
+    # Written, loaded again, and asked the same; put in place only then.
     target = options.output_dir or options.run / 'export'
-    symbol_file, weights_file = target / 'model-symbol.json', target / 'model-0000.params'
     try:
         target.mkdir(parents=True, exist_ok=True)
-        net.export(str(target / 'model'))
+        with TemporaryDirectory(dir=target) as draft:
+            draft = Path(draft)
+            symbol_file, weights_file = draft / 'model-symbol.json', draft / 'model-0000.params'
+            net.export(str(draft / 'model'))
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # of the input's type: no file tells mxnet that
+                loaded = gluon.SymbolBlock.imports(str(symbol_file), ['data'], str(weights_file))
+            outputs = loaded(pixels)
+            compare(symbol_file.name, [output.asnumpy() for output in
+                                       (outputs if isinstance(outputs, list) else [outputs])],
+                    wanted)
+            if options.onnx:
+                import onnxruntime
+                path = draft / 'model.onnx'
+                write_onnx(symbol_file, weights_file,
+                           [output.shape for output in (pixels, *wanted)], path)
+                session = onnxruntime.InferenceSession(str(path),
+                                                       providers=['CPUExecutionProvider'])
+                compare(path.name, session.run(None, {'data': pixels.asnumpy()}), wanted)
+            written = sorted(draft.iterdir())
+            for file in written:
+                os.replace(file, target / file.name)
     except OSError as error:
         raise UserError(f'{target}: {error.strerror}; choose another --output-dir') from None
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of the input's type, which mxnet cannot tell from a file
-        loaded = gluon.SymbolBlock.imports(str(symbol_file), ['data'], str(weights_file))
-    outputs = loaded(pixels)
-    compare(symbol_file.name, [output.asnumpy() for output in
-                               (outputs if isinstance(outputs, list) else [outputs])], wanted)
-    if options.onnx:
-        import onnxruntime
-        path = target / 'model.onnx'
-        write_onnx(symbol_file, weights_file, [output.shape for output in (pixels, *wanted)], path)
-        session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-        compare(path.name, session.run(None, {'data': pixels.asnumpy()}), wanted)
-    print(f'written: {", ".join(sorted(file.name for file in target.glob("model*")))} in {target}')
+    print(f'written: {", ".join(file.name for file in written)} in {target}')
     return 0
 
 

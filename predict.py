@@ -123,7 +123,7 @@ def main(argv):
     else:
         csv.writer(text, lineterminator='\n').writerows([COLUMNS, *rows])
     try:
-        with atomic_save(str(options.output), text_mode=True) as part:
+        with atomic_save(str(options.output), text_mode=True, overwrite_part=True) as part:
             part.write(text.getvalue())
     except OSError as error:
         raise UserError(f'--output {options.output}: {error.strerror}') from None

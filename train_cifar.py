@@ -12,12 +12,16 @@ from training import recipe as recipes
 from training.run_folder import RunFolder
 
 
-def main(argv):
-    # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
+def make_parser():
     parser = cli.make_parser(__doc__, 'recipe: configs/cifar/VERSION.yaml (default fast)')
     parser.add_argument('--plotting', action='store_true',
                         help='redraw curves.png every epoch, not only at the end')
-    actions, overrides = cli.parse(parser, recipes.CifarRecipe, argv)
+    return parser
+
+
+def main(argv):
+    # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
+    actions, overrides = cli.parse(make_parser(), recipes.CifarRecipe, argv)
     version = 'fast' if actions['version'] is None else actions['version']
     folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
     recipe, recipe_file = cli.load_recipe('cifar', version, recipes.CifarRecipe, folder, actions,
@@ -55,7 +59,7 @@ def main(argv):
     # Batches, and the teacher that looks at them too.
     refinement = recipe.refinement
     teacher_net = refinement.teacher and teacher.load(
-        refinement.teacher, data.CLASSES[recipe.data.dataset], device, contexts)
+        refinement.teacher, recipe.data.dataset, device, contexts)
     train_data = batches.TrainingData(
         train_split, contexts, augmentation, recipe.data.flip,
         recipe.optimisation.batch_size * len(contexts) * workers.size, recipe.run.seed,

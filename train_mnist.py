@@ -22,9 +22,9 @@ SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'
 def make_parser():
     parser = cli.make_parser(__doc__, 'recipe: configs/mnist/VERSION.yaml (default softmax-center)')
     parser.add_argument('--train', action='store_true', help='train: the default')
-    parser.add_argument('--second-train', action='store_true', help='train by center loss alone '
-                        'from the best weights of a softmax-center run (--weights, or '
-                        "output/mnist-softmax-center's)")
+    parser.add_argument('--second-train', action='store_true', help='--version center: train by '
+                        'center loss alone from the best weights of a softmax-center run '
+                        "(--weights, or output/mnist-softmax-center's)")
     parser.add_argument('--eval-method', choices=(SOFTMAX, KNN, LGM), help='with --test: '
                         'by class output, by nearest center, or by label-free L-GM posterior')
     parser.add_argument('--plotting', action='store_true',
@@ -68,7 +68,7 @@ def main(argv):
     version, folder = choose(actions, overrides)
     recipe, recipe_file = cli.load_recipe('mnist', version, recipes.MnistRecipe, folder, actions,
                                           overrides)
-    if actions['lr_step'] is not None and not actions['resume']:
+    if actions['lr_step'] is not None:
         step = actions['lr_step']
         recipe.optimisation.decay_epochs = [
             step * i for i in range(1, int(recipe.optimisation.epochs / step) + 1)]
@@ -85,12 +85,8 @@ def main(argv):
     # Data: uint8 arrays on the device, pixels / 255.
     train_split, val_split = data.load(recipe.data)
     normalise = models.normaliser(recipe, contexts)
-    train_data = batches.TrainingData(train_split, contexts, normalise, 'random',
-                                   recipe.optimisation.batch_size * len(contexts) * workers.size,
-                                   recipe.run.seed, workers=workers,
-                                   class_sizes=recipe.loss.loss not in (SOFTMAX, LGM))
     val_data = batches.DeviceData(val_split, contexts, workers)
-    print(f'{recipe.data.dataset}: {train_data.count} training images, {val_data.count} '
+    print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
           f'{"held-out" if recipe.data.holdout else "test"} images')
 
     # Net and loss, and the weights to start from.
@@ -102,8 +98,8 @@ def main(argv):
     start = actions['weights']
     if actions['test']:
         start = start or folder.weights
-    elif actions['second_train'] and not start:
-        prefix = actions['prefix'] or 'softmax-center'
+    elif kind == 'center' and not start:
+        prefix = actions['second_train'] and actions['prefix'] or 'softmax-center'
         start = folder.path.with_name(f'mnist-{prefix}') / 'best.params'
     if start and not actions['resume']:
         checkpoint.load_weights(start, graph.weights, contexts)
@@ -114,8 +110,8 @@ def main(argv):
         if method == KNN and kind == SOFTMAX:
             print('a softmax run has no centers: class means of the training features serve')
             classes = data.CLASSES[recipe.data.dataset]
-            means = features.class_means(*loop.extract(graph.features, normalise, train_data),
-                                         classes)
+            means = features.class_means(*loop.extract(
+                graph.features, normalise, batches.DeviceData(train_split, contexts)), classes)
             center_loss = CenterLoss(classes, recipe.model.feature_size)
             center_loss.initialize(ctx=contexts)
             center_loss.centers.weight.set_data(mx.nd.array(means))
@@ -126,6 +122,12 @@ def main(argv):
         accuracy = loop.evaluate(graph.classifier, normalise, val_data)[graph.methods.index(method)]
         print(f'{start}: accuracy {accuracy:.4f} by {method} on {val_data.count} images')
         return 0
+
+    # Batches, at every step of which the center loss knows how many images each class has.
+    train_data = batches.TrainingData(
+        train_split, contexts, normalise, 'random',
+        recipe.optimisation.batch_size * len(contexts) * workers.size, recipe.run.seed,
+        workers=workers, class_sizes=kind not in (SOFTMAX, LGM))
 
     # Schedules and optimizers: the net's, and one of their own for the centers. In the second
     # phase, center loss alone, centers stay as they are and the learning rate starts anew.

@@ -96,6 +96,7 @@ class NearestCenter(HybridBlock):
     def __init__(self, center_loss):
         super().__init__(params=center_loss.centers.params)
         self.weight = self.params.get('weight')
+        self._compute_dtype = center_loss._compute_dtype
 
     def hybrid_forward(self, F, x, weight):
-        return -half_squared_distance(F, F.cast(x, 'float32'), weight)
+        return -half_squared_distance(F, F.cast(x, self._compute_dtype), weight)

@@ -105,7 +105,8 @@ class DiagonalMixture(GaussianMixture):
             raise ValueError('variance_floor must lie between 0 and variance_init, got '
                              f'{variance_floor} and {variance_init}')
         self._floor = variance_floor
-        softplus_inverse = math.log(math.expm1(variance_init - variance_floor))
+        above_floor = variance_init - variance_floor
+        softplus_inverse = above_floor + math.log(-math.expm1(-above_floor))
         with self.name_scope():
             self.rho = self.params.get('rho', shape=(num_classes, feature_size),
                                        init=init.Constant(softplus_inverse),

@@ -56,6 +56,19 @@ def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):
     assert (tmp_path / 'out' / 'ablation.md').read_text() == table
 
 
+def test_runs_of_another_budget_or_plan_are_not_taken(tmp_path, run_here, capsys):
+    words = ('ablate', write(tmp_path, PLAN), '--only', 'base', '--output-dir', tmp_path / 'out',
+             '--num-samples', 128, '--batch-size', 64, '--dtype', 'float32')
+    assert run_here(*words, '--epochs', 1) == 0
+    capsys.readouterr()
+    assert run_here(*words, '--epochs', 2) == 2
+    assert 'base-seed0: was begun with other values (begun / now): epochs: 1 / 2' in \
+        capsys.readouterr().err
+    write(tmp_path, {'version': 'fast', 'variants': {'base': {}}})
+    assert run_here(*words, '--epochs', 1) == 2
+    assert "optimizer: 'nag' / 'muon'" in capsys.readouterr().err
+
+
 def test_ctrl_c_lets_the_run_write_its_checkpoint(tmp_path):
     plan = write(tmp_path, {'version': 'fast', 'variants': {'base': {}}})
     process = subprocess.Popen(

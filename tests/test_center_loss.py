@@ -127,13 +127,15 @@ def test_several_contexts_sum_to_the_parts():
 
 
 @pytest.mark.parametrize('hybridize', [False, True])
-def test_nearest_center(hybridize):
-    loss_fn, centers = make(dtype='float32')
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_nearest_center(hybridize, dtype):
+    loss_fn, centers = make(dtype=dtype)
     nearest = NearestCenter(loss_fn)
     if hybridize:
         nearest.hybridize()
     x = np.random.default_rng(0).normal(size=(50, D))
     logits = nearest(nd.array(x)).asnumpy()
+    assert logits.dtype == dtype
     distances = ((x[:, None] - centers) ** 2).sum(axis=2) / 2
     np.testing.assert_allclose(logits, -distances, rtol=1e-4, atol=1e-5)
     assert (logits.argmax(axis=1) == distances.argmin(axis=1)).all()

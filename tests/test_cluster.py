@@ -124,8 +124,8 @@ def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, 
     one, two = tmp_path / 'one', tmp_path / 'two'
     words = (*MNIST, '--epochs', 1, '--version', 'softmax-center')
     assert run_script(*words, '--batch-size', 64, '--output-dir', one).returncode == 0
-    result = run_script('launch.py', '--workers', 2, '--servers', 2, *words, '--batch-size', 32,
-                        '--kvstore', 'dist_sync', '--output-dir', two)
+    result = run_script('launch.py', '--workers', 2, '--servers', 2, *words, '--batch-size', 16,
+                        '--device', 'cpu:1,2', '--kvstore', 'dist_sync', '--output-dir', two)
     assert result.returncode == 0, result.stderr
     assert '2 workers (dist_sync)' in result.stdout
     assert result.stdout.count('epoch   1') == 1, 'only the chief prints'

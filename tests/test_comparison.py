@@ -98,9 +98,9 @@ def test_features_that_are_none_are_one_clear_line(tmp_path, run_script):
 
 
 def test_detection_of_seeds_stands_side_by_side(tmp_path, run_here, capsys):
-    found = {0: {'FGSM 4/255': {'accuracy': {'run0': 0.25, 'soft': 0.125},
+    found = {0: {'FGSM 4/255': {'accuracy': {'net': 0.25, 'softmax net': 0.125},
                                 'scores': {'max_softmax': {'auroc': 0.5, 'aupr': 0.1}}}},
-             1: {'FGSM 4/255': {'accuracy': {'run1': 0.375},
+             1: {'FGSM 4/255': {'accuracy': {'net': 0.375},
                                 'scores': {'max_softmax': {'auroc': 0.75}}},
                  'noise': {'scores': {'log_likelihood': {'auroc': 1}}}}}
     for seed in (0, 1):
@@ -109,7 +109,7 @@ def test_detection_of_seeds_stands_side_by_side(tmp_path, run_here, capsys):
     folders = tmp_path / 'run0', tmp_path / 'run1'
     assert run_here('compare', *folders, '--output-dir', tmp_path / 'out') == 0
     assert capsys.readouterr().out.split('AUROC\n\n')[1].startswith(
-        '| images | accuracy | accuracy of softmax net | max softmax | log likelihood |\n'
+        '| images | accuracy of net | accuracy of softmax net | max softmax | log likelihood |\n'
         '| --- | --- | --- | --- | --- |\n'
         '| FGSM 4/255 | 0.250 0.375 | 0.125 - | 0.500 0.750 | - - |\n'
         '| noise | - - | - - | - - | - 1.000 |\n')

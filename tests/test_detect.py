@@ -177,9 +177,9 @@ def test_command_writes_report_and_figures(whole_run):
         assert (folder / name).read_bytes().startswith(b'\x89PNG')
     for found in report['sets'].values():
         assert list(found['scores']) == ['log_likelihood', 'own_class_distance', 'max_softmax']
-    accuracies = [found['accuracy'][CIFAR_RUN.name] for found in report['sets'].values()
+    accuracies = [found['accuracy']['net'] for found in report['sets'].values()
                   if 'accuracy' in found]
-    assert len(accuracies) == 8 and max(accuracies) < report['accuracy'][CIFAR_RUN.name]
+    assert len(accuracies) == 8 and max(accuracies) < report['accuracy']['net']
     for name, score, least in (('PGD 8/255', 'log_likelihood', 0.95),
                                ('shuffled pixels', 'max_softmax', 0.85),
                                ('uniform noise', 'max_softmax', 0.65)):

@@ -1,5 +1,7 @@
 """Snapshots of features, class means, and drawing beside the training."""
 import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -77,3 +79,15 @@ def test_a_figure_that_cannot_be_drawn_is_one_line(capfd):
         figures.submit(os.listdir, os.path.dirname(__file__))
     error = capfd.readouterr().err
     assert len(error.splitlines()) == 1 and 'could not be drawn' in error and __file__ in error
+
+
+def test_killed_drawing_process_costs_its_figure_and_no_more(tmp_path, capfd):
+    with plots.BackgroundPlots() as figures:
+        figures.submit(os.kill, os.getpid(), 0)  # so that the process is there
+        drawing, = figures._pool._processes
+        os.kill(drawing, signal.SIGKILL)
+        while not figures._pool._broken:
+            time.sleep(0.01)
+        figures.submit(os.mkdir, tmp_path / 'drawn')
+    assert (tmp_path / 'drawn').is_dir()
+    assert len(capfd.readouterr().err.splitlines()) <= 1

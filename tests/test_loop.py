@@ -9,8 +9,8 @@ from training import augment, batches, graphs, loop
 from training.data import Split
 
 
-def toy(contexts=None, batch_size=40):
-    """A linear net, the L-GM loss and 200 random images on some contexts."""
+def toy(contexts=None, batch_size=40, net=None):
+    """A net, linear if not given, the L-GM loss and 200 random images on some contexts."""
     from mxnet import cpu
     contexts = contexts or [cpu()]
     rng = np.random.default_rng(0)
@@ -18,7 +18,8 @@ def toy(contexts=None, batch_size=40):
     images = (rng.integers(0, 128, (200, 3, 32, 32)) + 40 * labels[:, None, None, None])
     data = batches.TrainingData(Split(images.astype(np.uint8), labels), contexts,
                              augment.PadCropFlip(2), 'random', batch_size, 0)
-    classifier = MixtureClassifier(gluon.nn.Dense(4, in_units=3072), GaussianMixture(3, 4))
+    classifier = MixtureClassifier(net or gluon.nn.Dense(4, in_units=3072),
+                                   GaussianMixture(3, 4))
     graph = graphs.LGMGraph(classifier, LGMLoss(), num_classes=3)
     for block in (data.augment, graph):
         block.initialize(ctx=contexts)
@@ -119,3 +120,25 @@ def test_loss_scale_changes_nothing_but_the_range_of_gradients():
         weights.append(graph.classifier.net.weight.data().asnumpy())
     np.testing.assert_allclose(weights[1], weights[0], rtol=1e-5, atol=1e-7)
     assert np.abs(weights[0] - 0.01).max() > 1e-4
+
+
+def test_net_with_dropout_resumes_within_an_epoch_with_the_masks_it_would_have_had():
+    results = []
+    for pause in (None, 2):
+        net = gluon.nn.HybridSequential()
+        net.add(gluon.nn.Dropout(0.5), gluon.nn.Dense(4, in_units=3072))
+        graph, data, trainer = toy(net=net)
+        for parameter in graph.classifier.collect_params().values():
+            parameter.set_data(nd.arange(parameter.data().size).reshape(parameter.shape) / 1e5)
+        stop, first_step = loop.StopRequest(), 0
+        if pause:
+            def on_step(step):
+                stop.signal = 2 if step == pause - 1 else None
+
+            first_step = loop.train_epoch(graph, data, [trainer], 0, 0, (0, 0), on_step, stop).steps
+            assert first_step == pause
+            nd.random.uniform(shape=10).wait_to_read()  # a new process is elsewhere in the stream
+            stop.signal = None
+        loop.train_epoch(graph, data, [trainer], 0, first_step, (0, 0), lambda step: None, stop)
+        results.append(net[1].weight.data().asnumpy())
+    np.testing.assert_array_equal(*results)

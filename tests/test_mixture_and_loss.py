@@ -375,15 +375,17 @@ def test_classifier_needs_no_label_and_survives_export(kind, tmp_path):
 
 
 @pytest.mark.parametrize('hybridize', [False, True])
-def test_published_validation_puts_the_margin_on_the_label_it_is_told(hybridize):
-    mixture, loss_fn, x, mean, *_ = make(GaussianMixture, dtype='float32', alpha=0.5)
+@pytest.mark.parametrize('margin_add', [0, 2])
+def test_published_validation_puts_the_margin_on_the_label_it_is_told(hybridize, margin_add):
+    mixture, loss_fn, x, mean, *_ = make(GaussianMixture, dtype='float32', alpha=0.5,
+                                         margin_add=margin_add)
     labelled = LabelledClassifier(MixtureClassifier(gluon.nn.HybridLambda('identity'), mixture),
                                   loss_fn)
     if hybridize:
         labelled.hybridize()
     label = [0, 4, 2, 2, 1, 4]
     want = -((x[:, None] - mean) ** 2).sum(axis=2) / 2
-    want[np.arange(B), label] *= 1.5
+    want[np.arange(B), label] = want[np.arange(B), label] * 1.5 - margin_add
     np.testing.assert_allclose(labelled(nd.array(x), nd.array(label)).asnumpy(), want, rtol=1e-5)
 
 

@@ -90,7 +90,7 @@ def test_recorded_runs_of_earlier_versions_are_read(folder):
 
 def test_run_of_a_version_with_fewer_fields_is_resumed_and_checked(tmp_path):
     recipe, folder = load('fast'), RunFolder(tmp_path)
-    folder.start(recipe)
+    folder.start(recipe).close()
     tree = yaml.safe_load(folder.config.read_text())
     del tree['refinement'], tree['loss']['margin_add']
     folder.config.write_text(yaml.safe_dump(tree))
@@ -99,3 +99,14 @@ def test_run_of_a_version_with_fewer_fields_is_resumed_and_checked(tmp_path):
     recipe.loss.margin_add = 0.5
     with pytest.raises(UserError, match='begun with other values .*margin_add: 0.0 / 0.5'):
         folder.check_resumable(recipe)
+
+
+def test_run_folder_may_be_the_current_one(tmp_path, monkeypatch):
+    (tmp_path / 'run').mkdir()
+    monkeypatch.chdir(tmp_path / 'run')
+    for name in ('fast', 'v4'):
+        with RunFolder('.').start(recipes.load(recipes.version_path('cifar', name),
+                                               recipes.CifarRecipe, {})):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['run', 'run.1']
+    assert RunFolder(tmp_path / 'run').config.exists()

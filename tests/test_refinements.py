@@ -154,16 +154,18 @@ def test_teacher_sees_the_mixed_images_and_gets_no_gradient():
 
 
 @pytest.mark.parametrize('name, message', [
-    ('output/nothing', 'no such run folder'), ('cifar_resnet21_v1', 'neither a run folder nor')])
+    ('output/nothing', 'no such run folder'),
+    ('output/record/mnist-softmax', 'was trained on mnist, not cifar10'),
+    ('cifar_resnet21_v1', 'neither a run folder nor')])
 def test_teacher_that_is_not_there_is_refused(name, message):
     with pytest.raises(UserError, match=message):
-        teacher.load(name, 10, Device('cpu', (0,), 'float32'), [mx.cpu()])
+        teacher.load(name, 'cifar10', Device('cpu', (0,), 'float32'), [mx.cpu()])
 
 
 def test_kept_run_teaches_with_its_own_accuracy(cifar):
     from conftest import ROOT
     folder = ROOT / 'output' / 'record' / 'cifar-fast-seed0'
-    net = teacher.load(str(folder), 10, Device('cpu', (0,), 'float32'), [mx.cpu()])
+    net = teacher.load(str(folder), 'cifar10', Device('cpu', (0,), 'float32'), [mx.cpu()])
     normalise = augment.Normalize()
     normalise.initialize()
     test = batches.DeviceData(cifar[1].select(slice(1000)), [mx.cpu()])

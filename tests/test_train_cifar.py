@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from conftest import ROOT, SMALL, run_fields, same_weights, start, wait_for_epoch
+from training.run_folder import RunFolder
 
 
 def train(run_script, folder, *words):
@@ -111,8 +112,8 @@ def test_new_run_moves_an_earlier_one_aside(finished, run_here, tmp_path):
 @pytest.mark.parametrize('words', [
     ('--version', 'v4'),
     ('--version', 'v6', '--warmup-epochs', '1'),  # v6 explodes without, as its README says
-    ('--device', 'cpu:0,1'), ('--plotting',),
-    ('--covariance', 'diagonal', '--likelihood', 'full'), ('--optimizer', 'adam', '--lr', '1e-3'),
+    ('--plotting',),
+    ('--covariance', 'diagonal', '--likelihood', 'full', '--device', 'cpu:1,2'), ('--optimizer', 'adam', '--lr', '1e-3'),
     ('--holdout', '100', '--augmentation', 'none', '--model', 'cifar_resnet20_v2')])
 def test_variants_run_to_the_end(run_here, tmp_path, capsys, words):
     assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run', '--epochs', 1,
@@ -134,6 +135,17 @@ def test_full_disk_is_one_clear_line_and_loses_nothing(finished, tmp_path, limit
     line, = [line for line in second.stderr.splitlines() if line.startswith('error')]
     assert str(tmp_path / 'run') in line and '--resume' in line and 'Traceback' not in line
     assert {path.name: path.read_bytes() for path in (tmp_path / 'run.1').iterdir()} == kept
+
+
+def test_two_processes_do_not_train_in_one_folder(finished, tmp_path, run_here, capsys):
+    folder = tmp_path / 'run'
+    shutil.copytree(finished[0], folder)
+    with RunFolder(folder).lock():
+        for words in (('--resume',), ('--epochs', 1)):
+            assert run_here('train_cifar', *SMALL, '--output-dir', folder, *words) == 2
+            assert 'run: another process is training in this folder' in capsys.readouterr().err
+    assert not (tmp_path / 'run.1').exists()
+    assert run_here('train_cifar', '--output-dir', folder, '--resume') == 0
 
 
 def test_v1_is_validated_both_ways_and_its_variances_are_recorded(run_here, tmp_path):

@@ -22,11 +22,12 @@ class LabelledClassifier(HybridBlock):
         self.classifier = classifier
         self.loss_fn = loss_fn  # so that its margin is found among the parameters
         self.margin = loss_fn.margin
+        self._margin_add = loss_fn._margin_add
 
     def hybrid_forward(self, F, images, label, margin):
         distance, log_det = self.classifier.mixture(self.classifier.net(images))[:2]
         target = one_hot(F, F.cast(label, 'float32'), distance)
-        return margin_logits(F, distance, log_det, target, margin)
+        return margin_logits(F, distance, log_det, target, margin, self._margin_add)
 
 
 class HeadsClassifier(HybridBlock):

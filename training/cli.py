@@ -94,6 +94,8 @@ def load_recipe(family, version, recipe_class, folder, actions, overrides):
     if actions['resume'] and actions['weights']:
         raise UserError('--weights: not allowed with --resume, which takes those of the checkpoint')
     path = recipes.version_path(family, version)
+    if actions['test']:  # a run that was validated on held-out images too
+        overrides = {'holdout': 0, **overrides}
     if actions['resume'] or (actions['test'] and not actions['weights']):
         path = folder.require_run()
     return recipes.load(path, recipe_class, overrides), path

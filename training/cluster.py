@@ -6,6 +6,7 @@ environment (DMLC_ROLE and its companions), set by launch.py, or by Slurm or MPI
 the same command. Processes answer to the scheduler with heartbeats; when one falls silent all stop.
 """
 import json
+import math
 import os
 import signal
 import sys
@@ -149,15 +150,16 @@ class Workers:
         """Lists of parameters, last ones first, whose gradients travel together: (key, list)."""
         from mxnet import nd
         lists, elements = [[]], 0
+        sizes = {parameter.name: math.prod(parameter.shape) for parameter in parameters}
         for parameter in reversed(parameters):
-            if lists[-1] and elements + parameter.data().size > BUCKET:
+            if lists[-1] and elements + sizes[parameter.name] > BUCKET:
                 lists.append([])
                 elements = 0
             lists[-1].append(parameter)
-            elements += parameter.data().size
+            elements += sizes[parameter.name]
         first, self._next_key = self._next_key, self._next_key + len(lists)
         keys = range(first, self._next_key)
-        self._store.init(list(keys), [nd.zeros(sum(p.data().size for p in members))
+        self._store.init(list(keys), [nd.zeros(sum(sizes[p.name] for p in members))
                                       for members in lists])
         return list(zip(keys, lists))
 
@@ -183,6 +185,11 @@ class Workers:
             self._store.push(key, [gradient * 1 for gradient in parameter.list_grad()],
                              priority=-key)
             self._store.pull(key, out=parameter.list_data(), priority=-key)
+
+    def fetch(self, first_key, parameters):
+        """Take the servers' weights as they are now."""
+        for key, parameter in enumerate(parameters, first_key):
+            self._store.pull(key, out=parameter.list_data())
 
     def tell_servers(self, **message):
         """What asynchronous workers want of the servers, sent by the chief.

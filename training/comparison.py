@@ -59,7 +59,7 @@ def read(path):
     try:
         config = yaml.safe_load(folder.config.read_text())
         with open(folder.metrics, newline='') as file:
-            rows = [{name: float(value) for name, value in row.items()}
+            rows = [{name: float(value) for name, value in row.items() if value}
                     for row in csv.DictReader(file)]
         if not rows:
             raise ValueError('metrics.csv has no rows')
@@ -141,16 +141,15 @@ def detection_table(runs):
     found = [run.summary['detection'] for run in runs]
     every = [images for sets in found for images in sets.values()]
     scores = list(dict.fromkeys(score for images in every for score in images['scores']))
-    nets = max((len(images.get('accuracy', ())) for images in every), default=0)
+    nets = list(dict.fromkeys(net for images in every for net in images.get('accuracy', ())))
     rows = []
     for name in dict.fromkeys(name for sets in found for name in sets):
         images = [sets.get(name, {}) for sets in found]
-        accuracies = [[*one.get('accuracy', {}).values(), *[None] * nets] for one in images]
-        aurocs = [{score: measures['auroc'] for score, measures in one.get('scores', {}).items()}
-                  for one in images]
-        rows.append([name, *(cell(values[net] for values in accuracies) for net in range(nets)),
-                     *(cell(values.get(score) for values in aurocs) for score in scores)])
-    return markdown(['images', *('accuracy', 'accuracy of softmax net')[:nets],
+        rows.append([name, *(cell(one.get('accuracy', {}).get(net) for one in images)
+                             for net in nets),
+                     *(cell(one.get('scores', {}).get(score, {}).get('auroc') for one in images)
+                       for score in scores)])
+    return markdown(['images', *(f'accuracy of {net}' for net in nets),
                      *(score.replace('_', ' ') for score in scores)], rows)
 
 

@@ -87,7 +87,7 @@ def measures(normal, abnormal):
 
 def table(report):
     """Markdown of a report as detect.py makes it: a row for each set of images."""
-    nets, names = list(report['accuracy']), list(next(iter(report['sets'].values()))['scores'])
+    nets, names = report['nets'], list(next(iter(report['sets'].values()))['scores'])
     rows = [['normal', *(f'{report["accuracy"][net]:.4f}' for net in nets), *['-'] * len(names)]]
     for title, found in report['sets'].items():
         accuracies = [f'{found["accuracy"][net]:.4f}' if 'accuracy' in found else '-'
@@ -95,5 +95,5 @@ def table(report):
         rows.append([title, *accuracies, *(
             ' / '.join(f'{value:.3f}' for value in found['scores'][name].values())
             for name in names)])
-    return markdown(['images', *(f'accuracy of `{net}`' for net in nets),
+    return markdown(['images', *(f'accuracy of `{run}`' for run in nets.values()),
                      *(name.replace('_', ' ') for name in names)], rows)

@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass
 STRICT = ConfigDict(extra='forbid', allow_inf_nan=False, validate_default=True)
 # Fields of Run that the scripts fill in: no options of theirs.
 FILLED_IN = 'version', 'workers'
+VARIANCE_FLOOR = 1e-4  # of gmloss.DiagonalMixture
 LARGEST = 10 ** 6  # of counts: no sensible one is larger, and arithmetic on them stays exact
 
 
@@ -219,6 +220,10 @@ class MnistRecipe:
 
     def __post_init__(self):
         _check_together(self)
+        if self.loss.loss == 'two-phase' and self.loss.first_phase_epochs >= self.optimisation.epochs:
+            raise ValueError('first_phase_epochs: two-phase needs more epochs than its first phase '
+                             f'has, got {self.optimisation.epochs} and '
+                             f'{self.loss.first_phase_epochs}')
         if self.run.kvstore == 'dist_async' and self.loss.loss not in ('softmax', 'lgm'):
             raise ValueError('kvstore: the servers of dist_async have one optimizer, and the centers '
                              'need one of their own; use dist_sync')
@@ -235,5 +240,10 @@ def _check_together(recipe):
     if loss.likelihood != 'euclidean' and loss.covariance == 'inverse-sum':
         raise ValueError('likelihood: covariance inverse-sum goes with euclidean, got '
                          f'{loss.likelihood}')
+    if loss.covariance == 'diagonal' and loss.variance_init <= VARIANCE_FLOOR:
+        raise ValueError(f'variance_init: covariance diagonal has a floor of {VARIANCE_FLOOR}, got '
+                         f'{loss.variance_init}')
+    if optimisation.optimizer == 'muon' and optimisation.momentum == 0:
+        raise ValueError('momentum: muon makes its updates of a momentum above 0, got 0')
     if optimisation.decay_epochs != sorted(optimisation.decay_epochs):
         raise ValueError(f'decay_epochs: must ascend, got {optimisation.decay_epochs}')

@@ -1,6 +1,7 @@
 """From the first epoch to the last: resume, train, evaluate, record, stop."""
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable, List, Optional
 
@@ -64,10 +65,20 @@ def fit(job, resume=False, tensorboard=False):
         If the run cannot be resumed, the loss is no number, or a file cannot be written.
     """
     try:
-        return _fit(job, resume, tensorboard)
+        with _claim(job, resume):
+            return _fit(job, resume, tensorboard)
     except OSError as error:
         raise UserError(f'{error.filename or job.folder.path}: {error.strerror or error}; stopped. '
                         'With that put right, --resume goes on from the last checkpoint') from None
+
+
+def _claim(job, resume):
+    """Find or make the run folder; a context in which it is this run's alone."""
+    if resume:
+        job.folder.check_resumable(job.recipe)
+    if not job.data.workers.is_chief:
+        return nullcontext()
+    return job.folder.lock() if resume else job.folder.start(job.recipe)
 
 
 def _fit(job, resume, tensorboard):
@@ -75,17 +86,14 @@ def _fit(job, resume, tensorboard):
     blocks = {'graph': job.graph, **({'average': job.average.graph} if job.average else {})}
     state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
     if resume:
-        folder.check_resumable(job.recipe)
         state = checkpoint.load_checkpoint(folder.checkpoint, blocks, job.trainers, state)
         workers.agree(f'{state["epoch"]}, {state["step"]}', f'{folder.checkpoint}: not the same '
                       'file for all workers; the run folder must be one that they share')
         print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
-    elif workers.is_chief:
-        folder.start(job.recipe)
     history = state['history']
 
-    with BackgroundPlots() as figures, loop.StopRequest().listening() as stop:
-        board = folder.event_writer(len(history)) if tensorboard and workers.is_chief else None
+    events = folder.event_writer(len(history)) if tensorboard and workers.is_chief else nullcontext()
+    with BackgroundPlots() as figures, loop.StopRequest().listening() as stop, events as board:
         for epoch in range(state['epoch'], epochs):
             started = time.perf_counter()
             result = loop.train_epoch(
@@ -96,6 +104,8 @@ def _fit(job, resume, tensorboard):
                 raise UserError(f'epoch {epoch + 1}: the loss is {result.loss}; stopped. '
                                 f'{folder.checkpoint} holds the epoch before, if there was one; '
                                 'try a lower --lr')
+            for trainer in job.trainers:
+                trainer.catch_up()
             for block in blocks.values():
                 loop.average_statistics(block, job.data)
             if result.steps < job.data.steps_per_epoch:  # asked to stop within the epoch

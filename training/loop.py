@@ -5,8 +5,10 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import mxnet as mx
 import numpy as np
 from mxnet import autograd, nd
+from mxnet.gluon import nn
 from tqdm import tqdm
 
 STEPS_IN_FLIGHT = 4   # bounds memory and keeps the bar honest, without idling the engine
@@ -98,11 +100,15 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
         sums[0][:] = nd.array(totals)
     in_flight = deque()
     step = first_step
+    draws = has_dropout(graph)
     with tqdm(total=data.steps_per_epoch * data.batch_size, initial=first_step * data.batch_size,
               desc=description, unit=' images', disable=None if workers.is_chief else True,
               leave=False) as bar:
         for batch in data.batches(epoch, first_step):
             on_step(epoch * data.steps_per_epoch + step)
+            if draws:  # from seed and step alone, so that a resumed run draws the same
+                mx.random.seed(int(np.random.SeedSequence(
+                    [data.seed, epoch, step, workers.rank]).generate_state(1)[0] // 2))
             with autograd.record():
                 outputs = [graph(*part) for part in batch]
                 losses = [loss * loss_scale if loss_scale != 1 else loss for loss, _ in outputs]
@@ -130,6 +136,11 @@ def train_epoch(graph, data, trainers, epoch, first_step, totals, on_step, stop,
     seen = step * data.batch_size
     return EpochResult(step, totals, totals[0] / seen, totals[1] / seen,
                        (step - first_step) * data.batch_size, time.perf_counter() - started)
+
+
+def has_dropout(block):
+    """Whether there is dropout in a block."""
+    return isinstance(block, nn.Dropout) or any(map(has_dropout, block._children.values()))
 
 
 def average_statistics(graph, data):

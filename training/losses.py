@@ -43,7 +43,7 @@ def variance_statistics(mixture):
     """What to record of a trained covariance: smallest variance, mean log-determinant; or {}."""
     if not any(parameter is not mixture.mean for parameter in mixture.params.values()):
         return {}
-    variances = mixture.variances().asnumpy()
+    variances = mixture.variances(mixture.mean.list_ctx()[0]).asnumpy()
     with np.errstate(invalid='ignore', divide='ignore'):
         log_det = np.log(variances).sum(axis=1).mean()
     return {'smallest_variance': float(variances.min()), 'mean_log_det': float(log_det)}

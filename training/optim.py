@@ -193,6 +193,11 @@ class Trainer(gluon.Trainer):
             self._told_lr = self.learning_rate
         self._workers.update_on_servers(self._first_key, self._params)
 
+    def catch_up(self):
+        """Have asynchronous workers, once all have ended their steps, hold the same weights."""
+        if self._workers.asynchronous and self._first_key is not None:
+            self._workers.fetch(self._first_key, self._params)
+
 
 def server_optimizer(name, settings, rescale_grad, lr_mult, wd_mult):
     """The optimizer that a server is told to use by `Trainer.step`; see there."""

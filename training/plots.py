@@ -2,7 +2,7 @@
 import multiprocessing
 import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Optional
 
@@ -25,16 +25,24 @@ class BackgroundPlots:
     """Draws in a process of its own, one figure at a time, so that training does not wait."""
 
     def __init__(self):
-        # Spawned, not forked: mxnet's threads do not survive a fork. Ctrl-C is for the training.
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'),
-                                         signal.signal, (signal.SIGINT, signal.SIG_IGN))
+        self._pool = self._new_pool()
         self._pending = []
+
+    @staticmethod
+    def _new_pool():
+        # Spawned, not forked: mxnet's threads do not survive a fork. Ctrl-C is for the training.
+        return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'),
+                                   signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
     def submit(self, draw, *arguments):
         """Call `draw(*arguments)` over there; both must be picklable."""
         self._report([future for future in self._pending if future.done()])
         self._pending = [future for future in self._pending if not future.done()]
-        self._pending.append(self._pool.submit(draw, *arguments))
+        try:
+            self._pending.append(self._pool.submit(draw, *arguments))
+        except BrokenExecutor:  # its process was killed: another one for this figure
+            self._pool = self._new_pool()
+            self._pending.append(self._pool.submit(draw, *arguments))
 
     def __enter__(self):
         return self

@@ -1,5 +1,6 @@
 """The run folder: what ran, epoch by epoch, and what came of it."""
 import csv
+import fcntl
 import io
 import json
 from pathlib import Path
@@ -23,7 +24,8 @@ class RunFolder:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        path = Path(path)
+        self.path = path if path.name.strip('.') else path.resolve()  # `.` has no name to change
         self.config = self.path / 'config.yaml'
         self.checkpoint = self.path / 'checkpoint.npz'
         self.best_weights = self.path / 'best.params'
@@ -40,18 +42,49 @@ class RunFolder:
         return self.last_weights if self.last_weights.exists() else self.best_weights
 
     def start(self, recipe):
-        """Make the folder for a new run; an earlier run in it is moved aside, never overwritten."""
+        """Make the folder for a new run; an earlier run in it is moved aside, never overwritten.
+
+        Returns, raises
+        ---------------
+        As `lock`.
+        """
         try:
             if self.config.exists():
-                number = 1
-                while (aside := self.path.with_name(f'{self.path.name}.{number}')).exists():
-                    number += 1
-                self.path.rename(aside)
+                with self.lock():
+                    number = 1
+                    while (aside := self.path.with_name(f'{self.path.name}.{number}')).exists():
+                        number += 1
+                    self.path.rename(aside)
                 print(f'the earlier run in {self.path} is now in {aside}')
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write(self.config, recipes.to_yaml(recipe))
+            with atomic_save(str(self.config), text_mode=True, overwrite=False,
+                             overwrite_part=True) as part:
+                part.write(recipes.to_yaml(recipe))
         except OSError as error:
             raise UserError(f'{self.path}: {error.strerror}; choose another --output-dir') from None
+        return self.lock()
+
+    def lock(self):
+        """Keep all other processes from training in this folder.
+
+        Returns
+        -------
+        file
+            The folder is free again when it is closed.
+
+        Raises
+        ------
+        UserError
+            If another process trains there.
+        """
+        file = open(self.config)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(f'{self.path}: another process is training in this folder; wait for it, '
+                            'or choose another --output-dir') from None
+        return file
 
     def require_run(self):
         """Path of the config.yaml of the run in this folder; UserError where there is none."""
@@ -71,15 +104,16 @@ class RunFolder:
             Naming the differing fields.
         """
         saved = recipes.load(self.config, type(recipe), {})
-        changed = recipes.differences(saved, recipe, ignored=FREE_ON_RESUME)
+        settled = [name for name in ('device', 'dtype') if getattr(recipe.run, name) == 'auto']
+        changed = recipes.differences(saved, recipe, ignored=[*FREE_ON_RESUME, *settled])
         if changed:
-            raise UserError(f'--resume: {self.path} was begun with other values (begun / now): '
+            raise UserError(f'{self.path}: was begun with other values (begun / now): '
                             + ', '.join(changed))
 
     def write_metrics(self, history):
-        """metrics.csv from a list of rows, dicts with the same keys."""
+        """metrics.csv from a list of rows, dicts; rows of an earlier version may lack columns."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(history[0]), lineterminator='\n')
+        writer = csv.DictWriter(text, list(history[-1]), lineterminator='\n')
         writer.writeheader()
         for row in history:
             writer.writerow({name: f'{value:.6g}' if isinstance(value, float) else value

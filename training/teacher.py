@@ -6,15 +6,15 @@ from .run_folder import RunFolder
 from .runtime import UserError
 
 
-def load(name, num_classes, device, contexts):
+def load(name, dataset, device, contexts):
     """A hybridised block from normalised images to logits (B, C).
 
     Parameters
     ----------
     name : str
-        A run folder of train_cifar.py, of which the best weights serve (the last ones where only
-        they were kept), or a model's name.
-    num_classes : int
+        A run folder of train_cifar.py or a model's name.
+    dataset : str
+        As in training.data.CLASSES.
     device : training.runtime.Device
     contexts : list of Context
 
@@ -26,10 +26,10 @@ def load(name, num_classes, device, contexts):
     if Path(name).is_dir():
         graph, recipe = models.load(RunFolder(name), device, contexts)
         teacher = graph.classifier
-        if data.CLASSES[recipe.data.dataset] != num_classes:
-            raise UserError(f'--teacher {name}: was trained on {recipe.data.dataset}')
+        if recipe.data.dataset != dataset:
+            raise UserError(f'--teacher {name}: was trained on {recipe.data.dataset}, not {dataset}')
     else:
-        teacher = _pretrained(name, num_classes, contexts)
+        teacher = _pretrained(name, data.CLASSES[dataset], contexts)
     teacher.collect_params().setattr('grad_req', 'null')
     teacher.hybridize(static_alloc=True, static_shape=True)
     return teacher
