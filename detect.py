@@ -23,14 +23,6 @@ BATCH = 500
 STRENGTHS = {'cifar': (2, 4, 8, 16), 'mnist': (25.5, 51, 76.5)}  # largest change of a pixel, of 255
 
 
-def load_net(folder, device):
-    """(PixelClassifier, recipe) of the run in a folder."""
-    from training import models
-    contexts = device.contexts()[:1]
-    graph, recipe = models.load(folder, device, contexts)
-    return models.pixel_classifier(graph, recipe, contexts), recipe
-
-
 def outputs(net, images, labels, attack, context, bar):
     """The net's outputs for uint8 images, attacked first if there is an attack, and its accuracy.
 
@@ -72,13 +64,14 @@ def main(argv):
     device = runtime.prepare(options.device)
 
     # The nets, and the images.
-    from training import abnormal, attacks, data, detection
-    folder = RunFolder(options.run)
-    net, recipe = load_net(folder, device)
+    from training import abnormal, attacks, data, detection, models
+    folder, contexts = RunFolder(options.run), device.contexts()[:1]
+    net, recipe = models.pixel_classifier(folder, device, contexts)
     summary = None if options.output_dir else folder.read_summary()
     nets, names = {'net': net}, {'net': folder.path.name}
     if options.softmax_run:
-        softmax_net, other = load_net(RunFolder(options.softmax_run), device)
+        softmax_net, other = models.pixel_classifier(RunFolder(options.softmax_run), device,
+                                                     contexts)
         if other.loss.loss == 'lgm' or other.data.dataset != recipe.data.dataset:
             raise UserError(f'--softmax-run {options.softmax_run}: expected a run on '
                             f'{recipe.data.dataset} trained by softmax, this one is '
@@ -119,7 +112,7 @@ def main(argv):
             for name, (images, how) in sets.items():
                 found, accuracy[name][which] = outputs(net, images, test.labels,
                                                        how and attack(*how),
-                                                       device.contexts()[0], bar)
+                                                       contexts[0], bar)
                 scores = detection.scores(*found)
                 if which == 'net':
                     values[name].update(scores)

@@ -95,8 +95,7 @@ def main(argv):
     from mxnet import gluon, nd
     from training import data, models
     contexts = device.contexts()
-    graph, recipe = models.load(RunFolder(options.run), None, contexts)
-    net = models.pixel_classifier(graph, recipe, contexts)
+    net, recipe = models.pixel_classifier(RunFolder(options.run), None, contexts)
     _, test = data.load(dataclasses.replace(
         recipe.data, data_dir=options.data_dir or recipe.data.data_dir, holdout=0,
         num_samples=SAMPLES))

@@ -89,12 +89,11 @@ def main(argv):
     from training import data, models
     context = device.contexts()[0]
     folder = RunFolder(options.run)
-    graph, recipe = models.load(folder, device, [context])
-    net = models.pixel_classifier(graph, recipe, [context])
+    net, recipe = models.pixel_classifier(folder, device, [context])
     names, shape = data.CLASS_NAMES[recipe.data.dataset], data.IMAGE_SHAPES[recipe.data.dataset]
     threshold = None
     if recipe.loss.loss == 'lgm':
-        thresholds = folder.read_summary().get('likelihood_thresholds', {})
+        _, thresholds = folder.read_calibration()
         threshold = thresholds.get(options.false_alarm_rate)
         if thresholds and threshold is None:
             raise UserError(f'--false-alarm-rate {options.false_alarm_rate}: expected '

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 
 from benchmarks import baselines
@@ -226,6 +227,23 @@ def predict_ours_fastest():
 
 def predict_as_trained():
     return predict(runtime.prepare('cpu', 'auto'), frozen=False)
+
+
+def predict_files():
+    """predict.py as it is called, on the test set as PNG files."""
+    from contextlib import redirect_stdout
+    from PIL import Image
+    import predict as script
+    from training import data
+    folder = tempfile.TemporaryDirectory()
+    for number, image in enumerate(data.load_cifar10(num_samples=TEST_IMAGES)[1].images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(f'{folder.name}/{number:05d}.png')
+
+    def run():
+        with redirect_stdout(None):
+            script.main(['output/record/cifar-fast-seed0', folder.name, '--dtype', 'auto',
+                         '--output', f'{folder.name}/predictions.csv'])
+    return run
 
 
 def step_torch():

@@ -6,19 +6,20 @@ from mxnet.gluon import HybridBlock
 
 from .mixture import label_free_logits
 
-__all__ = ['MixtureInference', 'calibrate', 'log_likelihood']
+__all__ = ['MixtureInference', 'calibrate', 'fit_spread', 'log_likelihood']
 
 
 class MixtureInference(HybridBlock):
     r"""Class posterior and log-likelihoods of samples; needs neither label nor margin.
 
     .. math::
-        \log p(x \mid k) &= -q_k - \tfrac{1}{2} \log|\Lambda_k| - \tfrac{D}{2} \log 2\pi \\
+        P(k \mid x) &\propto \exp(-q_k - \tfrac{1}{2} \log|\Lambda_k|) \\
+        \log p(x \mid k) &= -q_k / s - \tfrac{1}{2} \log|\Lambda_k| - \tfrac{D}{2} \log 2\pi s \\
         \log p(x) &= \log \sum_k p(x \mid k) - \log C
 
     A sample that is unlike the training data is unlikely under every class, whatever its posterior.
     Parameters are shared with the blocks given. Source: Wan et al. (CVPR 2018), sections 3.2 and
-    4.4.
+    4.4; the spread s, which the paper leaves at 1, is this project's.
 
     Parameters
     ----------
@@ -26,6 +27,8 @@ class MixtureInference(HybridBlock):
         Maps inputs to features of shape (B, D).
     mixture : GaussianMixture
         Any mixture of this package.
+    spread : float, default 1
+        The variances of the densities over those of the mixture, from :func:`fit_spread`.
 
     Inputs:
         - **x**: whatever `net` takes.
@@ -36,26 +39,62 @@ class MixtureInference(HybridBlock):
         - **predicted_log_likelihood**: log p(x | k) of the predicted class k, shape (B,).
     """
 
-    def __init__(self, net, mixture, **kwargs):
+    def __init__(self, net, mixture, spread=1.0, **kwargs):
         super().__init__(**kwargs)
+        if not spread > 0:
+            raise ValueError(f'spread must be above 0, got {spread}')
         self.net = net
         self.mixture = mixture
+        self._spread = spread
 
     def hybrid_forward(self, F, x):
         distance, log_det = self.mixture(self.net(x))[:2]
         logits = label_free_logits(F, distance, log_det)
-        constant = self.mixture.feature_size / 2 * math.log(2 * math.pi)
-        return (F.softmax(logits),
-                log_likelihood(F, distance, log_det, self.mixture.feature_size),
-                F.max(logits, axis=1) - constant)
+        densities = class_log_densities(F, distance, log_det, self.mixture.feature_size,
+                                        self._spread)
+        return F.softmax(logits), log_mean_exp(F, densities), F.pick(densities, F.argmax(logits, axis=1))
 
 
-def log_likelihood(F, distance, log_det, dimensions):
-    """log p(x) of samples, (B,), from distance (B, C), log_det (C,) and the feature dimension."""
-    logits = label_free_logits(F, distance, log_det)
-    highest = F.max(logits, axis=1, keepdims=True)
-    mean = F.mean(F.exp(F.broadcast_sub(logits, highest)), axis=1)
-    return F.reshape(highest, (-1,)) + F.log(mean) - dimensions / 2 * math.log(2 * math.pi)
+def class_log_densities(F, distance, log_det, dimensions, spread=1.0):
+    """log p(x | k), (B, C), from distance (B, C), log_det (C,) and the feature dimension."""
+    return label_free_logits(F, distance / spread, log_det) - \
+        dimensions / 2 * math.log(2 * math.pi * spread)
+
+
+def log_likelihood(F, distance, log_det, dimensions, spread=1.0):
+    """log p(x), (B,), from distance (B, C), log_det (C,) and the feature dimension."""
+    return log_mean_exp(F, class_log_densities(F, distance, log_det, dimensions, spread))
+
+
+def log_mean_exp(F, x):
+    """log of the mean of exp(x) over the columns of x (B, C), of shape (B,)."""
+    highest = F.max(x, axis=1, keepdims=True)
+    return F.reshape(highest, (-1,)) + F.log(F.mean(F.exp(F.broadcast_sub(x, highest)), axis=1))
+
+
+def fit_spread(distances, dimensions):
+    """How much wider than the mixture's Gaussians the features lie, by maximum likelihood.
+
+    The loss settles which class is likelier, hence differences of distances, and lets features
+    crowd around their means far closer than unit variance says. Likelihoods of the mixture as it
+    was trained then hardly tell a sample in the midst of its class from one at its rim.
+
+    Parameters
+    ----------
+    distances : array (N,)
+        Half squared distances of training samples to their own class.
+    dimensions : int
+        Feature dimension D.
+
+    Returns
+    -------
+    float
+        Twice the mean distance over D: the mean variance that the mixture took for 1.
+    """
+    mean = float(np.mean(distances, dtype=np.float64))
+    if not 0 < mean < math.inf:
+        raise ValueError(f'a spread needs finite distances that are not all 0, their mean is {mean}')
+    return 2 * mean / dimensions
 
 
 def calibrate(log_likelihoods, false_alarm_rate):

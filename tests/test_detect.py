@@ -20,10 +20,9 @@ STRENGTH = {CIFAR_RUN: 4, MNIST_RUN: 51}
 def subject(request):
     """(run, PixelClassifier, 60 real test images as float32, labels)."""
     device = Device('cpu', (0,), 'float32')
-    graph, recipe = models.load(RunFolder(request.param), device, device.contexts())
+    net, recipe = models.pixel_classifier(RunFolder(request.param), device, device.contexts())
     _, test = data.load(recipe.data)
-    return (request.param, models.pixel_classifier(graph, recipe, device.contexts()),
-            nd.array(test.images[:60]), nd.array(test.labels[:60]))
+    return (request.param, net, nd.array(test.images[:60]), nd.array(test.labels[:60]))
 
 
 @pytest.fixture(scope='module')
@@ -87,6 +86,8 @@ def test_scores_by_plain_loops():
         assert found['max_softmax'][i] == pytest.approx(
             math.log(probability / (1 - probability)), rel=1e-9)
         assert found['own_class_distance'][i] == -distance[i, best]
+        assert found['log_likelihood_as_trained'][i] == pytest.approx(
+            math.log(sum(math.exp(value) for value in logits[i])), rel=1e-9)
     assert list(detection.scores(logits)) == ['max_softmax']
     sure = detection.scores(np.array([[0, 100, 0], [0, 101, 0]], np.float32))['max_softmax']
     assert sure[0] < sure[1]  # though both probabilities are 1 in float64
@@ -176,7 +177,8 @@ def test_command_writes_report_and_figures(whole_run):
     for name in ('roc.png', 'scores.png'):
         assert (folder / name).read_bytes().startswith(b'\x89PNG')
     for found in report['sets'].values():
-        assert list(found['scores']) == ['log_likelihood', 'own_class_distance', 'max_softmax']
+        assert list(found['scores']) == ['log_likelihood', 'log_likelihood_as_trained',
+                                         'own_class_distance', 'max_softmax']
     accuracies = [found['accuracy']['net'] for found in report['sets'].values()
                   if 'accuracy' in found]
     assert len(accuracies) == 8 and max(accuracies) < report['accuracy']['net']

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mxnet import gluon, nd
 
-from gmloss import DiagonalMixture, FixedVolumeMixture, MixtureInference, calibrate
+from gmloss import (DiagonalMixture, FixedVolumeMixture, MixtureInference, calibrate, fit_spread)
 
 B, C, D = 20, 4, 3
 
@@ -18,10 +18,11 @@ def density(x, mean, variance):
 
 @pytest.mark.parametrize('hybridize', [False, True])
 @pytest.mark.parametrize('kind', [DiagonalMixture, FixedVolumeMixture])
-def test_equals_the_densities_of_gaussians(kind, hybridize):
+@pytest.mark.parametrize('spread', [1, 0.04])
+def test_equals_the_densities_of_gaussians(kind, hybridize, spread):
     rng = np.random.default_rng(0)
     mixture = kind(C, D)
-    inference = MixtureInference(gluon.nn.HybridLambda('identity'), mixture)
+    inference = MixtureInference(gluon.nn.HybridLambda('identity'), mixture, spread)
     inference.initialize()
     mixture.cast('float64')
     mixture.rho.set_data(nd.array(rng.normal(size=(C, D)), dtype='float64'))
@@ -31,10 +32,33 @@ def test_equals_the_densities_of_gaussians(kind, hybridize):
     variance = mixture.variances().asnumpy()
     posterior, whole, predicted = (a.asnumpy() for a in inference(nd.array(x, dtype='float64')))
     for b in range(B):
-        densities = [density(x[b], mean[k], variance[k]) for k in range(C)]
-        assert posterior[b] == pytest.approx([p / sum(densities) for p in densities], rel=1e-9)
+        trained = [density(x[b], mean[k], variance[k]) for k in range(C)]
+        assert posterior[b] == pytest.approx([p / sum(trained) for p in trained], rel=1e-9)
+        densities = [density(x[b], mean[k], spread * variance[k]) for k in range(C)]
         assert whole[b] == pytest.approx(math.log(sum(densities) / C), rel=1e-9)
-        assert predicted[b] == pytest.approx(math.log(max(densities)), rel=1e-9)
+        assert predicted[b] == pytest.approx(math.log(densities[np.argmax(trained)]), rel=1e-9)
+
+
+def test_spread_is_the_likeliest_one():
+    rng = np.random.default_rng(0)
+    x, variance = 0.3 * rng.normal(size=(500, D)), [0.5, 1.0, 2.0]
+    x *= np.sqrt(variance)
+    spread = fit_spread([sum(row ** 2 / variance) / 2 for row in x], D)
+    assert spread == pytest.approx(0.09, rel=0.1)
+
+    def likelihood(factor):
+        return sum(math.log(density(row, [0] * D, [factor * spread * v for v in variance]))
+                   for row in x)
+    assert likelihood(1) > max(likelihood(0.99), likelihood(1.01))
+
+
+@pytest.mark.parametrize('distances', [[], [0.0, 0.0], [1.0, np.nan], [np.inf]])
+@pytest.mark.filterwarnings('ignore:Mean of empty slice', 'ignore:invalid value')
+def test_impossible_spreads_are_refused(distances):
+    with pytest.raises(ValueError, match='a spread needs'):
+        fit_spread(distances, D)
+    with pytest.raises(ValueError, match='spread must be above 0'):
+        MixtureInference(gluon.nn.HybridLambda('identity'), DiagonalMixture(C, D), 0)
 
 
 def test_far_samples_are_unlikely_but_finite():

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mxnet import nd
 
 from conftest import ROOT
+from gmloss import log_likelihood
 from training import batches, comparison, data, likelihood, models
 from training import recipe as recipes
 from training.run_folder import RunFolder
@@ -70,9 +72,11 @@ def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder):
     graph, recipe = models.load(RunFolder(folder), device, device.contexts())
     fifth = data.load(recipe.data)[1].select(slice(None, None, 5))
     images = batches.DeviceData(fifth, device.contexts())
-    found = likelihood.likelihoods(graph.classifier, models.normaliser(recipe, device.contexts()),
-                                   images, len(fifth))[1]
-    thresholds = RunFolder(folder).read_summary()['likelihood_thresholds']
+    spread, thresholds = RunFolder(folder).read_calibration()
+    distance, log_det, _ = likelihood.distances(
+        graph.classifier, models.normaliser(recipe, device.contexts()), images, len(fifth))
+    found = log_likelihood(nd, nd.array(distance), nd.array(log_det),
+                           graph.classifier.mixture.feature_size, spread).asnumpy()
     assert list(thresholds) == ['0.01', '0.05', '0.1']
     for rate, threshold in thresholds.items():
         # Four standard errors of a sample; the thresholds are of all images.

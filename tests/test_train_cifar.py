@@ -44,7 +44,7 @@ def test_run_folder_holds_everything_promised(finished):
     assert set(summary) == {
         'version', 'epochs', 'val_acc', 'best_val_acc', 'best_epoch', 'validated_on',
         'reported_val_acc', 'images_per_second', 'seconds', 'device', 'dtype', 'seed', 'parameters',
-        'likelihood_thresholds'}
+        'likelihood_spread', 'likelihood_thresholds'}
     accuracies = [float(row['val_acc']) for row in run_fields(folder)]
     assert summary['val_acc'] == pytest.approx(accuracies[-1], abs=1e-5)
     assert summary['best_val_acc'] == pytest.approx(max(accuracies), abs=1e-5)

@@ -68,6 +68,8 @@ class PixelClassifier(HybridBlock):
     classifier : gmloss.MixtureClassifier, HeadsClassifier or block
         From normalised images to logits. Of several heads the second is taken for minus half the
         squared distance to each center.
+    spread : float, default 1
+        As in gmloss.MixtureInference.
 
     Inputs:
         - **pixels**: (B, channels, H, W), any type, 0 to 255.
@@ -78,10 +80,11 @@ class PixelClassifier(HybridBlock):
         - **log_likelihood**: (B,), under L-GM.
     """
 
-    def __init__(self, normalise, classifier, **kwargs):
+    def __init__(self, normalise, classifier, spread=1.0, **kwargs):
         super().__init__(**kwargs)
         self.normalise = normalise
         self.classifier = classifier
+        self._spread = spread
 
     def hybrid_forward(self, F, pixels):
         images = self.normalise(pixels)
@@ -89,7 +92,7 @@ class PixelClassifier(HybridBlock):
             mixture = self.classifier.mixture
             distance, log_det = mixture(self.classifier.net(images))[:2]
             outputs = [label_free_logits(F, distance, log_det), distance,
-                       log_likelihood(F, distance, log_det, mixture.feature_size)]
+                       log_likelihood(F, distance, log_det, mixture.feature_size, self._spread)]
         else:
             logits = self.classifier(images)
             logits, *to_centers = logits if isinstance(logits, (list, tuple)) else [logits]

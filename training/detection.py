@@ -26,7 +26,8 @@ def scores(logits, distance=None, log_likelihood=None):
         - max_softmax: the log-odds of the predicted class. They order images as its probability
           does, but do not round to one number where that is near 1.
         - own_class_distance: minus the distance to the predicted class.
-        - log_likelihood.
+        - log_likelihood, and log_likelihood_as_trained: under the mixture with a spread of 1, but
+          for a constant.
     """
     logits = np.asarray(logits, np.float64)
     predicted = logits.argmax(axis=1)[:, None]
@@ -35,6 +36,7 @@ def scores(logits, distance=None, log_likelihood=None):
     result = {}
     if log_likelihood is not None:
         result['log_likelihood'] = log_likelihood
+        result['log_likelihood_as_trained'] = np.logaddexp.reduce(logits, axis=1)
     if distance is not None:
         result['own_class_distance'] = -np.take_along_axis(distance, predicted, axis=1)[:, 0]
     result['max_softmax'] = logits.max(axis=1) - np.logaddexp.reduce(others, axis=1)

@@ -2,7 +2,7 @@
 import numpy as np
 from mxnet import nd
 
-from gmloss import calibrate, log_likelihood
+from gmloss import calibrate, fit_spread, log_likelihood
 
 from . import loop
 
@@ -24,21 +24,29 @@ def report(classifier, normalise, train_data, val_data, folder, figures):
     Returns
     -------
     dict
-        likelihood_thresholds: for each false-alarm rate the log-likelihood below which so many of
-        the validation images lie.
+        - likelihood_spread: of the training images, as gmloss.fit_spread has it.
+        - likelihood_thresholds: for each false-alarm rate the log-likelihood, with that spread,
+          below which so many of the validation images lie.
+
+        Nothing where distances are no numbers, or negative, as those of variances that are.
     """
-    samples = [(name, *likelihoods(classifier, normalise, data, SAMPLE))
-               for name, data in (('training set', train_data), ('validation set', val_data))]
-    figures.submit(folder.draw_likelihoods, samples)
-    values = samples[1][2]
-    if not np.isfinite(values).all():
+    dimensions = classifier.mixture.feature_size
+    samples = [distances(classifier, normalise, data, SAMPLE) for data in (train_data, val_data)]
+    own = [distance[np.arange(len(labels)), labels] for distance, _, labels in samples]
+    usable = all(np.isfinite(values).all() and values.min() >= 0 for values in own)
+    spread = fit_spread(own[0], dimensions) if usable else 1.0
+    found = [log_likelihood(nd, nd.array(distance), nd.array(log_det), dimensions,
+                            spread).asnumpy() for distance, log_det, _ in samples]
+    figures.submit(folder.draw_likelihoods,
+                   list(zip(('training set', 'validation set'), own, found)))
+    if not usable:
         return {}
-    return {'likelihood_thresholds': {str(rate): round(calibrate(values, rate), 4)
-                                      for rate in FALSE_ALARM_RATES}}
+    return {'likelihood_spread': spread, 'likelihood_thresholds': {
+        str(rate): round(calibrate(found[1], rate), 4) for rate in FALSE_ALARM_RATES}}
 
 
-def likelihoods(classifier, normalise, data, count):
-    """Half squared distances to the own class and log-likelihoods of the first `count` images.
+def distances(classifier, normalise, data, count):
+    """Half squared distances of the first `count` images to every class.
 
     Parameters
     ----------
@@ -48,14 +56,13 @@ def likelihoods(classifier, normalise, data, count):
 
     Returns
     -------
-    (array (N,), array (N,))
+    (array (N, C), array (C,), array (N,))
+        Distances, log-determinants, labels.
     """
-    mixture = classifier.mixture
+    def distances_and_log_det(images):
+        distance, log_det = classifier.mixture(classifier.net(images))[:2]
+        return nd.concat(distance, nd.broadcast_like(log_det.expand_dims(axis=0), distance), dim=1)
 
-    def distances_and_likelihood(images):
-        distance, log_det = mixture(classifier.net(images))[:2]
-        likelihood = log_likelihood(nd, distance, log_det, mixture.feature_size)
-        return nd.concat(distance, likelihood.expand_dims(axis=1), dim=1)
-
-    values, labels = loop.extract(distances_and_likelihood, normalise, data, count)
-    return values[np.arange(len(labels)), labels], values[:, -1]
+    values, labels = loop.extract(distances_and_log_det, normalise, data, count)
+    distance, log_det = np.split(values, 2, axis=1)
+    return distance, log_det[0], labels

@@ -91,11 +91,13 @@ def load(folder, device, contexts):
     return graph, recipe
 
 
-def pixel_classifier(graph, recipe, contexts):
-    """The training.classifiers.PixelClassifier of a graph."""
-    block = PixelClassifier(normaliser(recipe, contexts), graph.classifier, prefix='')
+def pixel_classifier(folder, device, contexts):
+    """(training.classifiers.PixelClassifier, recipe) of a run; parameters and errors as of `load`."""
+    graph, recipe = load(folder, device, contexts)
+    spread, _ = folder.read_calibration()
+    block = PixelClassifier(normaliser(recipe, contexts), graph.classifier, spread, prefix='')
     block.hybridize(static_alloc=True, static_shape=True)
-    return block
+    return block, recipe
 
 
 def normaliser(recipe, contexts):

@@ -136,6 +136,19 @@ class RunFolder:
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f'{self.summary}: damaged ({error})') from None
 
+    def read_calibration(self):
+        """What the summary holds for judging likelihoods: (spread, {false-alarm rate: threshold}).
+
+        Of a run that has none, (1.0, {}).
+        """
+        summary = self.read_summary() if self.summary.exists() else {}
+        spread = summary.get('likelihood_spread', 1.0)
+        thresholds = summary.get('likelihood_thresholds', {})
+        if not isinstance(spread, float) or not spread > 0 or not isinstance(thresholds, dict) or \
+                not all(isinstance(value, float) for value in thresholds.values()):
+            raise UserError(f'{self.summary}: damaged (likelihood_spread or likelihood_thresholds)')
+        return spread, thresholds
+
     def write_detection(self, report):
         """detection.json from a dict."""
         self._write(self.detection, json.dumps(report, indent=2) + '\n')
