@@ -109,7 +109,7 @@ def bench_predict(rounds):
                     'as it was trained': ('predict_as_trained', EQUAL),
                     'frozen, float32': ('predict_ours', EQUAL)}, rounds),
            'frozen', ('as it was trained', 'frozen, float32'), TEST_IMAGES)
-    report(f'predict.py on {TEST_IMAGES} PNG files, --dtype auto',
+    report(f'predict.py on {TEST_IMAGES} PNG files, its start included, --dtype auto',
            measure({'predict.py': ('predict_files', EQUAL)}, rounds), 'predict.py', (), TEST_IMAGES)
 
 

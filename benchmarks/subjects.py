@@ -6,6 +6,7 @@ calls it and prints seconds and the MiB that the peak memory has grown since 're
 import json
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -230,19 +231,19 @@ def predict_as_trained():
 
 
 def predict_files():
-    """predict.py as it is called, on the test set as PNG files."""
-    from contextlib import redirect_stdout
+    """The command, its start included, on the test set as PNG files."""
     from PIL import Image
-    import predict as script
+    runtime.prepare('cpu')
     from training import data
     folder = tempfile.TemporaryDirectory()
     for number, image in enumerate(data.load_cifar10(num_samples=TEST_IMAGES)[1].images):
         Image.fromarray(image.transpose(1, 2, 0)).save(f'{folder.name}/{number:05d}.png')
 
     def run():
-        with redirect_stdout(None):
-            script.main(['output/record/cifar-fast-seed0', folder.name, '--dtype', 'auto',
-                         '--output', f'{folder.name}/predictions.csv'])
+        subprocess.run([sys.executable, '-W', 'ignore', 'predict.py',
+                        'output/record/cifar-fast-seed0', folder.name, '--dtype', 'auto',
+                        '--output', f'{folder.name}/predictions.csv'],
+                       check=True, stdout=subprocess.DEVNULL)
     return run
 
 

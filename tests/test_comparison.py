@@ -38,12 +38,12 @@ def write_run(folder, seed, on_mnist=False, **run):
 
 
 def test_tables_by_hand(tmp_path):
-    runs = [comparison.read(write_run(tmp_path / f'run{seed}', seed)) for seed in (0, 1)]
+    runs = [comparison.read(write_run(tmp_path / f'run-seed{seed}', seed)) for seed in (0, 1)]
     lines = comparison.table(runs).splitlines()
-    assert lines[2] == '| `run0` | 3 | float32 | 0.8000 | 0.8600 (2) | 0.8500 | -0.0500 | 100 | ' \
+    assert lines[2] == '| `run-seed0` | 3 | float32 | 0.8000 | 0.8600 (2) | 0.8500 | -0.0500 | 100 | ' \
         '3.0 | 2.0 | - |'
     assert lines[3].endswith('| 3.0 | 3.0 | 3.0 |')
-    assert lines[-1] == '| `v4`, 3 epochs | 0, 1 | 0.8500 | 0.8000 to 0.9000 | 0.8800 |'
+    assert lines[-1] == '| `run`, 3 epochs | 0, 1 | 0.8500 | 0.8000 to 0.9000 | 0.8800 |'
 
 
 @pytest.mark.parametrize('epochs, version, drawn', [(400, 'v6', 2), (40, 'v6', 1), (400, 'v4', 1)])

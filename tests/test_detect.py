@@ -188,6 +188,18 @@ def test_command_writes_report_and_figures(whole_run):
         assert report['sets'][name]['scores'][score]['auroc'] > least
 
 
+def test_with_its_spread_the_likelihood_tells_noise_from_digits():
+    device = Device('cpu', (0,), 'float32')
+    net, recipe = models.pixel_classifier(RunFolder(RECORD / 'mnist-lgm-full'), device,
+                                          device.contexts())
+    images = data.load(recipe.data)[1].images[:300]
+    found = [detection.scores(*(output.asnumpy() for output in net(nd.array(pixels)))) for pixels in
+             (images, abnormal.noise(images, np.random.default_rng(0))['uniform noise'])]
+    auroc = {score: detection.measures(*(scores[score] for scores in found))['auroc']
+             for score in found[0]}
+    assert auroc['log_likelihood'] > 0.95 and auroc['log_likelihood_as_trained'] < 0.7
+
+
 def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_script, tmp_path):
     run = tmp_path / 'run'
     run.mkdir()

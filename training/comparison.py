@@ -1,6 +1,8 @@
 """Runs side by side, and next to what their sources reported."""
 import csv
 import json
+import os
+import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +198,7 @@ def _all_but_seed(config):
 def _spread(runs):
     last = [run.summary['val_acc'] for run in runs]
     best = [run.summary['best_val_acc'] for run in runs]
-    return [f'`{runs[0].summary["version"]}`, {runs[0].summary["epochs"]} epochs',
+    name = re.sub(r'[-_]?(seed)?\d*$', '', os.path.commonprefix([run.name for run in runs]))
+    return [f'`{name or runs[0].summary["version"]}`, {runs[0].summary["epochs"]} epochs',
             ', '.join(str(run.summary['seed']) for run in runs), f'{statistics.mean(last):.4f}',
             f'{min(last):.4f} to {max(last):.4f}', f'{statistics.mean(best):.4f}']
