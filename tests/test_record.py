@@ -83,3 +83,14 @@ def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder):
         # Four standard errors of a sample; the thresholds are of all images.
         error = (float(rate) * (1 - float(rate)) / len(found)) ** 0.5
         assert np.mean(found < threshold) == pytest.approx(float(rate), abs=4 * error)
+
+
+def test_kept_covariances_run_away_or_not_as_the_page_says():
+    runs = {name: comparison.read(ROOT / 'output' / 'record' / 'covariance' / name)
+            for name in ('raw', 'raw-slow', 'fixed-volume')}
+    log_det = {name: [row['mean_log_det'] for row in run.metrics] for name, run in runs.items()}
+    assert log_det['raw'][-1] < -50 and not runs['raw'].finished
+    assert 'the loss is nan' in (runs['raw'].folder.path / 'log.txt').read_text()
+    assert all(later < earlier for earlier, later in
+               zip(log_det['raw-slow'], log_det['raw-slow'][1:]))
+    assert max(map(abs, log_det['fixed-volume'])) < 1e-3
