@@ -142,3 +142,15 @@ def test_net_with_dropout_resumes_within_an_epoch_with_the_masks_it_would_have_h
         loop.train_epoch(graph, data, [trainer], 0, first_step, (0, 0), lambda step: None, stop)
         results.append(net[1].weight.data().asnumpy())
     np.testing.assert_array_equal(*results)
+
+
+def test_signal_during_the_agreement_is_for_the_next_one():
+    """The other workers have not heard of it: to stop now would leave them waiting."""
+    class Workers:
+        def sum(self, values):
+            total = np.array(values, np.float32)  # sent before the signal comes
+            stop.signal = 2
+            return total
+
+    stop = loop.StopRequest()
+    assert not stop.agree(Workers()) and stop.agree(Workers())

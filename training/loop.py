@@ -48,9 +48,10 @@ class StopRequest:
 
     def agree(self, workers):
         """Whether any worker is to stop; all must ask, and all get the same answer."""
-        if workers.sum([self.signal is not None])[0] and self.signal is None:
+        wanted = bool(workers.sum([self.signal is not None])[0])
+        if wanted and self.signal is None:
             self.signal = signal.SIGINT
-        return self.signal is not None
+        return wanted  # and not what a signal has just set here, which the others did not hear of
 
     @contextmanager
     def listening(self):
