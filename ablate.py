@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from boltons.fileutils import atomic_save
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -22,7 +21,7 @@ import train_cifar
 from training import cli, comparison, runtime
 from training import recipe as recipes
 from training.fields import STRICT
-from training.run_folder import RunFolder
+from training.run_folder import RunFolder, write_text
 from training.runtime import UserError
 
 SET_HERE = 'version', 'resume', 'test', 'seed'  # options of train_cifar.py that each run gets
@@ -129,9 +128,7 @@ def main(argv):
             reference = statistics.mean(run.summary['val_acc'] for run in next(iter(done.values())))
             table = comparison.markdown(HEADER, [row(name, runs, reference)
                                                  for name, runs in done.items()])
-            with atomic_save(str(folder / 'ablation.md'), text_mode=True,
-                             overwrite_part=True) as part:
-                part.write(table)
+            write_text(folder / 'ablation.md', table)
     print(table)
     print(f'written: {folder / "ablation.md"}')
     return 0

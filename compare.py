@@ -14,6 +14,7 @@ from boltons.fileutils import atomic_save
 
 from training import cli, comparison, plots, runtime
 from training.features import Snapshot
+from training.run_folder import write_text
 from training.runtime import UserError
 
 
@@ -56,9 +57,7 @@ def main(argv):
         figures['feature-maps.png'] = plots.feature_maps, drawn
     try:
         options.output_dir.mkdir(parents=True, exist_ok=True)
-        with atomic_save(str(options.output_dir / 'comparison.md'), text_mode=True,
-                         overwrite_part=True) as part:
-            part.write(text)
+        write_text(options.output_dir / 'comparison.md', text)
         for name, (draw, content) in figures.items():
             with atomic_save(str(options.output_dir / name), overwrite_part=True) as part:
                 draw(part, content)

@@ -82,6 +82,36 @@ def compare(name, found, wanted):
                         f'{TOLERANCE}')
 
 
+def write(net, folder, pixels, wanted, with_onnx):
+    """Write a net's files into a folder, load them again, and compare them with the net.
+
+    Parameters
+    ----------
+    net : training.classifiers.PixelClassifier
+    folder : Path
+    pixels : NDArray
+        Some images, float32.
+    wanted : list of array
+        The net's outputs for them.
+    with_onnx : bool
+    """
+    from mxnet import gluon
+    symbol_file, weights_file = folder / 'model-symbol.json', folder / 'model-0000.params'
+    net.export(str(folder / 'model'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of the input's type: no file tells mxnet that
+        loaded = gluon.SymbolBlock.imports(str(symbol_file), ['data'], str(weights_file))
+    outputs = loaded(pixels)
+    compare(symbol_file.name, [output.asnumpy() for output in
+                               (outputs if isinstance(outputs, list) else [outputs])], wanted)
+    if with_onnx:
+        import onnxruntime
+        path = folder / 'model.onnx'
+        write_onnx(symbol_file, weights_file, [output.shape for output in (pixels, *wanted)], path)
+        session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+        compare(path.name, session.run(None, {'data': pixels.asnumpy()}), wanted)
+
+
 def main(argv):
     parser = cli.Parser(__doc__)
     parser.add_argument('run', type=Path, help='folder of a finished run')
@@ -92,7 +122,7 @@ def main(argv):
     device = runtime.prepare('cpu', 'float32')
 
     # What the run says of some test images.
-    from mxnet import gluon, nd
+    from mxnet import nd
     from training import data, models
     contexts = device.contexts()
     net, recipe = models.pixel_classifier(RunFolder(options.run), None, contexts)
@@ -107,25 +137,8 @@ def main(argv):
     try:
         target.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target) as draft:
-            draft = Path(draft)
-            symbol_file, weights_file = draft / 'model-symbol.json', draft / 'model-0000.params'
-            net.export(str(draft / 'model'))
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # of the input's type: no file tells mxnet that
-                loaded = gluon.SymbolBlock.imports(str(symbol_file), ['data'], str(weights_file))
-            outputs = loaded(pixels)
-            compare(symbol_file.name, [output.asnumpy() for output in
-                                       (outputs if isinstance(outputs, list) else [outputs])],
-                    wanted)
-            if options.onnx:
-                import onnxruntime
-                path = draft / 'model.onnx'
-                write_onnx(symbol_file, weights_file,
-                           [output.shape for output in (pixels, *wanted)], path)
-                session = onnxruntime.InferenceSession(str(path),
-                                                       providers=['CPUExecutionProvider'])
-                compare(path.name, session.run(None, {'data': pixels.asnumpy()}), wanted)
-            written = sorted(draft.iterdir())
+            write(net, Path(draft), pixels, wanted, options.onnx)
+            written = sorted(Path(draft).iterdir())
             for file in written:
                 os.replace(file, target / file.name)
     except OSError as error:

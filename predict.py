@@ -15,13 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from boltons.fileutils import atomic_save
 from boltons.iterutils import chunked_iter
 from PIL import Image, ImageFile
 from tqdm import tqdm
 
 from training import cli, runtime
-from training.run_folder import RunFolder
+from training.run_folder import RunFolder, write_text
 from training.runtime import UserError
 
 BATCH = 500
@@ -122,8 +121,7 @@ def main(argv):
     else:
         csv.writer(text, lineterminator='\n').writerows([COLUMNS, *rows])
     try:
-        with atomic_save(str(options.output), text_mode=True, overwrite_part=True) as part:
-            part.write(text.getvalue())
+        write_text(options.output, text.getvalue())
     except OSError as error:
         raise UserError(f'--output {options.output}: {error.strerror}') from None
     for problem in problems:

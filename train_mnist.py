@@ -167,7 +167,7 @@ def main(argv):
             *loop.extract(graph.features, normalise, train_data, SAMPLE),
             *loop.extract(graph.features, normalise, val_data, SAMPLE),
             centers and centers.data(contexts[0]).asnumpy(),
-            mixture and mixture.variances(contexts[0]).sqrt().asnumpy())
+            mixture and mixture.variances().sqrt().asnumpy())
         title = '{}, epoch {epoch}: test accuracy {val_acc:.4f}'.format(folder.path.name,
                                                                        **history[-1])
         figures.submit(folder.draw_features, snapshot, history[-1]['epoch'], title)

@@ -133,7 +133,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, **field
     block.hybridize(static_alloc=True)
     refinement = settings.refinement
     teacher_net = refinement.teacher and teacher.load(refinement.teacher, 'cifar10', device,
-                                                          contexts)
+                                                      contexts)
     train_data = batches.TrainingData(train, contexts, block, settings.data.flip, BATCH, 0,
                                       refinement.mixup, teacher_net)
     graph = models.build(settings, device)

@@ -62,7 +62,13 @@ class GaussianMixture(HybridBlock):
         super().cast(self._compute_dtype)
 
     def variances(self, ctx=None):
-        """Variances along each feature dimension, an NDArray of shape (C, D)."""
+        """Variances along each feature dimension, an NDArray of shape (C, D) on `ctx`.
+
+        Without one, on the first context that the mixture is on.
+        """
+        return self._variances_on(ctx or self.mean.list_ctx()[0])
+
+    def _variances_on(self, ctx):
         return nd.ones_like(self.mean.data(ctx))
 
     def hybrid_forward(self, F, x, mean):
@@ -112,7 +118,7 @@ class DiagonalMixture(GaussianMixture):
                                        init=init.Constant(softplus_inverse),
                                        lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
 
-    def variances(self, ctx=None):
+    def _variances_on(self, ctx):
         return self._variance(nd, self.rho.data(ctx))
 
     def _variance(self, F, rho):
@@ -156,7 +162,7 @@ class FixedVolumeMixture(GaussianMixture):
             self.rho = self.params.get('rho', shape=(num_classes, feature_size), init=init.Zero(),
                                        lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
 
-    def variances(self, ctx=None):
+    def _variances_on(self, ctx):
         return self._log_variance(nd, self.rho.data(ctx)).exp()
 
     @staticmethod

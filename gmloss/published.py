@@ -48,7 +48,7 @@ class RawDiagonalMixture(GaussianMixture):
                                             init=init.Constant(variance_init),
                                             lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
 
-    def variances(self, ctx=None):
+    def _variances_on(self, ctx):
         return self.variance.data(ctx)
 
     def hybrid_forward(self, F, x, mean, variance):
@@ -94,7 +94,7 @@ class InverseSumMixture(GaussianMixture):
                                             init=init.Constant(variance_init),
                                             lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
 
-    def variances(self, ctx=None):
+    def _variances_on(self, ctx):
         """The one variance per class that :math:`q_k` amounts to, in every dimension."""
         precision = (1 / (self.variance.data(ctx) + STABILISER)).sum(axis=1, keepdims=True)
         return nd.broadcast_like(1 / precision, self.variance.data(ctx))

@@ -5,7 +5,7 @@ from mxnet import autograd, gluon, nd
 from mxnet.ndarray import NDArray
 
 from gmloss import GaussianMixture, LGMLoss, MixtureClassifier
-from training import augment, batches, graphs, loop
+from training import augment, batches, graphs, likelihood, loop
 from training.data import Split
 
 
@@ -154,3 +154,21 @@ def test_signal_during_the_agreement_is_for_the_next_one():
 
     stop = loop.StopRequest()
     assert not stop.agree(Workers()) and stop.agree(Workers())
+
+
+def test_features_that_are_their_means_cost_no_run_its_end():
+    graph, data, _ = toy()
+    for parameter in graph.classifier.collect_params().values():
+        parameter.set_data(nd.zeros(parameter.shape))
+    drawn = []
+
+    class Stub:
+        draw_likelihoods = None
+
+        def submit(self, draw, splits):
+            drawn.append(splits)
+
+    found = likelihood.report(graph.classifier, lambda x: x.astype('float32'), data, data, Stub(),
+                              Stub())
+    assert found['likelihood_spread'] == 1 and len(drawn) == 1
+    assert found['likelihood_thresholds']['0.05'] == pytest.approx(-2 * np.log(2 * np.pi), abs=1e-4)

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mxnet import nd
 
 from conftest import ROOT
-from gmloss import log_likelihood
 from training import batches, comparison, data, likelihood, models
 from training import recipe as recipes
 from training.run_folder import RunFolder
@@ -74,10 +72,9 @@ def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder):
     fifth = data.load(recipe.data)[1].select(slice(None, None, 5))
     images = batches.DeviceData(fifth, device.contexts())
     spread, thresholds = RunFolder(folder).read_calibration()
-    distance, log_det, _ = likelihood.distances(
+    distance, _ = likelihood.distances(
         graph.classifier, models.normaliser(recipe, device.contexts()), images, len(fifth))
-    found = log_likelihood(nd, nd.array(distance), nd.array(log_det),
-                           graph.classifier.mixture.feature_size, spread).asnumpy()
+    found = likelihood.log_likelihoods(graph.classifier.mixture, distance, spread)
     assert list(thresholds) == ['0.01', '0.05', '0.1']
     for rate, threshold in thresholds.items():
         # Four standard errors of a sample; the thresholds are of all images.

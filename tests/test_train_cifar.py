@@ -113,7 +113,8 @@ def test_new_run_moves_an_earlier_one_aside(finished, run_here, tmp_path):
     ('--version', 'v4'),
     ('--version', 'v6', '--warmup-epochs', '1'),  # v6 explodes without, as its README says
     ('--plotting',),
-    ('--covariance', 'diagonal', '--likelihood', 'full', '--device', 'cpu:1,2'), ('--optimizer', 'adam', '--lr', '1e-3'),
+    ('--covariance', 'diagonal', '--likelihood', 'full', '--device', 'cpu:1,2'),
+    ('--optimizer', 'adam', '--lr', '1e-3'),
     ('--holdout', '100', '--augmentation', 'none', '--model', 'cifar_resnet20_v2')])
 def test_variants_run_to_the_end(run_here, tmp_path, capsys, words):
     assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run', '--epochs', 1,

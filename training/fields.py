@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 STRICT = ConfigDict(extra='forbid', allow_inf_nan=False, validate_default=True)
 # Fields of Run that the scripts fill in: no options of theirs.
 FILLED_IN = 'version', 'workers'
-VARIANCE_FLOOR = 1e-4  # of gmloss.DiagonalMixture
+VARIANCE_FLOOR = 1e-4  # of a diagonal covariance
 LARGEST = 10 ** 6  # of counts: no sensible one is larger, and arithmetic on them stays exact
 
 

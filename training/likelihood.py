@@ -24,22 +24,23 @@ def report(classifier, normalise, train_data, val_data, folder, figures):
     Returns
     -------
     dict
-        - likelihood_spread: of the training images, as gmloss.fit_spread has it.
+        - likelihood_spread: of the training images, as gmloss.fit_spread has it; 1 where it has none.
         - likelihood_thresholds: for each false-alarm rate the log-likelihood, with that spread,
           below which so many of the validation images lie.
 
-        Nothing where distances are no numbers, or negative, as those of variances that are.
+        Nothing where likelihoods are no numbers.
     """
-    dimensions = classifier.mixture.feature_size
+    mixture = classifier.mixture
     samples = [distances(classifier, normalise, data, SAMPLE) for data in (train_data, val_data)]
-    own = [distance[np.arange(len(labels)), labels] for distance, _, labels in samples]
-    usable = all(np.isfinite(values).all() and values.min() >= 0 for values in own)
-    spread = fit_spread(own[0], dimensions) if usable else 1.0
-    found = [log_likelihood(nd, nd.array(distance), nd.array(log_det), dimensions,
-                            spread).asnumpy() for distance, log_det, _ in samples]
+    own = [distance[np.arange(len(labels)), labels] for distance, labels in samples]
+    try:
+        spread = fit_spread(own[0], mixture.feature_size)
+    except ValueError:  # features that all are their class's mean, or no numbers
+        spread = 1.0
+    found = [log_likelihoods(mixture, distance, spread) for distance, _ in samples]
     figures.submit(folder.draw_likelihoods,
                    list(zip(('training set', 'validation set'), own, found)))
-    if not usable:
+    if not np.isfinite(found[1]).all():
         return {}
     return {'likelihood_spread': spread, 'likelihood_thresholds': {
         str(rate): round(calibrate(found[1], rate), 4) for rate in FALSE_ALARM_RATES}}
@@ -56,13 +57,16 @@ def distances(classifier, normalise, data, count):
 
     Returns
     -------
-    (array (N, C), array (C,), array (N,))
-        Distances, log-determinants, labels.
+    (array (N, C), array (N,))
+        Distances, labels.
     """
-    def distances_and_log_det(images):
-        distance, log_det = classifier.mixture(classifier.net(images))[:2]
-        return nd.concat(distance, nd.broadcast_like(log_det.expand_dims(axis=0), distance), dim=1)
+    return loop.extract(lambda images: classifier.mixture(classifier.net(images))[0], normalise,
+                        data, count)
 
-    values, labels = loop.extract(distances_and_log_det, normalise, data, count)
-    distance, log_det = np.split(values, 2, axis=1)
-    return distance, log_det[0], labels
+
+def log_likelihoods(mixture, distance, spread):
+    """log p(x), array (N,), of images at distances (N, C) from the classes of a mixture."""
+    context = mixture.mean.list_ctx()[0]
+    _, log_det = mixture(nd.zeros((1, mixture.feature_size), ctx=context))[:2]
+    return log_likelihood(nd, nd.array(distance, ctx=context), log_det, mixture.feature_size,
+                          spread).asnumpy()

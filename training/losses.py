@@ -4,6 +4,7 @@ import numpy as np
 from gmloss import (ConstantMargin, DiagonalMixture, FixedVolumeMixture, GaussianMixture,
                     InverseSumMixture, LGMLoss, RawDiagonalMixture, StepUpMargin)
 
+from .fields import VARIANCE_FLOOR
 from .nets import initializer
 
 MIXTURES = {'identity': GaussianMixture, 'diagonal': DiagonalMixture,
@@ -20,6 +21,8 @@ def build_mixture(loss, num_classes, feature_size):
                         variance_wd_mult=loss.variance_wd_mult)
     if loss.covariance in ('diagonal', 'raw', 'inverse-sum'):
         settings.update(variance_init=loss.variance_init)
+    if loss.covariance == 'diagonal':
+        settings.update(variance_floor=VARIANCE_FLOOR)
     if loss.covariance == 'raw':
         settings.update(euclidean=loss.likelihood == 'euclidean')
     return MIXTURES[loss.covariance](num_classes, feature_size, **settings)
@@ -43,7 +46,7 @@ def variance_statistics(mixture):
     """What to record of a trained covariance: smallest variance, mean log-determinant; or {}."""
     if not any(parameter is not mixture.mean for parameter in mixture.params.values()):
         return {}
-    variances = mixture.variances(mixture.mean.list_ctx()[0]).asnumpy()
+    variances = mixture.variances().asnumpy()
     with np.errstate(invalid='ignore', divide='ignore'):
         log_det = np.log(variances).sum(axis=1).mean()
     return {'smallest_variance': float(variances.min()), 'mean_log_det': float(log_det)}

@@ -57,9 +57,7 @@ class RunFolder:
                     self.path.rename(aside)
                 print(f'the earlier run in {self.path} is now in {aside}')
             self.path.mkdir(parents=True, exist_ok=True)
-            with atomic_save(str(self.config), text_mode=True, overwrite=False,
-                             overwrite_part=True) as part:
-                part.write(recipes.to_yaml(recipe))
+            write_text(self.config, recipes.to_yaml(recipe), overwrite=False)
         except OSError as error:
             raise UserError(f'{self.path}: {error.strerror}; choose another --output-dir') from None
         return self.lock()
@@ -118,11 +116,11 @@ class RunFolder:
         for row in history:
             writer.writerow({name: f'{value:.6g}' if isinstance(value, float) else value
                              for name, value in row.items()})
-        self._write(self.metrics, text.getvalue())
+        write_text(self.metrics, text.getvalue())
 
     def write_summary(self, summary):
         """summary.json from a dict."""
-        self._write(self.summary, json.dumps(summary, indent=2) + '\n')
+        write_text(self.summary, json.dumps(summary, indent=2) + '\n')
 
     def read_summary(self):
         """What `write_summary` wrote; UserError if it is not there or damaged."""
@@ -151,7 +149,7 @@ class RunFolder:
 
     def write_detection(self, report):
         """detection.json from a dict."""
-        self._write(self.detection, json.dumps(report, indent=2) + '\n')
+        write_text(self.detection, json.dumps(report, indent=2) + '\n')
 
     def draw_curves(self, history, title):
         """curves.png: accuracies, loss, learning rate and margin by epoch."""
@@ -196,10 +194,11 @@ class RunFolder:
         from tensorboardX import SummaryWriter
         return SummaryWriter(str(self.path / 'tensorboard'), purge_step=epochs_done + 1)
 
-    @staticmethod
-    def _write(path, text):
-        with atomic_save(str(path), text_mode=True, overwrite_part=True) as part:
-            part.write(text)
+
+def write_text(path, text, overwrite=True):
+    """Write a text file whole or not at all; OSError where there is one that is not to be replaced."""
+    with atomic_save(str(path), text_mode=True, overwrite=overwrite, overwrite_part=True) as part:
+        part.write(text)
 
 
 def summarise(recipe, device, history, images_per_epoch, parameters):
