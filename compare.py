@@ -1,6 +1,6 @@
 """Compare runs with each other and with what their sources reported.
 
-    python compare.py output/record/*
+    python compare.py output/cifar-*
     python compare.py output/mnist-softmax output/mnist-softmax-center
 
 Writes comparison.md (tables of the runs, and of what detect.py found), comparison.png (validation

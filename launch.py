@@ -145,7 +145,8 @@ def main(argv):
     if not hosts:
         raise UserError(f'--hosts {options.hosts}: expected names separated by commas')
 
-    environment = {'DMLC_PS_ROOT_URI': options.address or address_towards(hosts[0]),
+    farthest = next((host for host in hosts if host != LOCAL), LOCAL)
+    environment = {'DMLC_PS_ROOT_URI': options.address or address_towards(farthest),
                    'DMLC_PS_ROOT_PORT': str(free_port()),
                    'DMLC_NUM_WORKER': str(options.workers),
                    'DMLC_NUM_SERVER': str(options.servers)}

@@ -10,6 +10,7 @@ named and left out, and the exit code is then 1.
 import csv
 import io
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +50,8 @@ def read_image(path, shape):
     channels, height, width = shape
     try:
         with Image.open(path) as image:
+            if image.mode.startswith('I'):  # 16 bits, which convert() would cut off at 255
+                image = Image.fromarray((np.asarray(image, np.int64) // 257).astype(np.uint8))
             image = image.convert('RGB' if channels == 3 else 'L')
             if image.size != (width, height):
                 image = image.resize((width, height), Image.BICUBIC)
@@ -82,6 +85,8 @@ def main(argv):
     options = parser.parse_args(argv)
     if options.output.suffix not in ('.csv', '.json'):
         raise UserError(f'--output {options.output}: expected a name that ends in .csv or .json')
+    if not os.access(options.output.parent, os.W_OK):
+        raise UserError(f'--output {options.output}: no folder to write to')
     files = find_images(options.images)
     device = runtime.prepare(options.device, options.dtype)
 

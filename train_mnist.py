@@ -42,13 +42,17 @@ def make_parser():
 
 def choose(actions, overrides):
     """Settle version and run folder from the project's options and the seed's."""
-    if actions['second_train']:
-        version = 'center'
-    elif actions['version'] is not None:
-        version = actions['version']
-    else:  # the seed's commands name a prefix, and mean plain softmax without --center_loss
-        version = 'softmax' if actions['prefix'] and not actions['center_loss'] else \
-            'softmax-center'
+    implied = 'center' if actions['second_train'] else \
+        'softmax-center' if actions['center_loss'] else None
+    if actions['version'] not in (None, implied or actions['version']):
+        raise UserError(f'--version {actions["version"]}: not with '
+                        f'--{"second-train" if actions["second_train"] else "center-loss"}, which is '
+                        f'--version {implied}')
+    if actions['eval_method'] and not actions['test']:
+        raise UserError('--eval-method: goes with --test; a training records all there are')
+    version = implied if actions['version'] is None else actions['version']
+    if version is None:  # the seed's commands name a prefix, and mean plain softmax by themselves
+        version = 'softmax' if actions['prefix'] else 'softmax-center'
     name = f'mnist-{actions["prefix"] or version}'
     if actions['second_train'] and actions['prefix']:
         name += '-second'
@@ -78,6 +82,7 @@ def main(argv):
     from center_loss import CenterLoss
     from training import (batches, checkpoint, data, features, fit, likelihood, loop, losses,
                           models, optim)
+    from training.classifiers import LabelledClassifier
     from training.graphs import SoftmaxCenterGraph
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -156,9 +161,15 @@ def main(argv):
         return {'lr': lr, 'margin': margin(step) if mixture is not None else 0.0}
 
     # Train, and draw the features of a sample.
+    if recipe.run.validate_with_label:
+        labelled = LabelledClassifier(graph.classifier, graph.loss_fn)
+        labelled.hybridize(static_alloc=True)
+
     def evaluate():
         accuracies = loop.evaluate(graph.classifier, normalise, val_data)
         row = dict(zip(('val_acc', 'knn_acc'), accuracies))
+        if recipe.run.validate_with_label:
+            row['val_acc_with_label'] = loop.evaluate(labelled, normalise, val_data, True)[0]
         return {**row, **losses.variance_statistics(mixture)} if mixture else row
 
     def draw(history, figures):

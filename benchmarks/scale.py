@@ -21,10 +21,10 @@ def report(rounds):
     sweeps = [(f'C={n}', (BASE[0], n, BASE[2])) for n in CLASSES] + \
         [(f'D={n}', (BASE[0], BASE[1], n)) for n in FEATURES] + \
         [(f'B={n}', (n, BASE[1], BASE[2])) for n in BATCHES]
+    results = measure({shape: ('loss_of_shape', {'BENCHMARK_SHAPE': ','.join(map(str, shape))})
+                       for _, shape in sweeps}, rounds)
     for label, shape in sweeps:
-        settings = {'BENCHMARK_SHAPE': ','.join(map(str, shape))}
-        results = measure({label: ('loss_of_shape', settings)}, rounds)
-        print(f'  {label:12s}{1e3 * median(results, label):9.2f}')
+        print(f'  {label:12s}{1e3 * median(results, shape):9.2f}')
 
     results = measure({'cpu:0': ('step_ours', {}), 'cpu:0,1': ('step_ours_on_two', {})}, rounds)
     print(f'\nResNet-20, float32, batch {BATCH} in all, ms a step')

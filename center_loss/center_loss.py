@@ -36,8 +36,6 @@ class CenterLoss(Loss):
         support them (SGD, AdaGrad, Adam).
     weight : float or None
         Scales the loss, as in every Gluon loss.
-    batch_axis : int, default 0
-        The axis of the batch.
 
     Inputs:
         - **x**: features, shape (B, D), any float type; computed in float32.
@@ -50,8 +48,8 @@ class CenterLoss(Loss):
     """
 
     def __init__(self, num_classes, feature_size, lmbd=1.0, center_initializer=None,
-                 sparse_grad=False, weight=None, batch_axis=0, **kwargs):
-        super().__init__(weight, batch_axis, **kwargs)
+                 sparse_grad=False, weight=None, **kwargs):
+        super().__init__(weight, batch_axis=0, **kwargs)
         if lmbd < 0:
             raise ValueError(f'lmbd must not be negative, got {lmbd}')
         self._lmbd = lmbd
@@ -83,7 +81,7 @@ class NearestCenter(HybridBlock):
     Parameters
     ----------
     center_loss : CenterLoss
-        Whose centers to share.
+        Whose centers to share; both are cast together.
 
     Inputs:
         - **x**: features, shape (B, D).
@@ -93,10 +91,14 @@ class NearestCenter(HybridBlock):
           nearest one.
     """
 
-    def __init__(self, center_loss):
-        super().__init__(params=center_loss.centers.params)
+    def __init__(self, center_loss, **kwargs):
+        super().__init__(params=center_loss.centers.params, **kwargs)
         self.weight = self.params.get('weight')
-        self._compute_dtype = center_loss._compute_dtype
+        self._center_loss = lambda: center_loss  # as an attribute it would be a child
+
+    def cast(self, dtype):
+        self._center_loss().cast(dtype)
+        super().cast(self._center_loss()._compute_dtype)
 
     def hybrid_forward(self, F, x, weight):
-        return -half_squared_distance(F, F.cast(x, self._compute_dtype), weight)
+        return -half_squared_distance(F, F.cast(x, self._center_loss()._compute_dtype), weight)

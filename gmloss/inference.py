@@ -26,7 +26,8 @@ class MixtureInference(HybridBlock):
     net : HybridBlock
         Maps inputs to features of shape (B, D).
     mixture : GaussianMixture
-        Any mixture of this package.
+        Any mixture of this package; of :class:`InverseSumMixture`, which has no log-determinant, the
+        densities are off by a factor for each class.
     spread : float, default 1
         The variances of the densities over those of the mixture, from :func:`fit_spread`.
 
@@ -116,4 +117,4 @@ def calibrate(log_likelihoods, false_alarm_rate):
     if not len(values) or not 0 <= false_alarm_rate < 1 or not np.isfinite(values).all():
         raise ValueError('calibration needs finite log-likelihoods and a rate of at least 0 and '
                          f'below 1, got {len(values)} values and {false_alarm_rate}')
-    return float(values[int(false_alarm_rate * len(values))])
+    return float(values[int(round(false_alarm_rate * len(values), 6))])  # 0.29 * 100 < 29

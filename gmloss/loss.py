@@ -48,8 +48,9 @@ class LGMLoss(Loss):
         Whether labels are class indices, as in Gluon's SoftmaxCrossEntropyLoss.
     weight : float or None
         Scales the loss, as in every Gluon loss.
-    batch_axis : int, default 0
-        The axis of the batch.
+
+    The margin is a parameter, so that it can change without a new graph: call `initialize`, with
+    the contexts of the net, before the first use.
 
     Inputs:
         - **distance**: half squared distances, shape (B, C).
@@ -57,15 +58,15 @@ class LGMLoss(Loss):
         - **label**: class indices, shape (B,), integer or float; with `sparse_label` off,
           distributions, shape (B, C), which get no gradient.
         - **likelihood_distance**: optional (B, C), taken in the likelihood term in place of
-          `distance`; published forms differ in the two.
+          `distance`; the third output of published forms in which the two differ.
 
     Outputs:
         - **loss**: shape (B,).
     """
 
     def __init__(self, alpha=0.1, lambda_=0.1, likelihood='distance', margin_add=0.0,
-                 sparse_label=True, weight=None, batch_axis=0, **kwargs):
-        super().__init__(weight, batch_axis, **kwargs)
+                 sparse_label=True, weight=None, **kwargs):
+        super().__init__(weight, batch_axis=0, **kwargs)
         if alpha < 0 or lambda_ < 0:
             raise ValueError(f'alpha and lambda_ must not be negative, got {alpha} and {lambda_}')
         if likelihood not in LIKELIHOODS:

@@ -29,8 +29,8 @@ def cifar():
     return data.load_cifar10()
 
 
-@pytest.fixture
-def run_script(tmp_path):
+@pytest.fixture(scope='session')
+def run_script():
     """Run a script of the project; returns the CompletedProcess with stdout and stderr as text."""
     def run(*words, **settings):
         return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True,
@@ -45,10 +45,12 @@ def run_here():
     Takes a tenth of the time of a process of its own.
     """
     def prepare(device, dtype='float32'):
-        kind, ids = runtime.parse_device(device)
+        (kind, ids), capabilities = runtime.parse_device(device), []
         if kind != 'cpu':
-            kind, ids = runtime.choose_device(kind, ids, *runtime.probe_gpus())
-        return runtime.Device(kind, ids, runtime.choose_dtype(dtype, kind, []))
+            capabilities, problem = runtime.probe_gpus()
+            kind, ids = runtime.choose_device(kind, ids, capabilities, problem)
+        return runtime.Device(kind, ids, runtime.choose_dtype(
+            dtype, kind, [capabilities[i] for i in ids] if kind == 'gpu' else []))
 
     def run(name, *words):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
@@ -66,6 +68,24 @@ def write_idx(path, array):
     """Write an array of bytes in IDX format, gzipped."""
     header = struct.pack(f'>4B{array.ndim}I', 0, 0, 8, array.ndim, *array.shape)
     path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
+def write_fashion(folder, count):
+    """The four files of a set in Fashion-MNIST's format, so many random images a split."""
+    rng = np.random.default_rng(0)
+    for part in ('train', 't10k'):
+        write_idx(folder / f'{part}-images-idx3-ubyte.gz', rng.integers(0, 256, (count, 28, 28)))
+        write_idx(folder / f'{part}-labels-idx1-ubyte.gz', rng.integers(0, 10, count))
+
+
+def write_cifar100(folder, train, test):
+    """CIFAR-100's binary files with so many random images; returns the rows of both."""
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 256, (count, 2 + 3072)).astype(np.uint8) for count in (train, test)]
+    for part, name in zip(rows, ('train', 'test')):
+        part[:, :2] %= np.array([20, 100], np.uint8)  # coarse and fine label
+        part.tofile(folder / f'{name}.bin')
+    return rows
 
 
 def start(folder, *words, **settings):

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -39,6 +40,14 @@ def test_command_line_of_a_variant():
     assert ablate.options({'zero_gamma': True, 'decay_bias_and_norm': False, 'mixup': 0.2,
                            'decay_epochs': [1, 2]}) == [
         '--zero-gamma', '--no-decay-bias-and-norm', '--mixup', '0.2', '--decay-epochs', '1', '2']
+
+
+def test_row_is_the_mean_over_seeds_and_its_distance_from_the_first_variant():
+    summary = {'best_val_acc': 0.9, 'images_per_second': 100.4}
+    runs = [SimpleNamespace(summary={**summary, 'seed': seed, 'val_acc': accuracy})
+            for seed, accuracy in ((0, 0.80), (3, 0.84))]
+    assert ablate.row('smooth', runs, 0.85) == ['smooth', '0, 3', '0.8200', '0.8000 to 0.8400',
+                                                '-0.0300', '0.9000', '100']
 
 
 def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):

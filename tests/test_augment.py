@@ -1,4 +1,7 @@
 """Augmentation against plain NumPy and against mxnet's own transforms, on real images."""
+import random
+
+import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import nd
@@ -89,6 +92,17 @@ def test_resized_crop_equals_plain_loops(images):
                                    atol=1e-2)
 
 
+WHOLE = dict(area=(1, 1), ratio=(1, 1))  # the crop is the image
+
+
+def test_resized_crops_are_mirrored_where_flips_are_1(images):
+    block = make(augment.ResizedCropJitter, jitter=0, lighting=0, **WHOLE, **BYTES)
+    flips = np.arange(20) % 3 == 0
+    got = apply(block, images[:20], block.draw(np.random.default_rng(0), flips.astype(int)))
+    for image, result, flip in zip(images, got, flips):
+        np.testing.assert_allclose(result, image[:, :, ::-1] if flip else image, atol=1e-3)
+
+
 def test_crop_of_a_known_box_equals_mxnets_resize(images):
     """mxnet resizes bytes in fixed point, hence a tolerance of one level."""
     block = make(augment.ResizedCropJitter, jitter=0, lighting=0, **BYTES)
@@ -105,7 +119,7 @@ def test_crop_of_a_known_box_equals_mxnets_resize(images):
 
 
 def test_colour_matrix_equals_mxnets_operators_for_given_factors(images):
-    """Each factor alone, and light alone; mxnet cuts every result down to a whole byte."""
+    """Each factor alone; mxnet cuts every result down to a whole byte."""
     block = make(augment.ResizedCropJitter, jitter=0, lighting=0, **BYTES)
     draws = make_draws(block, 0, 20)
     draws[:, :8] = [0, 1, 0, 31] * 2
@@ -172,17 +186,35 @@ def test_random_flips_are_fair_and_independent_of_the_epoch_before():
     assert abs(np.mean(flips[0] == flips[1]) - 0.5) < 0.02
 
 
-def test_lighting_equals_mxnets_operator(images):
-    alpha = (0.1, -0.2, 0.15)
-    light = augment.LIGHTING @ np.array(alpha)
-    want = nd.image.adjust_lighting(nd.array(images[0].transpose(1, 2, 0)), alpha=alpha).asnumpy()
-    np.testing.assert_allclose(images[0] + light[:, None, None], want.transpose(2, 0, 1),
-                               atol=1e-3)
+def test_lighting_equals_mxnets_operator_with_the_weights_drawn(images):
+    block = make(augment.ResizedCropJitter, jitter=0, lighting=0.2, **WHOLE, **BYTES)
+    kept = []
+
+    class Weights:
+        """A Generator whose normal draws are kept."""
+        rng = np.random.default_rng(5)
+
+        def __getattr__(self, name):
+            return getattr(self.rng, name)
+
+        def normal(self, mean, deviation, shape):
+            kept.append(self.rng.normal(mean, deviation, shape))
+            return kept[-1]
+
+    dim = images[:10] // 2 + 64  # far from both ends, so that nothing is clipped
+    got = apply(block, dim, block.draw(Weights(), np.zeros(10)))
+    assert kept[0].shape == (10, 3) and 0.1 < kept[0].std() < 0.3
+    for image, result, weights in zip(dim, got, kept[0]):
+        want = nd.image.adjust_lighting(nd.array(image.transpose(1, 2, 0)),
+                                        alpha=tuple(weights)).asnumpy()
+        np.testing.assert_allclose(result, want.transpose(2, 0, 1), atol=1e-2)
 
 
 def test_draws_have_the_distributions_of_mxnets_transforms(images):
     """Boxes against mxnet's own sampler, pixels against its whole pipeline."""
     from mxnet.image import random_size_crop
+    random.seed(0)  # mxnet draws its crops from this one
+    mx.random.seed(0)
     block = make(augment.ResizedCropJitter, **BYTES)
     count = 4000
     ours = np.stack(block._draw_boxes(np.random.default_rng(0), count), axis=1)

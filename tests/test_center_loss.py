@@ -111,7 +111,7 @@ def test_training_step_copies_nothing_to_the_host(monkeypatch):
     nd.waitall()
 
 
-def test_several_contexts_sum_to_the_parts():
+def test_gradients_over_several_contexts_sum_to_those_of_the_parts():
     contexts = [mx.cpu(0), mx.cpu(1)]
     loss_fn = CenterLoss(C, D)
     loss_fn.initialize(ctx=contexts)
@@ -121,9 +121,33 @@ def test_several_contexts_sum_to_the_parts():
         losses = [loss_fn(a, b) for a, b in zip(*parts)]
     autograd.backward(losses)
     centers = loss_fn.centers.weight.data(contexts[0]).asnumpy()
+    expected = np.zeros_like(centers)
     for a, b, loss in zip(*parts, losses):
-        np.testing.assert_allclose(loss.asnumpy(), plain(a.asnumpy(), centers,
-                                                         b.asnumpy().astype(int), 1.0), rtol=1e-5)
+        a, b = a.asnumpy(), b.asnumpy().astype(int)
+        np.testing.assert_allclose(loss.asnumpy(), plain(a, centers, b, 1.0), rtol=1e-5)
+        for x, y in zip(a, b):
+            expected[y] += (centers[y] - x) / sum(b == y)
+    found = sum(gradient.asnumpy() for gradient in loss_fn.centers.weight.list_grad())
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_low_precision_features_are_measured_in_float32(hybridize):
+    loss_fn, centers = make(dtype='float16', hybridize=hybridize)
+    x = (np.random.default_rng(0).normal(size=(6, D)) * 300).astype(np.float16)
+    loss, gradient, _ = run(loss_fn, x, nd.array(LABELS['mixed']), 'float16')
+    assert loss.dtype == np.float32 and gradient.dtype == np.float16
+    np.testing.assert_allclose(loss, plain(x.astype(float), centers, LABELS['mixed'], 1.0),
+                               rtol=1e-5)
+
+
+def test_takes_a_weight_and_an_initialiser_of_the_centers():
+    loss_fn = CenterLoss(C, D, weight=0.25, center_initializer=mx.init.Constant(2))
+    loss_fn.initialize()
+    x = np.random.default_rng(0).normal(size=(6, D))
+    np.testing.assert_allclose(
+        loss_fn(nd.array(x), nd.array(LABELS['mixed'])).asnumpy(),
+        0.25 * plain(x, np.full((C, D), 2.0), LABELS['mixed'], 1.0), rtol=1e-5)
 
 
 @pytest.mark.parametrize('hybridize', [False, True])
@@ -139,6 +163,22 @@ def test_nearest_center(hybridize, dtype):
     distances = ((x[:, None] - centers) ** 2).sum(axis=2) / 2
     np.testing.assert_allclose(logits, -distances, rtol=1e-4, atol=1e-5)
     assert (logits.argmax(axis=1) == distances.argmin(axis=1)).all()
+
+
+@pytest.mark.parametrize('dtype, computed', [('float64', 'float64'), ('float16', 'float32')])
+@pytest.mark.parametrize('which', ['loss', 'nearest'])
+def test_nearest_center_and_loss_are_cast_together(which, dtype, computed):
+    loss_fn, centers = make(dtype='float32')
+    nearest = NearestCenter(loss_fn, prefix='nearest_')
+    nearest.hybridize()
+    (loss_fn if which == 'loss' else nearest).cast(dtype)
+    x, label = nd.array(np.random.default_rng(0).normal(size=(6, D)), dtype=dtype), LABELS['mixed']
+    logits, loss = nearest(x), loss_fn(x, nd.array(label))
+    assert logits.dtype == loss.dtype == np.dtype(computed)
+    np.testing.assert_allclose(loss.asnumpy(), plain(x.asnumpy().astype(float), centers, label, 1.0),
+                               rtol=1e-5)
+    np.testing.assert_allclose(logits.asnumpy()[range(6), label], -loss.asnumpy() *
+                               [label.count(k) for k in label], rtol=1e-5)
 
 
 def test_negative_weight_is_refused():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import cpu, nd
@@ -132,8 +133,48 @@ def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, 
     (first,), (second,) = rows(one), rows(two)
     assert float(second['train_loss']) == pytest.approx(float(first['train_loss']), rel=1e-5)
     assert second['train_acc'] == first['train_acc'] and second['val_acc'] == first['val_acc']
+    found = weights(two)
     for name, array in weights(one).items():
-        np.testing.assert_allclose(weights(two)[name], array, rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_asynchronous_worker_alone_ends_where_one_process_ends(run_script, tmp_path):
+    one, other = tmp_path / 'one', tmp_path / 'other'
+    words = (*MNIST, '--version', 'softmax', '--batch-size', 64, '--decay-epochs', 1)
+    assert run_script(*words, '--output-dir', one).returncode == 0
+    result = run_script('launch.py', '--workers', 1, *words, '--kvstore', 'dist_async',
+                        '--output-dir', other)
+    assert result.returncode == 0, result.stderr
+    assert [row['lr'] for row in rows(other)] == ['0.05', '0.005']
+    assert [row['val_acc'] for row in rows(other)] == [row['val_acc'] for row in rows(one)]
+    expected, found = weights(one), weights(other)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_servers_take_rates_and_multipliers_of_each_parameter():
+    from training import optim
+    optimizer = optim.server_optimizer('sgd', {'wd': 0.5, 'momentum': 0}, 0.25, {'3': 2, '4': 1},
+                                       {'3': 1, '4': 0})
+    update = mx.optimizer.get_updater(optimizer)
+    optimizer.set_learning_rate(0.1)
+    for key, expected in ((3, 1 - 0.1 * 2 * (8 * 0.25 + 0.5)), (4, 1 - 0.1 * 8 * 0.25)):
+        weight = nd.ones(2)
+        update(key, nd.full(2, 8), weight)
+        np.testing.assert_allclose(weight.asnumpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('hosts, asked', [
+    ('localhost,node2', 'node2'), ('me@node1,localhost', 'me@node1'), ('localhost', 'localhost')])
+def test_address_is_the_one_that_other_hosts_see(monkeypatch, hosts, asked):
+    told = []
+    monkeypatch.setattr(launch, 'address_towards', lambda host: f'seen from {host}')
+    monkeypatch.setattr(launch, 'start', lambda *member: told.append(member[-1]))
+    monkeypatch.setattr(launch, 'watch', len)
+    monkeypatch.setattr(launch, 'end', lambda members: None)
+    monkeypatch.setattr(launch.signal, 'signal', lambda *_: None)
+    assert launch.main(['--workers', '2', '--hosts', hosts, 'x.py']) == 4
+    assert {environment['DMLC_PS_ROOT_URI'] for environment in told} == {f'seen from {asked}'}
 
 
 def start(*words, **environment):
@@ -168,7 +209,7 @@ def children(process):
 
 def test_killed_worker_ends_the_run(tmp_path):
     run = tmp_path / 'run'
-    command = ('launch.py', '--workers', 2, *MNIST[:-2], '--epochs', 4, '--batch-size', 32,
+    command = ('launch.py', '--workers', 2, *MNIST[:-2], '--epochs', 400, '--batch-size', 32,
                '--kvstore', 'dist_sync', '--output-dir', run)
     process = start(*command)
     wait_for(run / 'metrics.csv', process)
@@ -183,7 +224,7 @@ def test_killed_worker_ends_the_run(tmp_path):
 
 def test_interrupt_stops_all_workers_at_one_step_and_resume_completes(run_script, tmp_path):
     run = tmp_path / 'run'
-    command = ('launch.py', '--workers', 2, *MNIST[:-2], '--epochs', 3, '--batch-size', 16,
+    command = ('launch.py', '--workers', 2, *MNIST[:-2], '--epochs', 4, '--batch-size', 8,
                '--kvstore', 'dist_sync', '--output-dir', run)
     process = start(*command)
     wait_for(run / 'metrics.csv', process)
@@ -193,7 +234,7 @@ def test_interrupt_stops_all_workers_at_one_step_and_resume_completes(run_script
     assert re.search(r'stopped (in|after) epoch', output)
     result = run_script(*command, '--resume')
     assert result.returncode == 0, result.stderr
-    assert [row['epoch'] for row in rows(run)] == ['1', '2', '3']
+    assert [row['epoch'] for row in rows(run)] == ['1', '2', '3', '4']
 
 
 def test_remote_members_are_started_over_ssh(tmp_path, run_script):
@@ -212,6 +253,7 @@ def test_remote_members_are_started_over_ssh(tmp_path, run_script):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_without_the_launcher_a_killed_worker_is_noticed_by_its_heartbeat(tmp_path):
     environment = {'DMLC_PS_ROOT_URI': '127.0.0.1', 'DMLC_PS_ROOT_PORT': str(launch.free_port()),
                    'DMLC_NUM_WORKER': '2', 'DMLC_NUM_SERVER': '1', 'OMP_NUM_THREADS': '1',
@@ -235,6 +277,7 @@ def test_without_the_launcher_a_killed_worker_is_noticed_by_its_heartbeat(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_cifar_with_two_workers_is_as_accurate_as_one_process_and_survives_ten_kills(
         run_script, tmp_path):
     # Two contexts in the one process, so that BatchNorm sees the same parts of each batch.

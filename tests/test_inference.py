@@ -78,6 +78,10 @@ def test_threshold_keeps_to_the_false_alarm_rate_and_no_higher_one_does(rate):
     assert np.mean(values < np.nextafter(threshold, np.inf)) > rate
 
 
+def test_rate_is_met_where_the_product_falls_short_in_floating_point():
+    assert 0.29 * 100 < 29 and calibrate(np.arange(100.0), 0.29) == 29
+
+
 @pytest.mark.parametrize('values, rate', [([], 0.1), ([1.0], 1.0), ([1.0], -0.1), ([np.nan], 0.1)])
 def test_impossible_calibrations_are_refused(values, rate):
     with pytest.raises(ValueError, match='calibration needs'):

@@ -41,7 +41,7 @@ def test_no_step_reads_from_the_device(monkeypatch):
     assert reads == [(1,)]
 
 
-def test_statistics_are_the_sums_over_the_epoch(monkeypatch):
+def test_statistics_are_the_sums_over_the_epoch():
     graph, data, trainer = toy()
     seen = list(data.batches(0))
     expected = np.zeros(2)
@@ -79,8 +79,9 @@ def test_two_contexts_give_the_gradients_of_one():
                                    atol=1e-4 * np.abs(gradient).max(), err_msg=name)
 
 
-def test_evaluation_over_two_contexts_counts_every_image_once():
+def test_evaluation_over_two_contexts_counts_every_image_once(monkeypatch):
     from mxnet import cpu
+    monkeypatch.setattr(loop, 'EVALUATION_BATCH', 60)  # so that both have some
     for contexts in ([cpu(0)], [cpu(0), cpu(1)]):
         graph, data, _ = toy(contexts)
         want = (graph.classifier(data.images[0].astype('float32')).asnumpy().argmax(axis=1) ==
@@ -156,19 +157,51 @@ def test_signal_during_the_agreement_is_for_the_next_one():
     assert not stop.agree(Workers()) and stop.agree(Workers())
 
 
+class Figures:
+    """Stands for the run folder and the process that draws, and keeps what was to be drawn."""
+    draw_likelihoods = None
+
+    def __init__(self):
+        self.drawn = []
+
+    def submit(self, draw, splits):
+        self.drawn.append(splits)
+
+
+def test_spread_is_of_the_training_images_and_thresholds_of_the_others():
+    graph, data, _ = toy()
+    _, others, _ = toy()
+    others.images, others.count = [others.images[0] / 2], 150
+    figures = Figures()
+
+    def normalise(images):
+        return images.astype('float32') / 255
+
+    found = likelihood.report(graph.classifier, normalise, data, others, figures, figures)
+    mixture, features, distances = graph.classifier.mixture, [], []
+    mean = mixture.mean.data().asnumpy().astype(float)
+    for part in (data, others):
+        features.append(graph.classifier.net(normalise(part.images[0][:part.count])).asnumpy())
+        distances.append(((features[-1][:, None] - mean) ** 2).sum(axis=2) / 2)
+    own = distances[0][np.arange(200), data.labels[0].asnumpy()]
+    spread = own.mean() * 2 / 4
+    assert found['likelihood_spread'] == pytest.approx(spread, rel=1e-4)
+    expected = np.sort(np.log(np.exp(-distances[1] / spread).mean(axis=1)) -
+                       2 * np.log(2 * np.pi * spread))
+    for rate in (0.01, 0.05, 0.1):
+        assert found['likelihood_thresholds'][str(rate)] == pytest.approx(
+            expected[int(150 * rate)], abs=2e-4)
+    (_, first, _), (_, second, _) = figures.drawn[0]
+    np.testing.assert_allclose(first, own, rtol=1e-4)
+    assert len(second) == 150
+
+
 def test_features_that_are_their_means_cost_no_run_its_end():
     graph, data, _ = toy()
     for parameter in graph.classifier.collect_params().values():
         parameter.set_data(nd.zeros(parameter.shape))
-    drawn = []
-
-    class Stub:
-        draw_likelihoods = None
-
-        def submit(self, draw, splits):
-            drawn.append(splits)
-
-    found = likelihood.report(graph.classifier, lambda x: x.astype('float32'), data, data, Stub(),
-                              Stub())
-    assert found['likelihood_spread'] == 1 and len(drawn) == 1
+    figures = Figures()
+    found = likelihood.report(graph.classifier, lambda x: x.astype('float32'), data, data, figures,
+                              figures)
+    assert found['likelihood_spread'] == 1 and len(figures.drawn) == 1
     assert found['likelihood_thresholds']['0.05'] == pytest.approx(-2 * np.log(2 * np.pi), abs=1e-4)

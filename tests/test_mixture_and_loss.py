@@ -109,6 +109,9 @@ def test_distances_and_log_determinants_equal_plain_loops(kind):
     expected = plain_mixture(kind, x, mean, second)
     for got, want in zip(outputs, expected):
         np.testing.assert_allclose(got.asnumpy(), want, rtol=1e-12, atol=1e-12)
+    variances = mixture.variances().asnumpy()  # without the 1e-8 that published forms add to them
+    np.testing.assert_allclose(((x[:, None] - mean) ** 2 / variances).sum(axis=2) / 2, expected[0],
+                               rtol=1e-7)
 
 
 @pytest.mark.parametrize('kind', MIXTURES)
@@ -154,8 +157,11 @@ def test_distributions_as_labels_share_out_margin_cross_entropy_and_likelihood(k
                                               (own[b, k] + log_det[k] / 2)) for k in range(C)))
         return np.array(losses)
 
-    loss, x_gradient = forward_backward(mixture, loss_fn, x, nd.array(target, dtype='float64'))
+    given = nd.array(target, dtype='float64')
+    given.attach_grad()
+    loss, x_gradient = forward_backward(mixture, loss_fn, x, given)
     np.testing.assert_allclose(loss, plain(), rtol=1e-7)
+    assert (given.grad.asnumpy() == 0).all()
     for array, gradient in ((x, x_gradient), (mean, mixture.mean.grad().asnumpy()),
                             (second, second_parameter.grad().asnumpy())):
         np.testing.assert_allclose(gradient, numeric_gradient(lambda: plain().sum(), array),
@@ -295,17 +301,19 @@ def test_float32_distances_survive_features_far_from_the_origin(offset):
         np.testing.assert_allclose(mixture(nd.array(x32))[0].asnumpy(), want, rtol=2e-5)
 
 
-def test_distance_is_never_negative():
-    mixture = GaussianMixture(3, 64)
-    mixture.initialize(mx.init.Normal(10))
+@pytest.mark.parametrize('kind', [GaussianMixture, DiagonalMixture])
+def test_distance_is_never_negative(kind):
+    mixture = kind(50, 64, mean_initializer=mx.init.Normal(10))
+    mixture.initialize()
     distance, _ = mixture(mixture.mean.data())
     assert distance.asnumpy().min() >= 0
 
 
+@pytest.mark.parametrize('kind', MIXTURES)
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
-def test_low_precision_features_are_measured_in_float32(dtype):
+def test_low_precision_features_are_measured_in_float32(kind, dtype):
     rng = np.random.default_rng(1)
-    mixture, loss_fn = GaussianMixture(C, D), LGMLoss()
+    mixture, loss_fn = kind(C, D), LGMLoss()
     mixture.initialize()
     loss_fn.initialize()
     if dtype == 'float16':
@@ -314,10 +322,11 @@ def test_low_precision_features_are_measured_in_float32(dtype):
     low = mx.nd.amp_cast(nd.array(rng.normal(size=(B, D)) * 100),
                          dtype=bfloat16 if dtype == 'bfloat16' else dtype)
     as_float32 = mx.nd.amp_cast(low, dtype='float32')
-    distance, log_det = mixture(low)
+    distance, log_det = mixture(low)[:2]
     loss = loss_fn(distance, log_det, nd.array([0, 1, 2, 3, 4, 0]))
     assert distance.dtype == loss.dtype == mixture.mean.data().dtype == np.float32
-    want = ((as_float32.asnumpy()[:, None] - mixture.mean.data().asnumpy()) ** 2).sum(2) / 2
+    want = ((as_float32.asnumpy()[:, None] - mixture.mean.data().asnumpy()) ** 2 /
+            mixture.variances().asnumpy()).sum(2) / 2
     np.testing.assert_allclose(distance.asnumpy(), want, rtol=1e-5)
 
 

@@ -76,11 +76,12 @@ def test_muon_steps_equal_numpy():
     for parameter, weight in zip(parameters, weights):
         parameter.initialize()
         parameter.set_data(mx.nd.array(weight))
+    lr_mult, wd_mult = parameters[3].lr_mult, parameters[3].wd_mult = 0.5, 3.0
     trainer = optim.build_trainer(parameters, Optimisation(
         optimizer='muon', lr=lr, matrix_lr=matrix_lr, momentum=momentum, wd=wd))
-    trainer.set_learning_rate(lr)
     states = [np.zeros(shape) for shape in shapes]
-    for _ in range(3):
+    for share in (1, 0.5, 0.1):  # of the schedule, which both rates follow
+        trainer.set_learning_rate(lr * share)
         gradients = [rng.normal(size=shape) for shape in shapes]
         with mx.autograd.record():
             loss = sum((p.data() * mx.nd.array(g)).sum() for p, g in zip(parameters, gradients))
@@ -89,26 +90,29 @@ def test_muon_steps_equal_numpy():
         for i, gradient in enumerate(gradients):
             gradient = gradient / batch
             if i == 3:
-                decayed = gradient + wd * weights[i]
-                states[i] = momentum * states[i] + decayed
-                weights[i] = weights[i] - lr * (decayed + momentum * states[i])
+                # mxnet's momentum holds steps, not gradients: a new rate leaves them as they were.
+                move = lr * share * lr_mult * (gradient + wd * wd_mult * weights[i])
+                states[i] = momentum * states[i] + move
+                weights[i] = weights[i] - move - momentum * states[i]
                 continue
             states[i] = momentum * states[i] + gradient
             update = gradient + momentum * states[i]
             rows = len(update)
             weights[i] = weights[i] * rows ** 0.5 / np.linalg.norm(weights[i])
-            weights[i] -= matrix_lr * newton_schulz(update.reshape(rows, -1)).reshape(update.shape)
+            weights[i] -= matrix_lr * share * \
+                newton_schulz(update.reshape(rows, -1)).reshape(update.shape)
     for parameter, weight in zip(parameters, weights):
         np.testing.assert_allclose(parameter.data().asnumpy(), weight, rtol=1e-4, atol=1e-4)
 
 
-def test_nag_is_the_plain_formula_whatever_the_weight_decay():
+def test_nag_is_the_plain_formula_with_the_multipliers_of_each_parameter():
     rng = np.random.default_rng(0)
-    lr, momentum, wd, batch = 0.5, 0.9, 0.3, 4
+    lr, momentum, wd, batch, lr_mult, wd_mult = 0.5, 0.9, 0.3, 4, 0.3, 2.0
     weight, state = rng.normal(size=(6, 5)), np.zeros((6, 5))
     parameter = gluon.Parameter('p', shape=weight.shape)
     parameter.initialize()
     parameter.set_data(mx.nd.array(weight))
+    parameter.lr_mult, parameter.wd_mult = lr_mult, wd_mult
     trainer = optim.build_trainer([parameter], Optimisation(
         optimizer='nag', lr=lr, momentum=momentum, wd=wd))
     trainer.set_learning_rate(lr)
@@ -118,7 +122,7 @@ def test_nag_is_the_plain_formula_whatever_the_weight_decay():
             loss = (parameter.data() * mx.nd.array(gradient)).sum()
         loss.backward()
         trainer.step(batch)
-        decayed = gradient / batch + wd * weight
+        decayed = gradient / batch + wd * wd_mult * weight
         state = momentum * state + decayed
-        weight = weight - lr * (decayed + momentum * state)
+        weight = weight - lr * lr_mult * (decayed + momentum * state)
     np.testing.assert_allclose(parameter.data().asnumpy(), weight, rtol=1e-5, atol=1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import predict
 from conftest import ROOT
 from training.data import CLASS_NAMES
 
@@ -38,6 +39,16 @@ def test_folder_is_classified_and_what_is_broken_is_named(pictures, run_script, 
     assert right > 0.85
     assert all(0 < float(row['probability']) <= 1 and np.isfinite(float(row['log_likelihood']))
                for row in rows)
+
+
+def test_sixteen_bits_of_gray_are_scaled_and_not_cut_off(tmp_path):
+    deep = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
+    Image.fromarray(deep).save(tmp_path / 'deep.png')
+    assert Image.open(tmp_path / 'deep.png').mode.startswith('I')
+    for channels in (1, 3):
+        found = predict.read_image(tmp_path / 'deep.png', (channels, 32, 32))
+        assert found.shape == (channels, 32, 32)
+        np.testing.assert_allclose(found[0], deep / 257, atol=1)
 
 
 def test_json_and_thresholds_of_a_run_that_has_them(pictures, run_script, tmp_path):

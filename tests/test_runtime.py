@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from training import runtime
+from conftest import ROOT
+from training import parameter_server, runtime
 from training.runtime import UserError
 
-AMPERE, HOPPER, PASCAL = (8, 6), (9, 0), (6, 1)
+AMPERE, HOPPER, PASCAL, KEPLER = (8, 6), (9, 0), (6, 1), (3, 7)
 
 
 @pytest.mark.parametrize('text, expected', [
@@ -28,7 +29,7 @@ def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch):
     monkeypatch.setattr(runtime, 'has_gpu_mxnet', lambda: True)
     choose = runtime.choose_device
     assert choose('auto', None, [HOPPER, AMPERE], None) == ('gpu', (1,))
-    assert choose('auto', None, [HOPPER], None) == ('cpu', (0,))
+    assert choose('auto', None, [HOPPER, KEPLER], None) == ('cpu', (0,))
     assert choose('auto', None, [], 'no driver') == ('cpu', (0,))
     monkeypatch.setattr(runtime, 'has_gpu_mxnet', lambda: False)
     assert choose('auto', None, [AMPERE], None) == ('cpu', (0,))
@@ -38,6 +39,7 @@ def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch):
     (None, [], 'the NVIDIA driver (libcuda.so.1) is not installed', 'driver.*--device cpu'),
     (None, [HOPPER], None, 'compute capability is 9.0.*--device cpu'),
     ((1,), [AMPERE, (12, 0)], None, 'gpu:1: its compute capability is 12.0'),
+    (None, [KEPLER], None, 'compute capability is 3.7, .* 5.0 to 8.9'),
     ((3,), [AMPERE, AMPERE], None, 'GPUs 0 to 1'),
 ])
 def test_gpu_that_cannot_be_used_is_one_clear_line(ids, capabilities, problem, message):
@@ -79,11 +81,23 @@ def test_probe_reads_capabilities_from_a_driver(tmp_path, monkeypatch):
 def fresh(code, **settings):
     environment = {name: value for name, value in os.environ.items() if name != 'OMP_NUM_THREADS'}
     return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True,
-                          text=True, env=dict(environment, **settings))
+                          text=True, cwd=ROOT, env=dict(environment, **settings))
 
 
 THREADS = ('from training import runtime; runtime.prepare("cpu"); import os; '
            'print(os.environ["OMP_NUM_THREADS"])')
+
+
+@pytest.mark.parametrize('quota, cores', [
+    ('max 100000', 4), ('200000 100000', 2), ('150000 100000', 1), ('50000 100000', 1),
+    ('800000 100000', 4), (None, 4)])
+def test_cores_are_those_of_the_affinity_cut_to_the_quota(monkeypatch, tmp_path, quota, cores):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(4)))
+    file = tmp_path / 'cpu.max'
+    if quota:
+        file.write_text(quota)
+    monkeypatch.setattr(runtime, 'Path', lambda _: file)
+    assert runtime.usable_cores() == cores
 
 
 def test_threads_are_the_cores_this_process_may_use():
@@ -108,6 +122,16 @@ def test_what_ends_a_script_is_at_most_one_line(monkeypatch, capsys, error, code
     with pytest.raises(SystemExit) as end:
         runtime.exit_with(main)
     assert end.value.code == code and capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize('role', ['worker', 'server', 'scheduler'])
+def test_every_process_has_the_alias_that_numpy_removed(role):
+    code = ('import sys, numpy; from training import parameter_server; '
+            'import train_cifar; parameter_server.create = lambda _: sys.exit(int("bool" not in '
+            'vars(numpy)) + 10); train_cifar.main(["--kvstore", "dist_sync"])')
+    names = dict.fromkeys(parameter_server.ENVIRONMENT, '1')
+    result = fresh(code, **{**names, 'DMLC_ROLE': role})
+    assert result.returncode == 10, result.stderr
 
 
 def test_prepare_after_mxnet_is_a_programming_error():

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import ROOT, SMALL, run_fields, same_weights, start, wait_for_epoch
+from conftest import (ROOT, SMALL, run_fields, same_weights, start, wait_for_epoch,
+                      write_cifar100)
+from gmloss import LGMLoss
+from training import checkpoint, loop
+from training.cluster import Workers
 from training.run_folder import RunFolder
 
 
@@ -88,6 +92,56 @@ def test_interrupted_and_resumed_run_equals_the_whole_one(finished, run_script, 
     assert same_weights(folder, finished[0])
 
 
+def test_stop_within_an_epoch_and_resumption_equal_the_whole_run(finished, run_here, tmp_path,
+                                                                monkeypatch, capsys):
+    folder, calls, kept = tmp_path / 'run', [], Workers.stop_requested
+
+    def stop_requested(workers, wanted):
+        calls.append(wanted)
+        if len(calls) == 11:  # the third step of the second epoch
+            signal.raise_signal(signal.SIGINT)
+        return kept(workers, wanted or len(calls) == 11)
+
+    monkeypatch.setattr(Workers, 'stop_requested', stop_requested)
+    words = ('--version', 'fast', '--output-dir', folder)
+    assert run_here('train_cifar', *SMALL, *words, '--epochs', 3) == 130
+    assert 'stopped in epoch 2' in capsys.readouterr().out and len(calls) == 11
+    assert run_here('train_cifar', *words, '--resume') == 0
+    assert 'resuming at epoch 2, step 3' in capsys.readouterr().out and len(calls) == 24
+    assert run_fields(folder) == run_fields(finished[0]) and same_weights(folder, finished[0])
+
+
+def test_what_happens_at_the_end_of_an_epoch(run_here, tmp_path, monkeypatch):
+    """The margin grows, BatchNorm's statistics are averaged, the best epoch's weights are kept."""
+    margins, averaged, saved, accuracies = [], [], [], iter([0.4, 0.5, 0.3])
+    set_margin, average = LGMLoss.set_margin, loop.average_statistics
+    save = checkpoint.save_weights
+    monkeypatch.setattr(LGMLoss, 'set_margin',
+                        lambda loss, alpha: margins.append(alpha) or set_margin(loss, alpha))
+    monkeypatch.setattr(loop, 'average_statistics',
+                        lambda graph, data: averaged.append(len(margins)) or average(graph, data))
+    monkeypatch.setattr(loop, 'evaluate', lambda *_: [next(accuracies)])
+    monkeypatch.setattr(checkpoint, 'save_weights', lambda path, block: saved.append(
+        (path.name, len(margins))) or save(path, block))
+    assert run_here('train_cifar', *SMALL, '--device', 'cpu:1,2', '--epochs', 3, '--margin-factor', 2,
+                    '--margin-every', 4, '--output-dir', tmp_path / 'run') == 0  # 4 steps an epoch
+    assert margins == pytest.approx([0.1, 0.2, 0.3]) and averaged == [1, 2, 3]
+    assert saved == [('best.params', 1), ('best.params', 2), ('last.params', 3)]
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    assert (summary['best_val_acc'], summary['best_epoch'], summary['val_acc']) == (0.5, 2, 0.3)
+
+
+def test_resuming_a_finished_run_keeps_what_detect_found(finished, tmp_path, run_here):
+    folder = tmp_path / 'run'
+    shutil.copytree(finished[0], folder)
+    summary = {**json.loads((folder / 'summary.json').read_text()), 'detection': {
+        'noise': {'scores': {'max_softmax': {'auroc': 0.5}}}}}
+    (folder / 'summary.json').write_text(json.dumps(summary))
+    assert run_here('train_cifar', '--output-dir', folder, '--resume') == 0
+    assert json.loads((folder / 'summary.json').read_text()) == summary
+    assert same_weights(folder, finished[0])
+
+
 def test_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(run_script, tmp_path):
     folder = tmp_path / 'run'
     result = train(run_script, folder, '--epochs', 3, '--lr', '1e12', '--warmup', 'constant',
@@ -158,12 +212,7 @@ def test_v1_is_validated_both_ways_and_its_variances_are_recorded(run_here, tmp_
 
 
 def test_cifar100_files_are_read_by_the_same_reader(run_here, tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    for name, count in (('train', 150), ('test', 100)):
-        rows_of_bytes = rng.integers(0, 256, (count, 2 + 3072)).astype(np.uint8)
-        rows_of_bytes[:, 0] %= 20
-        rows_of_bytes[:, 1] %= 100
-        rows_of_bytes.tofile(tmp_path / f'{name}.bin')
+    write_cifar100(tmp_path, 150, 100)
     assert run_here('train_cifar', '--dataset', 'cifar100', '--data-dir', tmp_path, '--epochs', 1,
                     '--batch-size', 50, '--dtype', 'float32', '--output-dir', tmp_path / 'run') == 0
     assert 'cifar100: 150 training images, 100 test images' in capsys.readouterr().out

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from conftest import write_idx
+from conftest import run_fields, write_fashion
 
 SMALL = ('--num-samples', 300, '--batch-size', 50)
 
@@ -16,15 +17,11 @@ def train(run_here, folder, *words):
 
 
 @pytest.fixture(scope='module')
-def center_run(tmp_path_factory):
+def center_run(tmp_path_factory, run_script):
     """Two plotted epochs of softmax + center loss."""
-    import subprocess
-    import sys
-    from conftest import ROOT
     folder = tmp_path_factory.mktemp('runs') / 'mnist-softmax-center'
-    result = subprocess.run([sys.executable, 'train_mnist.py', *map(str, SMALL), '--output-dir',
-                             str(folder), '--plotting', '--epochs', '2', '--lr', '0.02'], cwd=ROOT,
-                            text=True, capture_output=True)
+    result = run_script('train_mnist.py', *SMALL, '--output-dir', folder, '--plotting', '--epochs', 2,
+                        '--lr', 0.02)
     assert result.returncode == 0, result.stderr
     return folder, result.stdout
 
@@ -75,8 +72,53 @@ def test_softmax_run_is_searched_by_class_means(run_here, tmp_path, capsys):
     assert 'by knn on 300' in output
 
 
+def test_two_phases_restart_the_rate_and_freeze_the_centers(run_here, tmp_path, monkeypatch):
+    import mxnet as mx
+    from training import loop
+    from training.graphs import SoftmaxCenterGraph
+    weights, centers, rates = [], [], []
+    kept_set, kept_epoch = SoftmaxCenterGraph.set_softmax_weight, loop.train_epoch
+
+    def train_epoch(graph, data, trainers, *rest):
+        result = kept_epoch(graph, data, trainers, *rest)
+        centers.append(graph.center_loss.centers.weight.data().asnumpy())
+        rates.append(trainers[1].learning_rate)
+        return result
+
+    monkeypatch.setattr(loop, 'train_epoch', train_epoch)
+    monkeypatch.setattr(SoftmaxCenterGraph, 'set_softmax_weight',
+                        lambda graph, weight: weights.append(weight) or kept_set(graph, weight))
+    assert train(run_here, tmp_path / 'run', '--version', 'two-phase', '--epochs', 4,
+                 '--first-phase-epochs', 2, '--lr', 0.02, '--alpha', 0.4, '--decay-epochs', 1,
+                 '--decay-factor', 0.5) == 0
+    rows = run_fields(tmp_path / 'run')
+    assert [float(row['lr']) for row in rows] == pytest.approx([0.02, 0.01, 0.02, 0.01])
+    assert weights == [1, 0] and rates == pytest.approx([0.4, 0.2, 0, 0])
+    assert (centers[0] != centers[1]).any() and (centers[1] == centers[3]).all()
+    last = mx.nd.load(str(tmp_path / 'run' / 'last.params'))
+    assert (last['center_loss.centers.weight'].asnumpy() == centers[1]).all()
+
+
+def test_published_validation_is_told_the_label(run_here, tmp_path):
+    assert train(run_here, tmp_path / 'run', '--version', 'lgm-off', '--epochs', 1,
+                 '--validate-with-label') == 0
+    row, = run_fields(tmp_path / 'run')
+    assert 0 <= float(row['val_acc_with_label']) <= float(row['val_acc']) + 1e-6
+
+
+def test_weights_bring_the_recipe_of_their_run(run_here, tmp_path, capsys):
+    run = tmp_path / 'run'
+    assert train(run_here, run, '--version', 'softmax', '--epochs', 1, '--no-bias',
+                 '--feature-size', 5) == 0
+    capsys.readouterr()
+    for file in ('last.params', 'best.params'):
+        assert run_here('train_mnist', '--test', '--weights', run / file) == 0
+        output = capsys.readouterr().out
+        assert f'recipe {run / "config.yaml"}' in output
+        assert f'accuracy {float(run_fields(run)[0]["val_acc"]):.4f} by softmax on 300' in output
+
+
 @pytest.mark.parametrize('words', [
-    ('--version', 'two-phase', '--epochs', 2, '--first-phase-epochs', 1),
     ('--version', 'lgm-off', '--epochs', 1, '--no-bias'), ('--version', 'lgm-distance', '--epochs', 1),
     ('--version', 'lgm-slow-variance', '--epochs', 1),
     ('--version', 'lgm-full', '--epochs', 1, '--plotting', '--feature-size', 3)])
@@ -85,16 +127,22 @@ def test_variants_run_to_the_end(run_here, tmp_path, capsys, words):
     assert 'val acc' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('command, version, folder', [
+@pytest.mark.parametrize('command, version, folder, fields', [
     ('--train --prefix=softmax-loss --epochs 1 --lr 0.1 --lr_step 10 --batch_size 128 '
-     '--num_classes 10 --feature_size 2 --use_gpu True', 'softmax', 'mnist-softmax-loss'),
-    ('--train --center_loss --prefix=center-loss --lmbd 1 --alpha 0.5 --epochs 1 --lr 0.1 '
-     '--lr_step 10 --batch_size 128 --num_classes 10 --feature_size 2 --use_gpu True',
-     'softmax-center', 'mnist-center-loss')])
-def test_command_lines_of_the_seed_work(run_here, tmp_path, command, version, folder):
+     '--num_classes 10 --feature_size 2 --use_gpu True', 'softmax', 'mnist-softmax-loss',
+     {'lr': 0.1, 'decay_epochs': [], 'batch_size': 128, 'decay_factor': 0.1}),
+    ('--train --center_loss --prefix=center-loss --lmbd 0.3 --alpha 0.4 --epochs 1 --lr 0.05 '
+     '--lr_step 0.4 --lr_factor 0.2 --wd 0.001 --batch_size 100 --num_classes 10 --feature_size 3 '
+     '--use_gpu False', 'softmax-center', 'mnist-center-loss',
+     {'lr': 0.05, 'decay_epochs': [0.4, 0.8], 'batch_size': 100, 'decay_factor': 0.2, 'wd': 0.001,
+      'lmbd': 0.3, 'alpha': 0.4, 'feature_size': 3})])
+def test_command_lines_of_the_seed_work(run_here, tmp_path, command, version, folder, fields):
     assert run_here('train_mnist', *command.split(), '--out_dir', tmp_path, '--num-samples',
                     300) == 0
     assert json.loads((tmp_path / folder / 'summary.json').read_text())['version'] == version
+    sections = yaml.safe_load((tmp_path / folder / 'config.yaml').read_text()).values()
+    found = {name: value for section in sections for name, value in section.items()}
+    assert {name: found[name] for name in fields} == fields
 
 
 def test_method_that_a_run_does_not_have_is_refused(center_run, run_here, capsys):
@@ -105,9 +153,6 @@ def test_method_that_a_run_does_not_have_is_refused(center_run, run_here, capsys
 
 def test_own_data_in_idx_format(tmp_path):
     from training import data
-    rng = np.random.default_rng(0)
-    for part in ('train', 't10k'):
-        write_idx(tmp_path / f'{part}-images-idx3-ubyte.gz', rng.integers(0, 256, (60, 28, 28)))
-        write_idx(tmp_path / f'{part}-labels-idx1-ubyte.gz', rng.integers(0, 10, 60))
+    write_fashion(tmp_path, 60)
     train_split, test_split = data.load_mnist('fashion', tmp_path)
     assert train_split.images.shape == (60, 1, 28, 28) and len(test_split) == 60

@@ -3,6 +3,7 @@ import argparse
 import dataclasses
 import re
 import typing
+from pathlib import Path
 
 from . import cluster, parameter_server
 from . import recipe as recipes
@@ -40,7 +41,8 @@ def make_parser(doc, version_help):
                         help="go on from the run folder's checkpoint")
     action.add_argument('--test', action='store_true', help='only evaluate weights, on the test set')
     parser.add_argument('--weights', metavar='FILE', help='weights to test or to start from; with '
-                        "--test, the run folder's last ones are the default")
+                        "--test, the run folder's last ones are the default, and those of another "
+                        'run bring its recipe')
     parser.add_argument('--tensorboard', action='store_true', help='also write event files')
     return parser
 
@@ -84,7 +86,9 @@ def add_fields(parser, recipe_class):
 
 
 def load_recipe(family, version, recipe_class, folder, actions, overrides):
-    """The recipe to run: of the run in `folder` where one goes on or is tested, else of `version`.
+    """The recipe to run: of the run that goes on or is tested, else of `version`.
+
+    Weights to test are of the run in whose folder they are; elsewhere, of `version`.
 
     Returns
     -------
@@ -96,7 +100,10 @@ def load_recipe(family, version, recipe_class, folder, actions, overrides):
     path = recipes.version_path(family, version)
     if actions['test']:  # a run that was validated on held-out images too
         overrides = {'holdout': 0, **overrides}
-    if actions['resume'] or (actions['test'] and not actions['weights']):
+    if actions['test'] and actions['weights']:
+        beside = Path(actions['weights']).with_name(folder.config.name)
+        path = beside if beside.is_file() else path
+    elif actions['resume'] or actions['test']:
         path = folder.require_run()
     return recipes.load(path, recipe_class, overrides), path
 

@@ -80,7 +80,8 @@ def load_cifar100(data_dir, num_samples=None, holdout=0):
     if data_dir is None:
         raise UserError('--dataset cifar100: name the folder of its train.bin and test.bin with '
                         '--data-dir')
-    return _choose(*(_read_cifar([Path(data_dir) / name], label_bytes=2, classes=CLASSES['cifar100'])
+    folder = Path(data_dir).expanduser()
+    return _choose(*(_read_cifar([folder / name], label_bytes=2, classes=CLASSES['cifar100'])
                      for name in ('train.bin', 'test.bin')), num_samples, holdout)
 
 
@@ -105,7 +106,7 @@ def load_mnist(dataset='mnist', data_dir=None, num_samples=None, holdout=0):
     elif data_dir is None:
         raise UserError(f'--dataset {dataset}: name the folder of its IDX files with --data-dir')
     else:
-        folder = Path(data_dir)
+        folder = Path(data_dir).expanduser()
     splits = []
     for part in ('train', 't10k'):
         images = _read_idx(folder, f'{part}-images-idx3-ubyte', dimensions=3)

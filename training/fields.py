@@ -205,8 +205,6 @@ class CifarRecipe:
 
     def __post_init__(self):
         _check_together(self)
-        if self.run.validate_with_label and self.loss.loss == 'softmax':
-            raise ValueError('validate_with_label: softmax has no margin to validate with')
 
 
 @dataclass(config=STRICT)
@@ -231,6 +229,8 @@ class MnistRecipe:
 
 def _check_together(recipe):
     loss, optimisation = recipe.loss, recipe.optimisation
+    if recipe.run.validate_with_label and loss.loss != 'lgm':
+        raise ValueError(f'validate_with_label: {loss.loss} has no margin to validate with')
     if loss.margin_factor > 1 and not 0 < loss.margin <= loss.margin_maximum:
         raise ValueError('margin: a growing margin must start above 0 and not above '
                          f'margin_maximum, got {loss.margin} and {loss.margin_maximum}')

@@ -161,7 +161,7 @@ def _conclude(job, history, findings):
                         job.data.steps_per_epoch * job.data.batch_size,
                         sum(math.prod(p.shape) for p in trained))
     summary.update(findings)
-    folder.write_summary(summary)
+    folder.write_summary({**folder.found_since(len(history)), **summary})
     print(f'files in {folder.path}')
     print(comparison.table([comparison.read(folder.path)]))
     print(comparison.verdict(summary))

@@ -11,6 +11,7 @@ from . import plots, recipe as recipes
 from .runtime import UserError
 
 # Fields that may differ between a run and its resumption: they do not change the result.
+FOUND_SINCE = 'detection',  # entries of the summary that detect.py writes
 FREE_ON_RESUME = ('data_dir', 'output_dir', 'reported_val_acc')
 
 
@@ -133,6 +134,15 @@ class RunFolder:
             raise UserError(f'{self.summary}: is missing; the run is not finished') from None
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f'{self.summary}: damaged ({error})') from None
+
+    def found_since(self, epochs):
+        """What other commands have added to the summary of a run of so many epochs."""
+        try:
+            summary = self.read_summary()
+        except UserError:
+            return {}
+        return {name: summary[name] for name in FOUND_SINCE
+                if name in summary and summary.get('epochs') == epochs}
 
     def read_calibration(self):
         """What the summary holds for judging likelihoods: (spread, {false-alarm rate: threshold}).

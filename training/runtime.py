@@ -18,7 +18,7 @@ CUDA_LIBRARIES = (
     'cufft/lib/libcufft.so.10', 'curand/lib/libcurand.so.10', 'cusolver/lib/libcusolver.so.11',
     'nccl/lib/libnccl.so.2', 'cudnn/lib/libcudnn.so.8')
 # The mxnet-cu112 wheels hold kernels for 5.0 to 8.6 and no PTX that a later GPU could compile.
-FIRST_UNSUPPORTED_CAPABILITY = (9, 0)
+FIRST_CAPABILITY, FIRST_UNSUPPORTED_CAPABILITY = (5, 0), (9, 0)
 FIRST_CAPABILITY_WITH_FAST_FLOAT16 = (7, 0)
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
@@ -76,11 +76,7 @@ def prepare(device='auto', dtype='float32'):
     if kind != 'cpu':
         capabilities, problem = probe_gpus()
         kind, ids = choose_device(kind, ids, capabilities, problem)
-    if importlib.util.find_spec('nvidia') is not None:
-        load_cuda_libraries()
-    import numpy as np
-    if 'bool' not in np.__dict__:
-        np.bool = bool  # mxnet 1.9 asks for the alias that numpy 1.24 removed
+    make_importable()
     try:
         import mxnet as mx
     except OSError as error:
@@ -94,6 +90,15 @@ def prepare(device='auto', dtype='float32'):
         from mxnet.contrib import amp
         amp.init(dtype)
     return Device(kind, ids, dtype)
+
+
+def make_importable():
+    """Give mxnet 1.9 what it expects to find when it is imported."""
+    if importlib.util.find_spec('nvidia') is not None:
+        load_cuda_libraries()
+    import numpy as np
+    if 'bool' not in np.__dict__:
+        np.bool = bool  # the alias that numpy 1.24 removed
 
 
 def exit_with(main):
@@ -182,7 +187,7 @@ def probe_gpus():
 def choose_device(kind, ids, capabilities, problem):
     """Settle 'auto' and 'gpu' against what `probe_gpus` found; see `prepare` for the errors."""
     usable = [i for i, capability in enumerate(capabilities)
-              if capability < FIRST_UNSUPPORTED_CAPABILITY]
+              if FIRST_CAPABILITY <= capability < FIRST_UNSUPPORTED_CAPABILITY]
     if kind == 'auto':
         kind, ids = ('gpu', tuple(usable[:1])) if usable and has_gpu_mxnet() else ('cpu', (0,))
         return kind, ids
@@ -196,7 +201,7 @@ def choose_device(kind, ids, capabilities, problem):
         if i not in usable:
             major, minor = capabilities[i]
             raise UserError(f'--device gpu:{i}: its compute capability is {major}.{minor}, and '
-                            "mxnet 1.9.1's wheels hold no code for 9.0 and later; use --device cpu")
+                            "mxnet 1.9.1's wheels hold code for 5.0 to 8.9 only; use --device cpu")
     return kind, ids
 
 
