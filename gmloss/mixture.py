@@ -235,9 +235,14 @@ def half_squared_distance(F, x, mean, precision=None):
         x_squares = F.dot(F.square(x), ones) / 2
         squares = F.dot(F.concat(x_squares, batch_ones, dim=1),
                         F.concat(class_ones, mean_squares, dim=1), transpose_b=True)
-        return F.relu(squares - F.dot(x, mean, transpose_b=True))
+        return clipped(F, squares - F.dot(x, mean, transpose_b=True))
     weighted = mean * precision
     mean_squares = F.dot(mean * weighted, ones) / 2
     squares = F.dot(F.square(x) / 2, precision, transpose_b=True) + \
         F.dot(batch_ones, mean_squares, transpose_b=True)
-    return F.relu(squares - F.dot(x, weighted, transpose_b=True))
+    return clipped(F, squares - F.dot(x, weighted, transpose_b=True))
+
+
+def clipped(F, distance):
+    """Rounding errors below 0 as 0, with the gradient as it is, which is right there too."""
+    return distance + F.stop_gradient(F.relu(-distance))

@@ -309,6 +309,23 @@ def test_distance_is_never_negative(kind):
     assert distance.asnumpy().min() >= 0
 
 
+@pytest.mark.parametrize('kind', [GaussianMixture, DiagonalMixture])
+def test_gradient_outlives_a_distance_that_rounding_takes_below_zero(kind):
+    rng = np.random.default_rng(0)
+    mean = 300 * rng.normal(size=(20, 16))
+    mixture, classes = kind(20, 16), np.repeat(np.arange(20), 10)
+    mixture.initialize()
+    mixture.mean.set_data(nd.array(mean))
+    x = nd.array(mean[classes] + 0.01 * rng.normal(size=(200, 16)))
+    x.attach_grad()
+    with autograd.record():
+        own = nd.pick(mixture(x)[0], nd.array(classes))
+    own.backward()
+    assert (own.asnumpy() == 0).sum() > 20
+    want = x.asnumpy() - mixture.mean.data().asnumpy()[classes]
+    np.testing.assert_allclose(x.grad.asnumpy(), want, atol=1e-3)
+
+
 @pytest.mark.parametrize('kind', MIXTURES)
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 def test_low_precision_features_are_measured_in_float32(kind, dtype):
