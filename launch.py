@@ -4,8 +4,9 @@
     python launch.py --workers 4 --hosts node1,node2 train_cifar.py --kvstore dist_sync
 
 It sets the environment variables of MXNet's parameter server and runs the same command as
-scheduler, server and worker. On other machines it does so over ssh, in the same folder and with the same
-Python. If one process fails the others are stopped; Ctrl-C lets the workers write a checkpoint.
+scheduler, server and worker. On other machines it does so over ssh, in the same folder and with the
+same Python. If one process fails the others are stopped; Ctrl-C lets the workers write a
+checkpoint.
 """
 import argparse
 import os

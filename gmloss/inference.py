@@ -53,7 +53,8 @@ class MixtureInference(HybridBlock):
         logits = label_free_logits(F, distance, log_det)
         densities = class_log_densities(F, distance, log_det, self.mixture.feature_size,
                                         self._spread)
-        return F.softmax(logits), log_mean_exp(F, densities), F.pick(densities, F.argmax(logits, axis=1))
+        predicted = F.argmax(logits, axis=1)
+        return F.softmax(logits), log_mean_exp(F, densities), F.pick(densities, predicted)
 
 
 def class_log_densities(F, distance, log_det, dimensions, spread=1.0):
@@ -94,7 +95,8 @@ def fit_spread(distances, dimensions):
     """
     mean = float(np.mean(distances, dtype=np.float64))
     if not 0 < mean < math.inf:
-        raise ValueError(f'a spread needs finite distances that are not all 0, their mean is {mean}')
+        raise ValueError('a spread needs finite distances that are not all 0, their mean is '
+                         f'{mean}')
     return 2 * mean / dimensions
 
 

@@ -1,5 +1,4 @@
 """Distributed runs: real schedulers, servers and workers on loopback, and what needs none."""
-import csv
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import pytest
 from mxnet import cpu, nd
 
 import launch
-from conftest import ROOT
+from conftest import ROOT, run_fields
 from training import batches, loop, parameter_server
 from training.cluster import Workers
 from training.runtime import UserError
@@ -111,11 +110,6 @@ def test_launcher_mistakes_are_one_clear_line(run_script, words, message):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def rows(folder):
-    with open(folder / 'metrics.csv') as file:
-        return list(csv.DictReader(file))
-
-
 def weights(folder):
     return {name: array.asnumpy() for name, array in nd.load(str(folder / 'last.params')).items()}
 
@@ -130,7 +124,7 @@ def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, 
     assert result.returncode == 0, result.stderr
     assert '2 workers (dist_sync)' in result.stdout
     assert result.stdout.count('epoch   1') == 1, 'only the chief prints'
-    (first,), (second,) = rows(one), rows(two)
+    (first,), (second,) = run_fields(one), run_fields(two)
     assert float(second['train_loss']) == pytest.approx(float(first['train_loss']), rel=1e-5)
     assert second['train_acc'] == first['train_acc'] and second['val_acc'] == first['val_acc']
     found = weights(two)
@@ -145,8 +139,8 @@ def test_asynchronous_worker_alone_ends_where_one_process_ends(run_script, tmp_p
     result = run_script('launch.py', '--workers', 1, *words, '--kvstore', 'dist_async',
                         '--output-dir', other)
     assert result.returncode == 0, result.stderr
-    assert [row['lr'] for row in rows(other)] == ['0.05', '0.005']
-    assert [row['val_acc'] for row in rows(other)] == [row['val_acc'] for row in rows(one)]
+    assert [row['lr'] for row in run_fields(other)] == ['0.05', '0.005']
+    assert [row['val_acc'] for row in run_fields(other)] == [row['val_acc'] for row in run_fields(one)]
     expected, found = weights(one), weights(other)
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)
@@ -234,7 +228,7 @@ def test_interrupt_stops_all_workers_at_one_step_and_resume_completes(run_script
     assert re.search(r'stopped (in|after) epoch', output)
     result = run_script(*command, '--resume')
     assert result.returncode == 0, result.stderr
-    assert [row['epoch'] for row in rows(run)] == ['1', '2', '3', '4']
+    assert [row['epoch'] for row in run_fields(run)] == ['1', '2', '3', '4']
 
 
 def test_remote_members_are_started_over_ssh(tmp_path, run_script):
@@ -248,7 +242,7 @@ def test_remote_members_are_started_over_ssh(tmp_path, run_script):
                         PATH=f'{tmp_path}:{os.environ["PATH"]}')
     assert result.returncode == 0, result.stderr
     assert sorted((tmp_path / 'hosts').read_text().split()) == ['node1', 'node1', 'node2']
-    assert len(rows(tmp_path / 'run')) == 2
+    assert len(run_fields(tmp_path / 'run')) == 2
     assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['epochs'] == 2
 
 
@@ -288,7 +282,7 @@ def test_cifar_with_two_workers_is_as_accurate_as_one_process_and_survives_ten_k
     command = ('launch.py', '--workers', 2, *words, '--kvstore', 'dist_sync', '--output-dir')
     result = run_script(*command, two)
     assert result.returncode == 0, result.stderr
-    assert float(rows(two)[-1]['val_acc']) == pytest.approx(float(rows(one)[-1]['val_acc']), abs=0.02)
+    assert float(run_fields(two)[-1]['val_acc']) == pytest.approx(float(run_fields(one)[-1]['val_acc']), abs=0.02)
 
     rng, killed = np.random.default_rng(0), tmp_path / 'killed'
     for _ in range(10):
@@ -303,6 +297,6 @@ def test_cifar_with_two_workers_is_as_accurate_as_one_process_and_survives_ten_k
     result = run_script(*command, killed, *(
         ['--resume'] if (killed / 'checkpoint.npz').exists() else []))
     assert result.returncode == 0, result.stderr
-    assert [row['epoch'] for row in rows(killed)] == ['1', '2']
-    assert float(rows(killed)[-1]['val_acc']) == pytest.approx(float(rows(one)[-1]['val_acc']),
+    assert [row['epoch'] for row in run_fields(killed)] == ['1', '2']
+    assert float(run_fields(killed)[-1]['val_acc']) == pytest.approx(float(run_fields(one)[-1]['val_acc']),
                                                                abs=0.02)

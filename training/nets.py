@@ -234,8 +234,8 @@ def _pad_stem(block):
             kwargs = child._kwargs
             _set_child(block, name, PaddedStem(
                 child._channels, kwargs['kernel'], kwargs['stride'], kwargs['pad'],
-                in_channels=IMAGE_SHAPES['cifar10'][0], use_bias=child.bias is not None, prefix=child.prefix,
-                params=child.params))
+                in_channels=IMAGE_SHAPES['cifar10'][0], use_bias=child.bias is not None,
+                prefix=child.prefix, params=child.params))
             return True
         if _pad_stem(child):
             return True

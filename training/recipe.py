@@ -11,8 +11,8 @@ from .fields import CifarRecipe, MnistRecipe
 from .runtime import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
-ABSENT = {('cifar', 'v2'): 'gluon_GMLoss counts its editions from v1 to v4 and says nothing of v2, so '
-                           'there is nothing to reproduce; see v1, v3, v4, v5, v6'}
+ABSENT = {('cifar', 'v2'): 'gluon_GMLoss counts its editions from v1 to v4 and says nothing of v2, '
+                           'so there is nothing to reproduce; see v1, v3, v4, v5, v6'}
 SCALED_WITH_EPOCHS = ('decay_epochs', 'warmup_epochs')
 
 

@@ -206,7 +206,7 @@ class RunFolder:
 
 
 def write_text(path, text, overwrite=True):
-    """Write a text file whole or not at all; OSError where there is one that is not to be replaced."""
+    """Write a text file whole or not at all; OSError if there is one that must not be replaced."""
     with atomic_save(str(path), text_mode=True, overwrite=overwrite, overwrite_part=True) as part:
         part.write(text)
 
