@@ -125,8 +125,8 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, **field
     from training import (augment, average, batches, checkpoint, data, loop, models, optim, recipe,
                           teacher)
     contexts = device.contexts()
-    settings = recipe.load(recipe.version_path('cifar', 'fast'), recipe.CifarRecipe,
-                           {'augmentation': augmentation, 'optimizer': 'nag', **fields})
+    settings = recipe.load(recipe.version_path('cifar', 'baseline'), recipe.CifarRecipe,
+                           {'augmentation': augmentation, **fields})
     train, _ = data.load_cifar10(num_samples=images)
     block = augment.build(settings.data)
     block.initialize(ctx=contexts)

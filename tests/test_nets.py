@@ -156,18 +156,21 @@ def test_zero_gamma_makes_every_residual_block_its_shortcut_at_the_start(name):
     np.testing.assert_array_equal(plain(x).asnumpy(), x.asnumpy())
 
 
-def test_pooled_shortcut_averages_what_the_strided_one_skips():
+@pytest.mark.parametrize('name', ['cifar_resnet20_v1', 'cifar_resnet20_v2'])
+def test_pooled_shortcut_averages_what_the_strided_one_skips(name):
     mx.random.seed(0)
-    nets_by_shortcut = [nets.FeatureNet(CifarModel(shortcut=how), Device('cpu', (0,), 'float32'))
-                        for how in ('conv', 'pool')]
+    nets_by_shortcut = [nets.FeatureNet(CifarModel(name, shortcut=how),
+                                        Device('cpu', (0,), 'float32')) for how in ('conv', 'pool')]
     for net in nets_by_shortcut:
         net.initialize()
+        assert net(nd.zeros((2, 3, 32, 32))).shape == (2, 64)
     strided, pooled = (next(block for block in nets._residual_blocks(net.features)
                             if block.downsample is not None) for net in nets_by_shortcut)
-    weight = strided.downsample[0].weight.data()
+    convolution = strided.downsample[0] if name.endswith('v1') else strided.downsample
+    weight = convolution.weight.data()
     pooled.downsample[1].weight.set_data(weight)
     x = nd.random.normal(shape=(2, 16, 8, 8))
-    np.testing.assert_allclose(strided.downsample[0](x).asnumpy(), np.einsum(
+    np.testing.assert_allclose(convolution(x).asnumpy(), np.einsum(
         'oc,bchw->bohw', weight.asnumpy()[:, :, 0, 0], x.asnumpy()[:, :, ::2, ::2]), rtol=1e-4,
         atol=1e-5)
     average = x.asnumpy().reshape(2, 16, 4, 2, 4, 2).mean(axis=(3, 5))

@@ -203,6 +203,10 @@ def _pool_shortcuts(features, name):
     found = False
     for residual in _residual_blocks(features):
         shortcut = residual.downsample
+        if type(shortcut) is nn.Conv2D:  # v2's
+            convolution, shortcut = shortcut, nn.HybridSequential(prefix='')
+            shortcut.add(convolution)
+            _set_child(residual, 'downsample', shortcut)
         if isinstance(shortcut, nn.HybridSequential) and isinstance(shortcut[0], nn.Conv2D) and \
                 shortcut[0]._kwargs['stride'] == (2, 2):
             convolution, *rest = shortcut._children.values()
@@ -211,7 +215,8 @@ def _pool_shortcuts(features, name):
             shortcut.add(nn.AvgPool2D(2, 2, ceil_mode=True), convolution, *rest)
             found = True
     if not found:
-        raise UserError(f'--shortcut pool: {name} has no strided 1 x 1 convolution in a shortcut')
+        raise UserError(f'--shortcut pool: {name} has no strided 1 x 1 convolution in a shortcut; use '
+                        '--shortcut conv')
 
 
 def _fuse_batch_norm_relu(block):
