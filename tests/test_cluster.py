@@ -132,6 +132,32 @@ def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, 
         np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)
 
 
+AGREEMENT = '''
+from training import cluster, parameter_server, runtime
+if parameter_server.check_environment('dist_sync'):
+    parameter_server.serve(None)
+runtime.prepare('cpu')
+workers, steps = cluster.Workers('dist_sync'), []
+for number in range(40):
+    step = 0
+    while not workers.stop_requested(step >= 20 + number % 7 * workers.rank):
+        step += 1
+    workers.end_steps()
+    workers.sum([0])
+    steps.append(step)
+print(steps, flush=True)
+workers.leave(0)
+'''
+
+
+def test_workers_without_work_stop_at_the_same_steps(run_script):
+    """Nothing but the agreement itself keeps them together here."""
+    result = run_script('launch.py', '--workers', 2, '--', '-c', AGREEMENT)
+    assert result.returncode == 0, result.stderr
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert first == second and len(first) == 40
+
+
 def test_asynchronous_worker_alone_ends_where_one_process_ends(run_script, tmp_path):
     one, other = tmp_path / 'one', tmp_path / 'other'
     words = (*MNIST, '--version', 'softmax', '--batch-size', 64, '--decay-epochs', 1)

@@ -118,13 +118,15 @@ class Workers:
         if not self.distributed or self.asynchronous:
             return here
         from mxnet import nd
-        request = nd.array([float(here)])
         if 'stop' not in self._vectors:
-            self._vectors['stop'] = VECTORS + len(self._vectors)
-            self._store.init(self._vectors['stop'], nd.zeros(1))
-        self._store.push(self._vectors['stop'], request)
-        self._store.pull(self._vectors['stop'], out=request)
-        self._requests.append(request)
+            self._vectors['stop'], self._stop = VECTORS + len(self._vectors), nd.zeros(1)
+            self._store.init(self._vectors['stop'], self._stop)
+        # One array for all steps, so that a push waits for the pull before it. Else the server may
+        # take two pushes of one worker for those of two.
+        self._stop[:] = float(here)
+        self._store.push(self._vectors['stop'], self._stop)
+        self._store.pull(self._vectors['stop'], out=self._stop)
+        self._requests.append(self._stop.copy())
         return len(self._requests) > STOP_DELAY and self._requests.popleft().asscalar() > 0
 
     def end_steps(self):
