@@ -44,7 +44,7 @@ def choose(actions, overrides):
     """Settle version and run folder from the project's options and the seed's."""
     implied = 'center' if actions['second_train'] else \
         'softmax-center' if actions['center_loss'] else None
-    if actions['version'] not in (None, implied or actions['version']):
+    if implied and actions['version'] not in (None, implied):
         raise UserError(f'--version {actions["version"]}: not with '
                         f'--{"second-train" if actions["second_train"] else "center-loss"}, which is '
                         f'--version {implied}')

@@ -203,16 +203,13 @@ def _pool_shortcuts(features, name):
     found = False
     for residual in _residual_blocks(features):
         shortcut = residual.downsample
-        if type(shortcut) is nn.Conv2D:  # v2's
-            convolution, shortcut = shortcut, nn.HybridSequential(prefix='')
-            shortcut.add(convolution)
-            _set_child(residual, 'downsample', shortcut)
-        if isinstance(shortcut, nn.HybridSequential) and isinstance(shortcut[0], nn.Conv2D) and \
-                shortcut[0]._kwargs['stride'] == (2, 2):
-            convolution, *rest = shortcut._children.values()
+        convolution, *rest = shortcut._children.values() \
+            if isinstance(shortcut, nn.HybridSequential) else [shortcut]  # v2's is bare
+        if isinstance(convolution, nn.Conv2D) and convolution._kwargs['stride'] == (2, 2):
             convolution._kwargs['stride'] = (1, 1)
-            shortcut._children.clear()
-            shortcut.add(nn.AvgPool2D(2, 2, ceil_mode=True), convolution, *rest)
+            pooled = nn.HybridSequential(prefix='')
+            pooled.add(nn.AvgPool2D(2, 2, ceil_mode=True), convolution, *rest)
+            _set_child(residual, 'downsample', pooled)
             found = True
     if not found:
         raise UserError(f'--shortcut pool: {name} has no strided 1 x 1 convolution in a shortcut; use '

@@ -11,7 +11,6 @@ from . import plots, recipe as recipes
 from .runtime import UserError
 
 # Fields that may differ between a run and its resumption: they do not change the result.
-FOUND_SINCE = 'detection',  # entries of the summary that detect.py writes
 FREE_ON_RESUME = ('data_dir', 'output_dir', 'reported_val_acc')
 
 
@@ -136,13 +135,13 @@ class RunFolder:
             raise UserError(f'{self.summary}: damaged ({error})') from None
 
     def found_since(self, epochs):
-        """What other commands have added to the summary of a run of so many epochs."""
+        """What detect.py has added to the summary of a run of so many epochs, as a dict."""
         try:
             summary = self.read_summary()
         except UserError:
             return {}
-        return {name: summary[name] for name in FOUND_SINCE
-                if name in summary and summary.get('epochs') == epochs}
+        kept = 'detection' in summary and summary.get('epochs') == epochs
+        return {'detection': summary['detection']} if kept else {}
 
     def read_calibration(self):
         """What the summary holds for judging likelihoods: (spread, {false-alarm rate: threshold}).
