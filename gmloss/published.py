@@ -53,7 +53,7 @@ class RawDiagonalMixture(GaussianMixture):
 
     def hybrid_forward(self, F, x, mean, variance):
         x = F.cast(x, self._compute_dtype)
-        distance = half_squared_distance(F, x, mean, 1 / (variance + STABILISER))
+        distance = half_squared_distance(F, x, mean, F.reciprocal(variance + STABILISER))
         log_det = F.sum(F.log(variance), axis=1)
         return (distance, log_det, half_squared_distance(F, x, mean)) if self._euclidean else \
             (distance, log_det)
@@ -101,6 +101,6 @@ class InverseSumMixture(GaussianMixture):
 
     def hybrid_forward(self, F, x, mean, variance):
         euclidean = half_squared_distance(F, F.cast(x, self._compute_dtype), mean)
-        precision = F.sum(1 / (variance + STABILISER), axis=1)
+        precision = F.sum(F.reciprocal(variance + STABILISER), axis=1)
         distance = F.broadcast_mul(euclidean, F.expand_dims(precision, axis=0))
         return distance, F.zeros_like(precision), euclidean

@@ -3,11 +3,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from mxnet import nd
+from mxnet import gluon, nd
 
 import export
 from conftest import ROOT
-from training import data, models
+from gmloss import MixtureClassifier
+from training import augment, data, losses, models
+from training.classifiers import PixelClassifier
 from training.run_folder import RunFolder
 from training.runtime import UserError
 
@@ -49,9 +51,29 @@ def test_onnxruntime_agrees_with_the_run_on_1000_test_images(run_script, tmp_pat
     np.testing.assert_allclose(few, wanted[:3], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize('logits', [[[2, 0], [-1e-5, 0]], [[2.001, 0], [2, 0]], [[np.nan, 0]] * 2])
-def test_net_that_says_something_else_is_refused(logits):
-    with pytest.raises(UserError, match='model.onnx: is not the same net'):
-        export.compare('model.onnx', [np.array(logits, float)],
-                       [np.array([[2, 0], [1e-5, 0]], float)])
-    export.compare('model.onnx', [np.array([[2, 0], [2e-5, 0]])], [np.array([[2, 0], [1e-5, 0]])])
+@pytest.mark.parametrize('kind', losses.MIXTURES)
+def test_every_covariance_is_exported_as_it_is(kind, tmp_path):
+    features = gluon.nn.HybridSequential()
+    features.add(gluon.nn.Flatten(), gluon.nn.Dense(3))
+    mixture = losses.MIXTURES[kind](5, 3)
+    net = PixelClassifier(augment.Normalize(mean=(0,), std=(1,)),
+                          MixtureClassifier(features, mixture), 0.5, prefix='')
+    net.initialize()
+    mixture.mean.set_data(nd.random.normal(0, 2, (5, 3)))
+    for name in ('rho', 'variance'):  # away from 1, which is its own inverse
+        if hasattr(mixture, name):
+            getattr(mixture, name).set_data(nd.random.uniform(0.3, 2, (5, 3)))
+    net.hybridize()
+    pixels = nd.random.uniform(0, 255, (20, 1, 4, 4))
+    wanted = [output.asnumpy() for output in net(pixels)]
+    assert np.ptp(wanted[0]) > 1
+    export.write(net, tmp_path, pixels, wanted, with_onnx=True)
+
+
+@pytest.mark.parametrize('size', [1, 1000])
+def test_net_that_says_something_else_is_refused(size):
+    wanted = size * np.array([[2, 0], [1e-5, 0]])
+    for wrong in ([[2.001, 0], [0, 0]], [[np.nan, 0]] * 2, [[0, 2], [0, 0]]):
+        with pytest.raises(UserError, match='model.onnx: is not the same net'):
+            export.compare('model.onnx', [size * np.array(wrong)], [wanted])
+    export.compare('model.onnx', [size * np.array([[2.00001, 0], [0, 1e-5]])], [wanted])
