@@ -3,10 +3,13 @@
     python ablate.py configs/ablations/tricks.yaml --epochs 20 --seeds 0 1
 
 The file names a recipe of configs/cifar and, for each variant, the fields it changes; with
-`cumulative: true` each variant keeps the changes of those before it. Runs go one after the other
-into folders of their own; called again, it goes on where it stopped, and refuses to take the runs
-of another plan or budget for its own.
+`cumulative: true` each variant keeps the changes of those before it. Decay and warm-up epochs of a
+variant are meant for the recipe's own number of epochs and scaled with --epochs; `{output_dir}` and
+`{seed}` in a text stand for those of the run, so that one variant can learn from another. Runs go
+one after the other into folders of their own; called again, it goes on where it stopped, and
+refuses to take the runs of another plan or budget for its own.
 """
+import re
 import signal
 import statistics
 import subprocess
@@ -24,7 +27,9 @@ from training.fields import STRICT
 from training.run_folder import RunFolder, write_text
 from training.runtime import UserError
 
-SET_HERE = 'version', 'resume', 'test', 'seed'  # options of train_cifar.py that each run gets
+# Options of train_cifar.py that differ from run to run, and fields that a variant may not change.
+SET_HERE = 'version', 'resume', 'test', 'weights', 'seed'
+FIXED = 'version', 'workers', 'seed', 'output_dir'
 HEADER = ('variant', 'seeds', 'last: mean', 'spread', 'difference', 'best: mean', 'images/s')
 
 
@@ -39,17 +44,34 @@ class Plan:
 def read_plan(path):
     """(version, {variant: overrides}) of a plan file, each variant checked as a recipe."""
     plan = recipes.validate(recipes.read_yaml(path), Plan, path)
-    known = recipes.field_names(recipes.CifarRecipe)
+    known = recipes.field_names(recipes.CifarRecipe) - set(FIXED)
     variants, gathered = {}, {}
     for name, overrides in plan.variants.items():
-        for field in overrides or {}:
+        for field, value in (overrides or {}).items():
             if field not in known:
-                raise UserError(f'{path}: {name}: {field} is no field of a recipe'
+                raise UserError(f'{path}: {name}: {field} is no field that a variant can change'
                                 f'{recipes.nearest(field, known)}')
+            if value is None:
+                raise UserError(f'{path}: {name}: {field}: expected a value')
         gathered = {**(gathered if plan.cumulative else {}), **(overrides or {})}
         variants[name] = gathered
         recipes.load(recipes.version_path('cifar', plan.version), recipes.CifarRecipe, gathered)
     return plan.version, variants
+
+
+def settle(overrides, common, version, folder, seed):
+    """A variant's overrides as they are for one run: epochs scaled, texts filled in."""
+    path = recipes.version_path('cifar', version)
+    epochs = recipes.load(path, recipes.CifarRecipe, {**overrides, **common}).optimisation.epochs
+    ratio = epochs / recipes.load(path, recipes.CifarRecipe, {}).optimisation.epochs
+    settled = {}
+    for name, value in overrides.items():
+        if name in recipes.SCALED_WITH_EPOCHS:
+            value = [v * ratio for v in value] if isinstance(value, list) else value * ratio
+        elif isinstance(value, str):
+            value = value.replace('{output_dir}', str(folder)).replace('{seed}', str(seed))
+        settled[name] = value
+    return settled
 
 
 def options(overrides):
@@ -69,7 +91,7 @@ def read_common(words):
     actions, fields = cli.parse(train_cifar.make_parser(), recipes.CifarRecipe, words)
     for name in SET_HERE:
         if actions.get(name) or name in fields:
-            raise UserError(f'--{name}: is set by ablate.py for each run; see its --help')
+            raise UserError(f'--{name}: differs from run to run; see ablate.py --help')
     return fields
 
 
@@ -78,7 +100,27 @@ def check_run(folder, version, fields):
     if folder.config.exists():
         wanted = recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe, fields)
         wanted.run.version = version
+        wanted.run.device = 'auto'  # the run itself looks at that, when it knows what it stands for
         folder.check_resumable(wanted)
+
+
+def finished_runs(folder, variants, version, common):
+    """{variant: its finished runs by seed}, of those that have any and are of this plan."""
+    found = {}
+    for name, overrides in variants.items():
+        for path in folder.glob(f'{run_name(name, "*")}/summary.json'):
+            seed = re.fullmatch(run_name(re.escape(name), r'(\d+)'), path.parent.name)
+            if seed:
+                fields = {**settle(overrides, common, version, folder, seed[1]), **common,
+                          'seed': int(seed[1])}
+                check_run(RunFolder(path.parent), version, fields)
+                found.setdefault(name, []).append(comparison.read(path.parent))
+        found.get(name, []).sort(key=lambda run: run.summary['seed'])
+    return found
+
+
+def run_name(variant, seed):
+    return f'{variant.replace(" ", "-")}-seed{seed}'
 
 
 def row(name, runs, reference):
@@ -104,30 +146,41 @@ def main(argv):
     for name in given.only or ():
         if name not in variants:
             raise UserError(f'--only {name}: no such variant; there are {", ".join(variants)}')
-    variants = {name: variants[name] for name in given.only or variants}
     folder = given.output_dir or Path('output') / Path(given.plan).stem
 
-    # Ctrl-C is for the run, which writes its checkpoint first.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    finished = {name: [] for name in variants}
+    # Signals are for the run, which writes its checkpoint first; Ctrl-C reaches it by itself.
+    run, stopped = None, []
+
+    def stop(number, _):
+        stopped.append(number)
+        if run and number == signal.SIGTERM:
+            run.terminate()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    table = ''
     for seed in given.seeds:
-        for name, overrides in variants.items():
-            run = folder / f'{name.replace(" ", "-")}-seed{seed}'
-            check_run(RunFolder(run), version, {**overrides, **common_fields, 'seed': seed})
-            if not (run / 'summary.json').exists():
-                print(f'{run}:', ' '.join(options(overrides)) or f'{version} as it is', flush=True)
-                resume = ['--resume'] if (run / 'checkpoint.npz').exists() else []
-                code = subprocess.run([sys.executable, train_cifar.__file__, '--version', version,
-                                       *options(overrides), *common, '--seed', str(seed),
-                                       '--output-dir', str(run), *resume]).returncode
+        for name in given.only or variants:
+            path = folder / run_name(name, seed)
+            overrides = settle(variants[name], common_fields, version, folder, seed)
+            check_run(RunFolder(path), version, {**overrides, **common_fields, 'seed': seed})
+            if stopped:
+                return 128 + stopped[0]
+            if not (path / 'summary.json').exists():
+                print(f'{path}:', ' '.join(options(overrides)) or f'{version} as it is', flush=True)
+                resume = ['--resume'] if (path / 'checkpoint.npz').exists() else []
+                run = subprocess.Popen([sys.executable, train_cifar.__file__, '--version', version,
+                                        *options(overrides), *common, '--seed', str(seed),
+                                        '--output-dir', str(path), *resume])
+                code = run.wait()
                 if code:  # the run has said why
-                    print(f'{run} ended with code {code}; the same command goes on')
+                    print(f'{path} ended with code {code}; the same command goes on')
                     return code
-            finished[name].append(comparison.read(run))
-            done = {name: runs for name, runs in finished.items() if runs}
-            reference = statistics.mean(run.summary['val_acc'] for run in next(iter(done.values())))
-            table = comparison.markdown(HEADER, [row(name, runs, reference)
-                                                 for name, runs in done.items()])
+            done = finished_runs(folder, variants, version, common_fields)
+            reference = statistics.mean(one.summary['val_acc'] for one in next(iter(done.values())))
+            table = comparison.markdown(HEADER, [row(variant, runs, reference)
+                                                 for variant, runs in done.items()])
+            table += f'\nTop-1 accuracy on the {next(iter(done.values()))[0].validated_on}.\n'
             write_text(folder / 'ablation.md', table)
     print(table)
     print(f'written: {folder / "ablation.md"}')

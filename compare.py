@@ -17,7 +17,6 @@ from training.features import Snapshot
 from training.run_folder import write_text
 from training.runtime import UserError
 
-
 def feature_map(run):
     """The panel of a run's test features, with its accuracies in the title."""
     flat = Snapshot.load(run.folder.features).in_plane()
@@ -30,19 +29,18 @@ def feature_map(run):
 
 def main(argv):
     parser = cli.Parser(__doc__)
-    parser.add_argument('runs', nargs='+', metavar='RUN', help='run folders, in the order to show')
+    parser.add_argument('runs', nargs='+', metavar='RUN',
+                        help='run folders, in the order to show, each once')
     parser.add_argument('--output-dir', type=Path, default=Path('output'),
                         help='where to write (default output)')
     options = parser.parse_args(argv)
-    runs = [comparison.read(path) for path in options.runs if Path(path).is_dir() or
-            not Path(path).is_file()]  # a shell's * also names files beside the runs
+    runs = [comparison.read(path) for path in dict.fromkeys(map(Path, options.runs))
+            if path.is_dir() or not path.is_file()]  # a shell's * also names files beside the runs
     if not runs:
         raise UserError(f'{options.runs[0]}: a run folder is expected')
 
-    on_mnist = [run for run in runs if run.on_mnist]
-    families = [(name, group) for name, group in
-                (('CIFAR-10', [run for run in runs if not run.on_mnist]), ('MNIST', on_mnist))
-                if group]
+    families = [(title, [run for run in runs if run.data == title])
+                for title in comparison.TITLES.values() if title in {run.data for run in runs}]
     text = '\n'.join(f'## {name}\n\n{comparison.table(group)}' for name, group in families)
     for group in comparison.by_recipe(run for run in runs if 'detection' in run.summary):
         text += (f'\n### Abnormal images by `{"`, `".join(run.name for run in group)}`, AUROC\n\n'
@@ -52,7 +50,7 @@ def main(argv):
     trained = [(run.name, run.metrics) for run in runs if 'mean_log_det' in run.metrics[0]]
     if trained:
         figures['covariance.png'] = plots.covariances, trained
-    drawn = [feature_map(run) for run in on_mnist if run.folder.features.exists()]
+    drawn = [feature_map(run) for run in runs if run.on_mnist and run.folder.features.exists()]
     if drawn:
         figures['feature-maps.png'] = plots.feature_maps, drawn
     try:

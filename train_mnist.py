@@ -7,7 +7,10 @@
 
 The command lines of Center_Loss_in_MXNet work too, with main.py read as train_mnist.py.
 """
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from training import cli, runtime
 from training import recipe as recipes
@@ -24,7 +27,7 @@ def make_parser():
     parser.add_argument('--train', action='store_true', help='train: the default')
     parser.add_argument('--second-train', action='store_true', help='--version center: train by '
                         'center loss alone from the best weights of a softmax-center run '
-                        "(--weights, or output/mnist-softmax-center's)")
+                        '(--weights, or those in mnist-softmax-center beside the run folder)')
     parser.add_argument('--eval-method', choices=(SOFTMAX, KNN, LGM), help='with --test: '
                         'by class output, by nearest center, or by label-free L-GM posterior')
     parser.add_argument('--plotting', action='store_true',
@@ -36,7 +39,8 @@ def make_parser():
     seed.add_argument('--lr-factor', help='--decay-factor')
     seed.add_argument('--use-gpu', choices=('True', 'False'), help='True: --device auto; False: cpu')
     seed.add_argument('--num-classes', type=int, choices=(10,), help='MNIST has 10')
-    seed.add_argument('--ckpt-dir', '--out-dir', dest='out_dir', help='parent of the run folder')
+    for name in ('--ckpt-dir', '--out-dir'):
+        seed.add_argument(name, help='parent of the run folder')
     return parser
 
 
@@ -58,12 +62,21 @@ def choose(actions, overrides):
         name += '-second'
     if actions['lr_step'] is not None and not actions['lr_step'] >= SHORTEST_LR_STEP:  # nor NaN
         raise UserError(f'--lr-step {actions["lr_step"]:g}: must be at least {SHORTEST_LR_STEP}')
-    folder = RunFolder(overrides.get('output_dir') or Path(actions['out_dir'] or 'output') / name)
+    parents = {actions['ckpt_dir'], actions['out_dir']} - {None} or {'output'}
+    if len(parents) > 1:
+        raise UserError(f'--ckpt-dir {actions["ckpt_dir"]}, --out-dir {actions["out_dir"]}: a run has '
+                        'one folder for all it writes; give one of them')
+    folder = RunFolder(overrides.get('output_dir') or Path(parents.pop()) / name)
     if actions['use_gpu']:
         overrides.setdefault('device', 'auto' if actions['use_gpu'] == 'True' else 'cpu')
     if actions['lr_factor']:
         overrides.setdefault('decay_factor', actions['lr_factor'])
     return version, folder
+
+
+def every(step, epochs):
+    """The decay epochs that --lr-step stands for."""
+    return [step * i for i in range(1, int(epochs / step) + 1)]
 
 
 def main(argv):
@@ -73,9 +86,7 @@ def main(argv):
     recipe, recipe_file = cli.load_recipe('mnist', version, recipes.MnistRecipe, folder, actions,
                                           overrides)
     if actions['lr_step'] is not None:
-        step = actions['lr_step']
-        recipe.optimisation.decay_epochs = [
-            step * i for i in range(1, int(recipe.optimisation.epochs / step) + 1)]
+        recipe.optimisation.decay_epochs = every(actions['lr_step'], recipe.optimisation.epochs)
     device, workers = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
@@ -114,13 +125,16 @@ def main(argv):
         method = actions['eval_method'] or graph.methods[0]
         if method == KNN and kind == SOFTMAX:
             print('a softmax run has no centers: class means of the training features serve')
-            classes = data.CLASSES[recipe.data.dataset]
-            means = features.class_means(*loop.extract(
-                graph.features, normalise, batches.DeviceData(train_split, contexts)), classes)
-            center_loss = CenterLoss(classes, recipe.model.feature_size)
+            classes, means = features.class_means(*loop.extract(
+                graph.features, normalise, batches.DeviceData(train_split, contexts)))
+            center_loss = CenterLoss(*means.shape)
             center_loss.initialize(ctx=contexts)
             center_loss.centers.weight.set_data(mx.nd.array(means))
             graph = SoftmaxCenterGraph(graph.net, center_loss)
+            number = np.full(data.CLASSES[recipe.data.dataset], -1)  # of the center of each class
+            number[classes] = range(len(classes))
+            val_data = batches.DeviceData(replace(val_split, labels=number[val_split.labels]),
+                                          contexts)
         if method not in graph.methods:
             raise UserError(f'--eval-method {method}: a run with --loss {kind} can be evaluated by '
                             + ' or '.join(graph.methods))

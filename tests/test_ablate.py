@@ -36,6 +36,15 @@ def test_kept_plans_are_valid(plan):
     assert len(ablate.read_plan(plan)[1]) > 1
 
 
+def test_epochs_of_variants_are_scaled_and_texts_filled_in():
+    overrides = {'schedule': 'step', 'decay_epochs': [10, 15], 'warmup_epochs': 4, 'lr': 0.3,
+                 'teacher': '{output_dir}/base-seed{seed}'}
+    for common, ratio in (({}, 1), ({'epochs': '10'}, 0.5)):
+        assert ablate.settle(overrides, common, 'baseline', 'out', 2) == {
+            **overrides, 'decay_epochs': [10 * ratio, 15 * ratio], 'warmup_epochs': 4 * ratio,
+            'teacher': 'out/base-seed2'}
+
+
 def test_command_line_of_a_variant():
     assert ablate.options({'zero_gamma': True, 'decay_bias_and_norm': False, 'mixup': 0.2,
                            'decay_epochs': [1, 2]}) == [
@@ -58,17 +67,21 @@ def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):
     first = run_script(*words)
     assert first.returncode == 0, first.stderr
     table = (tmp_path / 'out' / 'ablation.md').read_text()
-    assert [line.split('|')[1].strip() for line in table.splitlines()[2:]] == ['base', 'smooth']
+    assert [line.split('|')[1].strip() for line in table.splitlines()[2:4]] == ['base', 'smooth']
     assert table in first.stdout and '+0.0000' in table.splitlines()[2]
-    again = run_script(*words)
+    assert table.splitlines()[4:] == ['', 'Top-1 accuracy on the test set.']
+    again = run_script(*words, '--only', 'smooth')
     assert again.returncode == 0 and 'epoch' not in again.stdout
     assert (tmp_path / 'out' / 'ablation.md').read_text() == table
+    more = run_script(*words, '--only', 'base', '--seeds', 3)
+    assert more.returncode == 0 and '| base | 0, 3 |' in more.stdout and '| smooth | 0 |' in more.stdout
 
 
 def test_runs_of_another_budget_or_plan_are_not_taken(tmp_path, run_here, capsys):
     words = ('ablate', write(tmp_path, PLAN), '--only', 'base', '--output-dir', tmp_path / 'out',
-             '--num-samples', 128, '--batch-size', 64, '--dtype', 'float32')
-    assert run_here(*words, '--epochs', 1) == 0
+             '--num-samples', 128, '--batch-size', 64, '--dtype', 'float32', '--device', 'cpu')
+    for _ in range(2):
+        assert run_here(*words, '--epochs', 1) == 0
     capsys.readouterr()
     assert run_here(*words, '--epochs', 2) == 2
     assert 'base-seed0: was begun with other values (begun / now): epochs: 1 / 2' in \

@@ -109,13 +109,17 @@ def test_lgm_shares_out_margin_and_likelihood_and_distils_label_free_logits(
     assert statistics[1].asscalar() == right
 
 
-def drawn_batches(epochs=1, **settings):
+def training_data(contexts, **settings):
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (200, 3, 32, 32)).astype(np.uint8),
                   rng.integers(0, 10, 200).astype(np.int32))
     block = augment.PadCropFlip(2)
-    block.initialize()
-    data = batches.TrainingData(split, [mx.cpu()], block, 'random', 40, 0, **settings)
+    block.initialize(ctx=contexts)
+    return batches.TrainingData(split, contexts, block, 'random', 40, 0, **settings)
+
+
+def drawn_batches(epochs=1, **settings):
+    data = training_data([mx.cpu()], **settings)
     return [batch[0] for epoch in range(epochs) for batch in data.batches(epoch)]
 
 
@@ -128,6 +132,12 @@ def test_mixup_mixes_each_image_with_the_one_from_the_other_end():
         np.testing.assert_array_equal(labels.asnumpy(), same_labels.asnumpy())
         weights.append(w)
     assert len(set(weights)) == 5 and 0 <= min(weights) and max(weights) <= 1
+
+
+def test_mixup_weighs_alike_on_all_contexts():
+    alone = [batch[0][2].asscalar() for batch in training_data([mx.cpu(2)], mixup=0.2).batches(0)]
+    for step, batch in enumerate(training_data([mx.cpu(0), mx.cpu(1)], mixup=0.2).batches(0)):
+        assert [part[2].asscalar() for part in batch] == [alone[step]] * 2
 
 
 def test_mixup_weights_follow_the_beta_distribution():

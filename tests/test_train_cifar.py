@@ -15,7 +15,7 @@ import yaml
 from conftest import (ROOT, SMALL, run_fields, same_weights, start, wait_for_epoch,
                       write_cifar100)
 from gmloss import LGMLoss
-from training import checkpoint, loop
+from training import checkpoint, loop, runtime
 from training.cluster import Workers
 from training.run_folder import RunFolder
 
@@ -74,6 +74,19 @@ def test_accuracy_of_saved_weights_is_the_recorded_one(finished, run_script):
     result = train(run_script, folder, '--test')
     assert result.returncode == 0, result.stderr
     assert f'accuracy {float(run_fields(folder)[-1]["val_acc"]):.4f} on 512' in result.stdout
+
+
+def test_run_of_another_machine_is_tested_on_this_one(finished, run_here, tmp_path, monkeypatch,
+                                                      capsys):
+    folder = shutil.copytree(finished[0], tmp_path / 'run')
+    config = yaml.safe_load((folder / 'config.yaml').read_text())
+    config['run'].update(device='gpu:3', dtype='float16', kvstore='dist_sync', workers=4)
+    (folder / 'config.yaml').write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(runtime, 'cpu_has_bfloat16', lambda: False)
+    assert run_here('train_cifar', '--test', '--output-dir', folder) == 0
+    output = capsys.readouterr().out
+    assert 'device cpu, float32' in output
+    assert f'accuracy {float(run_fields(folder)[-1]["val_acc"]):.4f} on 512' in output
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -1,6 +1,8 @@
 """train_mnist.py as its users run it, on small real data."""
 import csv
 import json
+import re
+import struct
 
 import numpy as np
 import pytest
@@ -72,6 +74,24 @@ def test_softmax_run_is_searched_by_class_means(run_here, tmp_path, capsys):
     assert 'by knn on 300' in output
 
 
+def test_nearest_class_mean_where_some_classes_do_not_occur(run_here, tmp_path, capsys):
+    from training import data
+    digits = data.load_mnist(num_samples=600)
+    for part, split in zip(('train', 't10k'), digits):
+        chosen = split.select(np.isin(split.labels, (1, 4, 9)))
+        for kind, array in (('images-idx3', chosen.images[:, 0]), ('labels-idx1', chosen.labels)):
+            (tmp_path / f'{part}-{kind}-ubyte').write_bytes(
+                struct.pack(f'>{array.ndim + 1}I', 2048 + array.ndim, *array.shape) +
+                array.astype(np.uint8).tobytes())
+    words = ('--version', 'softmax', '--dataset', 'idx', '--data-dir', tmp_path, '--output-dir',
+             tmp_path / 'run', '--lr', 0.01, '--batch-size', 20, '--dtype', 'float32')
+    assert run_here('train_mnist', *words, '--epochs', 5) == 0
+    assert 'the source reports none' in capsys.readouterr().out
+    assert run_here('train_mnist', *words, '--test', '--eval-method', 'knn') == 0
+    accuracy = re.search(r'accuracy ([\d.]+) by knn', capsys.readouterr().out)[1]
+    assert float(accuracy) > 0.6
+
+
 def test_two_phases_restart_the_rate_and_freeze_the_centers(run_here, tmp_path, monkeypatch):
     import mxnet as mx
     from training import loop
@@ -136,13 +156,36 @@ def test_variants_run_to_the_end(run_here, tmp_path, capsys, words):
      '--use_gpu False', 'softmax-center', 'mnist-center-loss',
      {'lr': 0.05, 'decay_epochs': [0.4, 0.8], 'batch_size': 100, 'decay_factor': 0.2, 'wd': 0.001,
       'lmbd': 0.3, 'alpha': 0.4, 'feature_size': 3})])
-def test_command_lines_of_the_seed_work(run_here, tmp_path, command, version, folder, fields):
+def test_training_commands_of_the_seed_work(run_here, tmp_path, command, version, folder, fields):
     assert run_here('train_mnist', *command.split(), '--out_dir', tmp_path, '--num-samples',
                     300) == 0
     assert json.loads((tmp_path / folder / 'summary.json').read_text())['version'] == version
     sections = yaml.safe_load((tmp_path / folder / 'config.yaml').read_text()).values()
     found = {name: value for section in sections for name, value in section.items()}
     assert {name: found[name] for name in fields} == fields
+
+
+def test_second_train_and_tests_of_the_seed_follow_its_training(run_here, tmp_path, capsys):
+    common = '--prefix=center-loss --lmbd 1 --batch_size 128 --num_classes 10 --feature_size 2 ' \
+        '--use_gpu False'
+    training = f'{common} --alpha 0.5 --epochs 1 --lr 0.01 --lr_step 10'
+    for command in (f'--train --center_loss {training}', f'--second_train {training}',
+                    f'--test {common} --eval_method softmax', f'--test {common} --eval_method knn'):
+        assert run_here('train_mnist', *command.split(), '--ckpt_dir', tmp_path, '--num-samples',
+                        300) == 0, command
+    output = capsys.readouterr().out
+    assert f'weights: {tmp_path / "mnist-center-loss" / "best.params"}' in output
+    for name, loss in (('mnist-center-loss', 'softmax-center'),
+                       ('mnist-center-loss-second', 'center')):
+        assert yaml.safe_load((tmp_path / name / 'config.yaml').read_text())['loss']['loss'] == loss
+    assert re.findall(r'accuracy [\d.]+ by (\w+) on', output) == ['softmax', 'knn']
+
+
+def test_two_folders_for_one_run_are_refused(run_here, tmp_path, capsys):
+    folders = '--ckpt_dir', tmp_path / 'a', '--out_dir', tmp_path / 'b'
+    assert run_here('train_mnist', '--prefix', 'run', *folders) == 2
+    assert 'a run has one folder' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_method_that_a_run_does_not_have_is_refused(center_run, run_here, capsys):

@@ -6,7 +6,7 @@ from .augment import GRAY
 from .runtime import UserError
 
 OTHERS = {'cifar10': ('mnist',), 'cifar100': ('mnist',), 'mnist': ('fashion', 'cifar10'),
-          'fashion': ('mnist', 'cifar10')}
+          'fashion': ('mnist', 'cifar10'), 'idx': ('mnist', 'cifar10')}
 TITLES = {'mnist': 'MNIST', 'fashion': 'Fashion-MNIST', 'cifar10': 'CIFAR-10'}
 PATCHES = 4  # along each side
 

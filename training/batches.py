@@ -89,8 +89,8 @@ class TrainingData(DeviceData):
         order = rng.permutation(self.count)[:used]
         flips = draw_flips(self.flip, rng, epoch, order, self.seed)
         draws = self.augment.draw(rng, flips)
-        weights = [nd.array(rng.beta(self.mixup, self.mixup, self.steps_per_epoch), ctx=context)
-                   for context in self.contexts] if self.mixup else None
+        shares = rng.beta(self.mixup, self.mixup, self.steps_per_epoch) if self.mixup else None
+        weights = self.mixup and [nd.array(shares, ctx=context) for context in self.contexts]
         epoch_arrays = [nd.array(order, dtype='int32')]
         if self.known_labels is not None:
             classes = self.known_labels[order].astype(np.int64)

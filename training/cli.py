@@ -88,7 +88,8 @@ def add_fields(parser, recipe_class):
 def load_recipe(family, version, recipe_class, folder, actions, overrides):
     """The recipe to run: of the run that goes on or is tested, else of `version`.
 
-    Weights to test are of the run in whose folder they are; elsewhere, of `version`.
+    Weights to test are of the run in whose folder they are; elsewhere, of `version`. A test is for
+    this machine: what the run had to say of devices, precision and workers gives way.
 
     Returns
     -------
@@ -97,15 +98,23 @@ def load_recipe(family, version, recipe_class, folder, actions, overrides):
     """
     if actions['resume'] and actions['weights']:
         raise UserError('--weights: not allowed with --resume, which takes those of the checkpoint')
+    if actions['weights'] == '':
+        raise UserError('--weights: expected the name of a file')
     path = recipes.version_path(family, version)
-    if actions['test']:  # a run that was validated on held-out images too
-        overrides = {'holdout': 0, **overrides}
     if actions['test'] and actions['weights']:
-        beside = Path(actions['weights']).with_name(folder.config.name)
+        beside = Path(actions['weights']).parent / folder.config.name
         path = beside if beside.is_file() else path
     elif actions['resume'] or actions['test']:
         path = folder.require_run()
-    return recipes.load(path, recipe_class, overrides), path
+    if actions['test']:  # a run that was validated on held-out images too
+        overrides = {'holdout': 0, 'device': 'auto', 'kvstore': 'device', **overrides}
+    recipe = recipes.load(path, recipe_class, overrides)
+    if actions['test'] and 'dtype' not in overrides and recipe.run.dtype != 'float32':
+        recipe.run.dtype = 'auto'
+    if actions['version'] and recipe.run.version not in ('', actions['version']):
+        raise UserError(f'--version {actions["version"]}: the run in {path.parent} is of '
+                        f'{recipe.run.version}')
+    return recipe, path
 
 
 def begin(recipe, recipe_file, version, folder):

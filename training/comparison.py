@@ -9,9 +9,12 @@ from pathlib import Path
 
 import yaml
 
+from .fields import MNIST_LIKE
 from .run_folder import RunFolder
 from .runtime import UserError
 
+TITLES = {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100', 'mnist': 'MNIST',
+          'fashion': 'Fashion-MNIST', 'idx': 'Images of your own'}
 MILESTONES = 0.85, 0.89  # the accuracies that the CIFAR-10 seed reports on its way
 # gluon_GMLoss v6 over its 400 epochs, read from the plot it published; 381 is its best epoch.
 PUBLISHED_V6 = {25: 0.53, 50: 0.76, 75: 0.80, 100: 0.85, 125: 0.86, 150: 0.88, 175: 0.88,
@@ -36,8 +39,17 @@ class Run:
         return self.folder.path.name
 
     @property
+    def data(self):
+        """The name of its data set; the earliest runs were all on CIFAR-10, and do not say so."""
+        return TITLES[self.config.get('data', {}).get('dataset', 'cifar10')]
+
+    @property
     def on_mnist(self):
-        return self.config.get('data', {}).get('dataset') in ('mnist', 'fashion')
+        return self.config.get('data', {}).get('dataset') in MNIST_LIKE
+
+    @property
+    def validated_on(self):
+        return self.summary.get('validated_on', 'test set')
 
     def minutes_to(self, accuracy):
         """Minutes, evaluation included, until `accuracy` was reached; None if it never was."""
@@ -68,7 +80,7 @@ def read(path):
         finished = folder.summary.exists()
         run = Run(folder, config, rows, json.loads(folder.summary.read_text()) if finished else
                   _partial_summary(config['run'], rows), finished)
-        cells(run), curves([run])  # whatever is missing shows here
+        run.data, cells(run), curves([run]), _spread([run]), _all_but_seed(config)  # what is missing shows
         if 'detection' in run.summary:
             detection_table([run])
     except FileNotFoundError as error:
@@ -85,7 +97,9 @@ def cells(run):
     """What the run's row in the table says, as texts."""
     s = run.summary
     reported = s['reported_val_acc']
-    row = [f'`{run.name}`{"" if run.finished else " (unfinished)"}', str(s['epochs']), s['dtype'],
+    remarks = ('' if run.finished else ' (unfinished)') + \
+        (' (held-out images)' if run.config.get('data', {}).get('holdout') else '')
+    row = [f'`{run.name}`{remarks}', str(s['epochs']), s['dtype'],
            f'{s["val_acc"]:.4f}', f'{s["best_val_acc"]:.4f} ({s["best_epoch"]})',
            '-' if reported is None else f'{reported:.4f}',
            '-' if reported is None else f'{s["val_acc"] - reported:+.4f}']

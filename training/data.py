@@ -10,14 +10,14 @@ import numpy as np
 from . import fetch
 from .runtime import UserError
 
-CLASSES = {'cifar10': 10, 'cifar100': 100, 'mnist': 10, 'fashion': 10}
+CLASSES = {'cifar10': 10, 'cifar100': 100, 'mnist': 10, 'fashion': 10, 'idx': 10}
 IMAGE_SHAPES = {'cifar10': (3, 32, 32), 'cifar100': (3, 32, 32), 'mnist': (1, 28, 28),
-                'fashion': (1, 28, 28)}
+                'fashion': (1, 28, 28), 'idx': (1, 28, 28)}
 CLASS_NAMES = {
     'cifar10': ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship',
                 'truck'),
     'cifar100': tuple(map(str, range(100))),
-    'mnist': tuple('0123456789'),
+    'mnist': tuple('0123456789'), 'idx': tuple('0123456789'),
     'fashion': ('t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker',
                 'bag', 'ankle boot')}
 HOLDOUT_SEED = 20180613  # fixed, so that every run holds out the same images
@@ -90,9 +90,8 @@ def load_mnist(dataset='mnist', data_dir=None, num_samples=None, holdout=0):
 
     Parameters
     ----------
-    dataset : {'mnist', 'fashion'}
-        MNIST's files are verified and fetched; Fashion-MNIST's are taken from `data_dir` as they
-        are.
+    dataset : {'mnist', 'fashion', 'idx'}
+        MNIST's files are verified and fetched; others are taken from `data_dir` as they are.
     data_dir, num_samples, holdout
         As in `load_cifar10`. Files may be raw IDX or .gz.
 

@@ -61,8 +61,8 @@ class Snapshot:
             raise UserError(f'{path}: holds no features of a run ({error})') from None
 
 
-def class_means(features, labels, num_classes):
-    """Mean feature of each class, (C, D); NaN for a class without samples."""
-    member = np.equal(labels, np.arange(num_classes)[:, None]).astype(features.dtype)
-    with np.errstate(invalid='ignore'):
-        return member @ features / member.sum(axis=1, keepdims=True)
+def class_means(features, labels):
+    """(classes, means): the labels (K,) that occur, and the mean feature (K, D) of each."""
+    classes = np.unique(labels)
+    member = np.equal(labels, classes[:, None]).astype(features.dtype)
+    return classes, member @ features / member.sum(axis=1, keepdims=True)

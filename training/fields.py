@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass
 STRICT = ConfigDict(extra='forbid', allow_inf_nan=False, validate_default=True)
 # Fields of Run that the scripts fill in: no options of theirs.
 FILLED_IN = 'version', 'workers'
+MNIST_LIKE = 'mnist', 'fashion', 'idx'  # data sets in MNIST's files
 VARIANCE_FLOOR = 1e-4  # of a diagonal covariance
 LARGEST = 10 ** 6  # of counts: no sensible one is larger, and arithmetic on them stays exact
 
@@ -42,8 +43,9 @@ class Data(Section):
 @dataclass(config=STRICT)
 class MnistData(Data):
     """data"""
-    dataset: Literal['mnist', 'fashion'] = field(
-        'mnist', 'fashion: Fashion-MNIST from the IDX files in --data-dir')
+    dataset: Literal[MNIST_LIKE] = field(
+        'mnist', 'fashion: Fashion-MNIST from the IDX files in --data-dir; idx: images of your own '
+        'in such files')
 
 
 @dataclass(config=STRICT)

@@ -44,6 +44,8 @@ class FeatureNet(HybridBlock):
         super().__init__(**kwargs)
         try:
             zoo = zoo_model(model.model, model.feature_size)
+        except ImportError as error:
+            raise UserError(f'GluonCV cannot be imported: {error}') from None
         except Exception:  # each kind of model that does not classify fails in its own way
             raise UserError(f"--model {model.model}: no image classifier of GluonCV's model zoo") \
                 from None
@@ -155,9 +157,9 @@ def _width(features, name):
     shape = IMAGE_SHAPES['cifar10']
     try:
         _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *shape))
-    except mx.MXNetError:
-        raise UserError(f'--model {name}: made for images larger than {shape[1]} x {shape[2]}') \
-            from None
+    except mx.MXNetError as error:
+        raise UserError(f'--model {name}: cannot take images of {shape[1]} x {shape[2]} '
+                        f'({str(error).strip().splitlines()[-1]})') from None
     return outputs[0][1]
 
 
@@ -223,7 +225,8 @@ def _fuse_batch_norm_relu(block):
                 isinstance(successor, nn.Activation) and successor._act_type == 'relu':
             block._children[key] = nn.BatchNormReLU(
                 momentum=child._kwargs['momentum'], epsilon=child._kwargs['eps'],
-                in_channels=child.gamma.shape[0], prefix=child.prefix, params=child.params)
+                in_channels=(child.gamma.shape or [0])[0], prefix=child.prefix,
+                params=child.params)
             del block._children[following]
         else:
             _fuse_batch_norm_relu(child)

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from .fields import CifarRecipe, MnistRecipe
+from .fields import MNIST_LIKE, CifarRecipe, MnistRecipe
 from .runtime import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
@@ -36,6 +36,8 @@ def load(path, recipe_class, overrides):
     for section in tree.values():
         section.update({name: overrides[name] for name in section if name in overrides})
     recipe = validate(tree, recipe_class, 'command line')
+    if recipe.data.dataset != base.data.dataset and 'reported_val_acc' not in overrides:
+        recipe.run.reported_val_acc = None  # it is of the recipe's own data
     ratio = recipe.optimisation.epochs / base.optimisation.epochs
     for name in set(SCALED_WITH_EPOCHS) - set(overrides):
         value = getattr(recipe.optimisation, name)
@@ -48,7 +50,7 @@ def load_run(path):
     """The recipe in a run's config.yaml, of whichever class its data set asks for."""
     tree = read_yaml(path)
     data = tree.get('data') if isinstance(tree, dict) else None
-    on_mnist = isinstance(data, dict) and data.get('dataset') in ('mnist', 'fashion')
+    on_mnist = isinstance(data, dict) and data.get('dataset') in MNIST_LIKE
     return validate(tree, MnistRecipe if on_mnist else CifarRecipe, path)
 
 
