@@ -24,11 +24,12 @@ STRENGTHS = {'cifar': (2, 4, 8, 16), 'mnist': (25.5, 51, 76.5)}  # largest chang
 
 
 def outputs(net, images, labels, attack, context, bar):
-    """The net's outputs for uint8 images, attacked first if there is an attack, and its accuracy.
+    """The net's outputs for uint8 images, attacked first if there is an attack.
 
     Returns
     -------
-    (list of array, float)
+    (list of array, float or None)
+        And the accuracy, where there are labels.
     """
     from mxnet import nd
     batches = []
@@ -40,7 +41,7 @@ def outputs(net, images, labels, attack, context, bar):
         batches.append([output.asnumpy() for output in net(pixels)])
         bar.update(len(batches[-1][0]))
     joined = [np.concatenate(parts) for parts in zip(*batches)]
-    return joined, float(np.mean(joined[0].argmax(axis=1) == labels))
+    return joined, None if labels is None else float(np.mean(joined[0].argmax(axis=1) == labels))
 
 
 def main(argv):
@@ -99,19 +100,18 @@ def main(argv):
     families = {kind: [f'{kind} {strength:g}/255' for strength in strengths]
                 for kind in ('FGSM', 'PGD')}
     families.update({family: list(sets) for family, sets in natural.items() if sets})
-    sets = {'normal': (test.images, None)}
-    sets.update({name: (test.images, (kind, strength)) for kind in ('FGSM', 'PGD')
+    sets = {'normal': (test.images, test.labels, None)}
+    sets.update({name: (test.images, test.labels, (kind, strength)) for kind in ('FGSM', 'PGD')
                  for name, strength in zip(families[kind], strengths)})
-    sets.update({name: (images, None) for found in natural.values()
+    sets.update({name: (images, None, None) for found in natural.values()
                  for name, images in found.items()})
     values = {name: {} for name in sets}  # set to score to array
     accuracy = {name: {} for name in sets}  # set to net to number
-    with tqdm(total=len(test) * len(sets) * len(nets), unit=' images', disable=None,
-              leave=False) as bar:
+    with tqdm(total=sum(len(images) for images, *_ in sets.values()) * len(nets), unit=' images',
+              disable=None, leave=False) as bar:
         for which, net in nets.items():
-            for name, (images, how) in sets.items():
-                found, accuracy[name][which] = outputs(net, images, test.labels,
-                                                       how and attack(*how),
+            for name, (images, labels, how) in sets.items():
+                found, accuracy[name][which] = outputs(net, images, labels, how and attack(*how),
                                                        contexts[0], bar)
                 scores = detection.scores(*found)
                 if which == 'net':
@@ -129,7 +129,7 @@ def main(argv):
     report = {'samples': len(test), 'seed': options.seed, 'positive_class': 'normal',
               'nets': names, 'accuracy': accuracy['normal'], 'left_out': missing, 'sets': {}}
     for name, found in values.items():
-        attacked = {'accuracy': accuracy[name]} if sets[name][1] else {}
+        attacked = {'accuracy': accuracy[name]} if sets[name][2] else {}
         report['sets'][name] = {**attacked, 'scores': {
             score: {measure: round(value, 4) for measure, value in
                     detection.measures(normal[score], found[score]).items()}

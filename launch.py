@@ -158,10 +158,10 @@ def main(argv):
 
     def pass_on(number, _):
         for member in members:
-            if member.role == 'worker':
-                member.signal(number)
+            if member.role == 'worker':  # whom a lost terminal is to stop as well
+                member.signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)
     try:
         members.append(start('scheduler', 0, LOCAL, command, environment))

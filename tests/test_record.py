@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import train_cifar
+import train_mnist
 from conftest import ROOT
-from training import batches, comparison, data, likelihood, models
+from training import batches, cli, comparison, data, likelihood, models
 from training import recipe as recipes
 from training.run_folder import RunFolder
 from training.runtime import Device
@@ -17,6 +19,21 @@ from training.runtime import Device
 RUNS = sorted(path.parent for path in (ROOT / 'output' / 'record').glob('*/summary.json'))
 README = (ROOT / 'README.md').read_text()
 DETECTION = (ROOT / 'docs' / 'detection.md').read_text()
+FOURTEEN = 'fast', '--epochs 14 --shortcut conv --warmup-epochs 1'
+SHORT = '--epochs 4 --batch-size 50'
+OPTIONS = {  # what the README says that runs were made with: name -> version, options
+    'cifar-fast-20epochs': ('fast',), 'cifar-fast': FOURTEEN,
+    'cifar-fast-lambda0.1': (*FOURTEEN, '--likelihood-weight 0.1'),
+    'cifar-fast-softmax': (*FOURTEEN, '--loss softmax'),
+    'cifar-paper-40epochs': ('paper', '--epochs 40'), 'cifar-v4-30epochs': ('v4', '--epochs 30'),
+    'cifar-v6-30epochs': ('v6', '--epochs 30', '--lr-batch-size 128'),
+    'mnist-softmax': ('softmax',), 'mnist-softmax-seed1': ('softmax', '--epochs 8 --lr-step 3'),
+    'mnist-softmax-center': ('softmax-center',), 'mnist-center': ('center',),
+    'mnist-softmax-center-no-bias': ('softmax-center', '--no-bias --epochs 14 --lr-step 7'),
+    'mnist-two-phase': ('two-phase', '--epochs 20 --first-phase-epochs 5'),
+    'mnist-lgm-full': ('lgm-full',), 'mnist-lgm-off': ('lgm-off', SHORT),
+    'mnist-lgm-distance': ('lgm-distance', SHORT),
+    'mnist-lgm-slow-variance': ('lgm-slow-variance', SHORT)}
 
 
 def test_runs_are_kept():
@@ -28,12 +45,34 @@ def test_pages_hold_the_tables_that_compare_writes():
                 if line.startswith('python compare.py output/record')]
     shown = [Path(name) for word in command.split()[2:-2]
              for name in sorted(glob.glob(str(ROOT / word))) if Path(name).is_dir()]
+    shown = list(dict.fromkeys(shown))
     assert sorted(shown) == RUNS
     runs = [comparison.read(folder) for folder in shown]
     for on_mnist in {run.on_mnist for run in runs}:
         assert comparison.table([run for run in runs if run.on_mnist == on_mnist]) in README
     for group in comparison.by_recipe(run for run in runs if 'detection' in run.summary):
         assert comparison.detection_table(group) in DETECTION
+
+
+@pytest.mark.parametrize('folder', RUNS, ids=lambda folder: folder.name)
+def test_runs_are_what_the_quoted_options_make(folder):
+    name = folder.name if folder.name in OPTIONS else folder.name.rsplit('-seed', 1)[0]
+    version, *quoted = OPTIONS[name]
+    assert all(words in ' '.join(README.split()) for words in quoted)
+    family = name.split('-')[0]
+    script, kind = {'cifar': (train_cifar, recipes.CifarRecipe),
+                    'mnist': (train_mnist, recipes.MnistRecipe)}[family]
+    actions, overrides = cli.parse(script.make_parser(), kind, ' '.join(quoted).split())
+    recipe = recipes.load(recipes.version_path(family, version), kind, overrides)
+    if actions.get('lr_step'):
+        recipe.optimisation.decay_epochs = train_mnist.every(actions['lr_step'],
+                                                             recipe.optimisation.epochs)
+    kept = recipes.load(folder / 'config.yaml', kind, {})
+    for optimisation in (recipe.optimisation, kept.optimisation):
+        if optimisation.lr_batch_size == optimisation.batch_size:  # no scaling, as without it
+            optimisation.lr_batch_size = None
+    assert not recipes.differences(recipe, kept, ('version', 'data_dir', 'output_dir', 'device',
+                                                  'dtype', 'seed'))
 
 
 def test_weights_have_the_digests_that_are_listed():

@@ -9,9 +9,9 @@ And each has
 
 - `net` and `heads`: the feature net, and what else is to be initialised, on its own;
 - `weights`: the block whose parameters are a run's result;
-- `classifier`: a block from normalised images to label-free logits, or to several of them, of which
-  `methods` are the names;
-- `features`: a function from normalised images to features (B, D).
+- `classifier`: a block from normalised images to label-free logits, or to several of them;
+- but for SoftmaxGraph, `methods`, the names of these, and `features`, a function from normalised
+  images to features (B, D).
 """
 from mxnet import nd
 from mxnet.gluon import HybridBlock
@@ -23,6 +23,11 @@ from .augment import mix
 from .classifiers import HeadsClassifier
 
 
+def soft_labels(label_smoothing=0.0, mixup=False, **_):
+    """Whether labels become distributions (B, C) under the settings of a RefinedGraph."""
+    return label_smoothing > 0 or mixup
+
+
 class RefinedGraph(HybridBlock):
     """Label smoothing, mixup and distillation around a loss: base class of the graphs below.
 
@@ -30,8 +35,9 @@ class RefinedGraph(HybridBlock):
     ----------
     num_classes : int
     label_smoothing : float, default 0
-        Share of each label that goes evenly to the other classes (Szegedy et al., as in He et al.,
-        arXiv 1812.01187, section 5.2).
+        Share e of each label that goes evenly to the other classes, e / (C - 1) each (He et al.,
+        arXiv 1812.01187, section 5.2). Szegedy et al. spread it over all C classes: the same as
+        e (C - 1) / C here.
     mixup : bool, default False
         Whether images come mixed; a third input then gives the weight, shape (1,).
     temperature : float or None
@@ -43,11 +49,7 @@ class RefinedGraph(HybridBlock):
         self._num_classes = num_classes
         self._label_smoothing, self._mixup = label_smoothing, mixup
         self._temperature = temperature
-
-    @property
-    def soft(self):
-        """Whether labels become distributions (B, C)."""
-        return self._label_smoothing > 0 or self._mixup
+        self.soft = soft_labels(label_smoothing, mixup)
 
     def hybrid_forward(self, F, images, label, *extra):
         target, extra = label, list(extra)
@@ -114,7 +116,6 @@ class SoftmaxGraph(RefinedGraph):
     """
 
     heads = ()
-    methods = 'softmax',
 
     def __init__(self, net, **settings):
         super().__init__(**settings)
@@ -127,9 +128,6 @@ class SoftmaxGraph(RefinedGraph):
     @property
     def weights(self):
         return self.net
-
-    def features(self, images):
-        return self.net(images)
 
     def classify(self, F, images, target):
         logits = F.cast(self.net(images), 'float32')

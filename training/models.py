@@ -8,7 +8,7 @@ from gmloss import MixtureClassifier
 
 from . import augment, checkpoint, data, losses, nets, recipe as recipes
 from .classifiers import PixelClassifier
-from .graphs import LGMGraph, SoftmaxCenterGraph, SoftmaxGraph
+from .graphs import LGMGraph, SoftmaxCenterGraph, SoftmaxGraph, soft_labels
 from .lenet import LeNetPlusPlus
 
 
@@ -44,8 +44,7 @@ def _on_mnist(recipe, classes):
 
 def _lgm(net, loss, num_classes, **settings):
     classifier = MixtureClassifier(net, losses.build_mixture(loss, num_classes, net.feature_size))
-    soft = settings.get('label_smoothing', 0) > 0 or settings.get('mixup', False)
-    return LGMGraph(classifier, losses.build_loss(loss, sparse_label=not soft),
+    return LGMGraph(classifier, losses.build_loss(loss, sparse_label=not soft_labels(**settings)),
                     num_classes=num_classes, **settings)
 
 
