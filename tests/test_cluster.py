@@ -242,15 +242,17 @@ def test_killed_worker_ends_the_run(tmp_path):
     assert not any(os.path.exists(f'/proc/{pid}') for pids in members.values() for pid in pids)
 
 
-def test_interrupt_stops_all_workers_at_one_step_and_resume_completes(run_script, tmp_path):
+@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGHUP, 143)])
+def test_interrupt_or_lost_terminal_stops_all_workers_at_one_step_and_resume_completes(
+        run_script, tmp_path, number, code):
     run = tmp_path / 'run'
     command = ('launch.py', '--workers', 2, *MNIST[:-2], '--epochs', 4, '--batch-size', 8,
                '--kvstore', 'dist_sync', '--output-dir', run)
     process = start(*command)
     wait_for(run / 'metrics.csv', process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert re.search(r'stopped (in|after) epoch', output)
     result = run_script(*command, '--resume')
     assert result.returncode == 0, result.stderr
