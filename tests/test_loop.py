@@ -1,7 +1,7 @@
 """The training loop in process: no host reads, several contexts, order of the data."""
 import numpy as np
 import pytest
-from mxnet import autograd, gluon, nd
+from mxnet import autograd, gluon, init, nd
 from mxnet.ndarray import NDArray
 
 from gmloss import GaussianMixture, LGMLoss, MixtureClassifier
@@ -57,12 +57,24 @@ def test_statistics_are_the_sums_over_the_epoch():
     assert result.accuracy == pytest.approx(expected[1] / 200)
 
 
-def test_two_contexts_give_the_gradients_of_one():
+def frozen_norms():
+    """A net with BatchNorms that keep to the statistics they have."""
+    net = gluon.nn.HybridSequential()
+    net.add(gluon.nn.Conv2D(6, 3, 4, in_channels=3),
+            gluon.nn.BatchNorm(use_global_stats=True, in_channels=6,
+                               running_variance_initializer=init.Constant(2e4)),
+            gluon.nn.Activation('relu'), gluon.nn.Dense(4, in_units=6 * 8 * 8))
+    return net
+
+
+@pytest.mark.parametrize('make_net', [lambda: None, frozen_norms], ids=['linear', 'frozen norms'])
+def test_two_contexts_give_the_gradients_of_one(make_net):
     from mxnet import cpu
     gradients, weights = [], None
     for contexts in ([cpu(0)], [cpu(0), cpu(1)]):
-        graph, data, _ = toy(contexts, batch_size=25)  # 13 + 12 images on two contexts
-        parameters = graph.classifier._collect_params_with_prefix()
+        graph, data, _ = toy(contexts, 25, make_net())  # 13 + 12 images on two contexts
+        parameters = {name: p for name, p in graph.classifier._collect_params_with_prefix().items()
+                      if p.grad_req != 'null'}
         if weights is None:
             weights = {name: p.data(contexts[0]).asnumpy() for name, p in parameters.items()}
         for name, parameter in parameters.items():
