@@ -27,9 +27,8 @@ from training.fields import STRICT
 from training.run_folder import RunFolder, write_text
 from training.runtime import UserError
 
-# Options of train_cifar.py that differ from run to run, and fields that a variant may not change.
-SET_HERE = 'version', 'resume', 'test', 'weights', 'seed'
-FIXED = 'version', 'workers', 'seed', 'output_dir'
+SET_HERE = 'version', 'resume', 'test', 'weights', 'seed'  # options that differ from run to run
+FIXED = 'version', 'workers', 'seed', 'output_dir'  # fields that a variant cannot change
 HEADER = ('variant', 'seeds', 'last: mean', 'spread', 'difference', 'best: mean', 'images/s')
 
 

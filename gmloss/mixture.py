@@ -126,7 +126,8 @@ class DiagonalMixture(GaussianMixture):
 
     def hybrid_forward(self, F, x, mean, rho):
         variance = self._variance(F, rho)
-        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean, F.reciprocal(variance))
+        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean,
+                                         F.reciprocal(variance))
         return distance, F.sum(F.log(variance), axis=1)
 
 

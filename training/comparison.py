@@ -80,7 +80,8 @@ def read(path):
         finished = folder.summary.exists()
         run = Run(folder, config, rows, json.loads(folder.summary.read_text()) if finished else
                   _partial_summary(config['run'], rows), finished)
-        run.data, cells(run), curves([run]), _spread([run]), _all_but_seed(config)  # what is missing shows
+        run.data, cells(run), curves([run])  # whatever is missing shows here
+        _spread([run]), _all_but_seed(config)
         if 'detection' in run.summary:
             detection_table([run])
     except FileNotFoundError as error:
