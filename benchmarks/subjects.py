@@ -17,6 +17,7 @@ from training import runtime
 LOSS_SHAPE = 128, 1000, 512  # batch, classes, features
 BATCH, STEPS = 128, 20
 EPOCH_IMAGES = 40 * BATCH
+FAST_BATCH = 512       # of the recipe `fast`
 TEST_IMAGES = 10000
 
 
@@ -120,13 +121,14 @@ def center_sparse_million():
     return center_ours(1000000, 128, sparse=True, update=True)
 
 
-def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, **fields):
-    """The project's own pieces, as train_cifar.py puts them together; batches of BATCH in all."""
+def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, version='baseline', **fields):
+    """The project's own pieces, as train_cifar.py puts them together; the recipe's batch in all."""
     from training import (augment, average, batches, checkpoint, data, loop, models, optim, recipe,
                           teacher)
     contexts = device.contexts()
-    settings = recipe.load(recipe.version_path('cifar', 'baseline'), recipe.CifarRecipe,
+    settings = recipe.load(recipe.version_path('cifar', version), recipe.CifarRecipe,
                            {'augmentation': augmentation, **fields})
+    batch_size = settings.optimisation.batch_size
     train, _ = data.load_cifar10(num_samples=images)
     block = augment.build(settings.data)
     block.initialize(ctx=contexts)
@@ -134,7 +136,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, **field
     refinement = settings.refinement
     teacher_net = refinement.teacher and teacher.load(refinement.teacher, 'cifar10', device,
                                                       contexts)
-    train_data = batches.TrainingData(train, contexts, block, settings.data.flip, BATCH, 0,
+    train_data = batches.TrainingData(train, contexts, block, settings.data.flip, batch_size, 0,
                                       refinement.mixup, teacher_net)
     graph = models.build(settings, device)
     models.initialize(graph, settings, contexts)
@@ -152,7 +154,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, **field
             with loop.autograd.record():
                 values = [graph(*part)[0] for part in batch]
             loop.autograd.backward(values)
-            trainer.step(BATCH)
+            trainer.step(batch_size)
         loop.nd.waitall()
     return run
 
@@ -167,6 +169,15 @@ def step_ours_on_two():
 
 def step_ours_bfloat16():
     return ours(runtime.prepare('cpu', 'bfloat16'))
+
+
+def step_fast():
+    return ours(runtime.prepare('cpu', 'auto'), images=FAST_BATCH, version='fast')
+
+
+def epoch_fast():
+    return ours(runtime.prepare('cpu', 'auto'), 'pad-crop', STEPS * FAST_BATCH, whole=True,
+                version='fast')
 
 
 def step_stock():
