@@ -23,12 +23,12 @@ from pydantic.dataclasses import dataclass
 import train_cifar
 from training import cli, comparison, runtime
 from training import recipe as recipes
-from training.fields import STRICT
+from training.fields import FILLED_IN, STRICT
 from training.run_folder import RunFolder, write_text
 from training.runtime import UserError
 
 SET_HERE = 'version', 'resume', 'test', 'weights', 'seed'  # options that differ from run to run
-FIXED = 'version', 'workers', 'seed', 'output_dir'  # fields that a variant cannot change
+FIXED = (*FILLED_IN, 'seed', 'output_dir')  # fields that a variant cannot change
 HEADER = ('variant', 'seeds', 'last: mean', 'spread', 'difference', 'best: mean', 'images/s')
 
 
@@ -66,7 +66,7 @@ def settle(overrides, common, version, folder, seed):
     settled = {}
     for name, value in overrides.items():
         if name in recipes.SCALED_WITH_EPOCHS:
-            value = [v * ratio for v in value] if isinstance(value, list) else value * ratio
+            value = recipes.scaled(value, ratio)
         elif isinstance(value, str):
             value = value.replace('{output_dir}', str(folder)).replace('{seed}', str(seed))
         settled[name] = value
@@ -157,7 +157,6 @@ def main(argv):
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    table = ''
     for seed in given.seeds:
         for name in given.only or variants:
             path = folder / run_name(name, seed)
@@ -176,10 +175,11 @@ def main(argv):
                     print(f'{path} ended with code {code}; the same command goes on')
                     return code
             done = finished_runs(folder, variants, version, common_fields)
-            reference = statistics.mean(one.summary['val_acc'] for one in next(iter(done.values())))
+            first = next(iter(done.values()))
+            reference = statistics.mean(one.summary['val_acc'] for one in first)
             table = comparison.markdown(HEADER, [row(variant, runs, reference)
                                                  for variant, runs in done.items()])
-            table += f'\nTop-1 accuracy on the {next(iter(done.values()))[0].validated_on}.\n'
+            table += f'\nTop-1 accuracy on the {first[0].validated_on}.\n'
             write_text(folder / 'ablation.md', table)
     print(table)
     print(f'written: {folder / "ablation.md"}')

@@ -17,6 +17,7 @@ from training.features import Snapshot
 from training.run_folder import write_text
 from training.runtime import UserError
 
+
 def feature_map(run):
     """The panel of a run's test features, with its accuracies in the title."""
     flat = Snapshot.load(run.folder.features).in_plane()

@@ -2,14 +2,13 @@
 import csv
 import json
 import re
-import struct
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from conftest import run_fields, write_fashion
+from conftest import run_fields, write_fashion, write_idx
 
 SMALL = ('--num-samples', 300, '--batch-size', 50)
 
@@ -80,9 +79,7 @@ def test_nearest_class_mean_where_some_classes_do_not_occur(run_here, tmp_path, 
     for part, split in zip(('train', 't10k'), digits):
         chosen = split.select(np.isin(split.labels, (1, 4, 9)))
         for kind, array in (('images-idx3', chosen.images[:, 0]), ('labels-idx1', chosen.labels)):
-            (tmp_path / f'{part}-{kind}-ubyte').write_bytes(
-                struct.pack(f'>{array.ndim + 1}I', 2048 + array.ndim, *array.shape) +
-                array.astype(np.uint8).tobytes())
+            write_idx(tmp_path / f'{part}-{kind}-ubyte.gz', array)
     words = ('--version', 'softmax', '--dataset', 'idx', '--data-dir', tmp_path, '--output-dir',
              tmp_path / 'run', '--lr', 0.01, '--batch-size', 20, '--dtype', 'float32')
     assert run_here('train_mnist', *words, '--epochs', 5) == 0

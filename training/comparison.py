@@ -39,13 +39,23 @@ class Run:
         return self.folder.path.name
 
     @property
+    def _data(self):
+        """The fields of its data; the earliest runs were all on CIFAR-10, and do not say so."""
+        return {'dataset': 'cifar10', **self.config.get('data', {})}
+
+    @property
     def data(self):
-        """The name of its data set; the earliest runs were all on CIFAR-10, and do not say so."""
-        return TITLES[self.config.get('data', {}).get('dataset', 'cifar10')]
+        """The name of its data set."""
+        return TITLES[self._data['dataset']]
 
     @property
     def on_mnist(self):
-        return self.config.get('data', {}).get('dataset') in MNIST_LIKE
+        return self._data['dataset'] in MNIST_LIKE
+
+    @property
+    def held_out(self):
+        """Whether it was validated on images held out of the training set."""
+        return bool(self._data.get('holdout'))
 
     @property
     def validated_on(self):
@@ -99,7 +109,7 @@ def cells(run):
     s = run.summary
     reported = s['reported_val_acc']
     remarks = ('' if run.finished else ' (unfinished)') + \
-        (' (held-out images)' if run.config.get('data', {}).get('holdout') else '')
+        (' (held-out images)' if run.held_out else '')
     row = [f'`{run.name}`{remarks}', str(s['epochs']), s['dtype'],
            f'{s["val_acc"]:.4f}', f'{s["best_val_acc"]:.4f} ({s["best_epoch"]})',
            '-' if reported is None else f'{reported:.4f}',

@@ -40,10 +40,13 @@ def load(path, recipe_class, overrides):
         recipe.run.reported_val_acc = None  # it is of the recipe's own data
     ratio = recipe.optimisation.epochs / base.optimisation.epochs
     for name in set(SCALED_WITH_EPOCHS) - set(overrides):
-        value = getattr(recipe.optimisation, name)
-        scaled = [v * ratio for v in value] if isinstance(value, list) else value * ratio
-        setattr(recipe.optimisation, name, scaled)
+        setattr(recipe.optimisation, name, scaled(getattr(recipe.optimisation, name), ratio))
     return recipe
+
+
+def scaled(epochs, ratio):
+    """A number of epochs, or a list of them, in a run `ratio` times as long."""
+    return [epoch * ratio for epoch in epochs] if isinstance(epochs, list) else epochs * ratio
 
 
 def load_run(path):
