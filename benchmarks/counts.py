@@ -28,6 +28,5 @@ def count(subject, steps):
 
 
 if __name__ == '__main__':
-    steps = subjects.EPOCH_IMAGES // subjects.BATCH
     chosen = {'ours': subjects.epoch_ours, 'stock': subjects.epoch_stock}[sys.argv[1]]()
-    print(*count(chosen, steps))
+    print(*count(chosen, subjects.EPOCH_STEPS))

@@ -16,8 +16,8 @@ from training import runtime
 
 LOSS_SHAPE = 128, 1000, 512  # batch, classes, features
 BATCH, STEPS = 128, 20
-EPOCH_IMAGES = 40 * BATCH
-FAST_BATCH = 512       # of the recipe `fast`
+EPOCH_STEPS = 40
+EPOCH_IMAGES = EPOCH_STEPS * BATCH
 TEST_IMAGES = 10000
 
 
@@ -121,7 +121,7 @@ def center_sparse_million():
     return center_ours(1000000, 128, sparse=True, update=True)
 
 
-def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, version='baseline', **fields):
+def ours(device, augmentation='none', steps=STEPS, whole=False, version='baseline', **fields):
     """The project's own pieces, as train_cifar.py puts them together; the recipe's batch in all."""
     from training import (augment, average, batches, checkpoint, data, loop, models, optim, recipe,
                           teacher)
@@ -129,7 +129,7 @@ def ours(device, augmentation='none', images=STEPS * BATCH, whole=False, version
     settings = recipe.load(recipe.version_path('cifar', version), recipe.CifarRecipe,
                            {'augmentation': augmentation, **fields})
     batch_size = settings.optimisation.batch_size
-    train, _ = data.load_cifar10(num_samples=images)
+    train, _ = data.load_cifar10(num_samples=steps * batch_size)
     block = augment.build(settings.data)
     block.initialize(ctx=contexts)
     block.hybridize(static_alloc=True)
@@ -172,12 +172,11 @@ def step_ours_bfloat16():
 
 
 def step_fast():
-    return ours(runtime.prepare('cpu', 'auto'), images=FAST_BATCH, version='fast')
+    return ours(runtime.prepare('cpu', 'auto'), version='fast')
 
 
 def epoch_fast():
-    return ours(runtime.prepare('cpu', 'auto'), 'pad-crop', STEPS * FAST_BATCH, whole=True,
-                version='fast')
+    return ours(runtime.prepare('cpu', 'auto'), 'pad-crop', whole=True, version='fast')
 
 
 def step_stock():
@@ -186,24 +185,24 @@ def step_stock():
 
 
 def epoch_ours():
-    return ours(runtime.prepare('cpu', 'float32'), 'pad-crop', EPOCH_IMAGES, whole=True)
+    return ours(runtime.prepare('cpu', 'float32'), 'pad-crop', EPOCH_STEPS, whole=True)
 
 
 def epoch_ours_bfloat16():
-    return ours(runtime.prepare('cpu', 'bfloat16'), 'pad-crop', EPOCH_IMAGES, whole=True)
+    return ours(runtime.prepare('cpu', 'bfloat16'), 'pad-crop', EPOCH_STEPS, whole=True)
 
 
 def epoch_ours_bfloat16_v6():
-    return ours(runtime.prepare('cpu', 'bfloat16'), 'resized-crop', EPOCH_IMAGES, whole=True)
+    return ours(runtime.prepare('cpu', 'bfloat16'), 'resized-crop', EPOCH_STEPS, whole=True)
 
 
 def epoch_ours_v6():
-    return ours(runtime.prepare('cpu', 'float32'), 'resized-crop', EPOCH_IMAGES, whole=True)
+    return ours(runtime.prepare('cpu', 'float32'), 'resized-crop', EPOCH_STEPS, whole=True)
 
 
 def epoch_of_fields():
     """With the fields of the recipe that BENCHMARK_FIELDS in the environment gives as JSON."""
-    return ours(runtime.prepare('cpu', 'auto'), 'pad-crop', EPOCH_IMAGES, whole=True,
+    return ours(runtime.prepare('cpu', 'auto'), 'pad-crop', EPOCH_STEPS, whole=True,
                 **json.loads(os.environ['BENCHMARK_FIELDS']))
 
 
