@@ -101,7 +101,7 @@ def config(old, new):
 
 
 COMMAND_LINES = [
-    ('train_cifar', '--version v7', 'there are baseline, fast, paper, v1, v3, v4, v5, v6$'),
+    ('train_cifar', '--version v7', 'there are baseline, best, fast, paper, v1, v3, v4, v5, v6$'),
     ('train_cifar', '--version v2', 'says nothing of v2'),
     ('train_cifar', '--version ""', 'no such recipe; there are'),
     ('train_cifar', '--version ../cifar/fast', 'no such recipe; there are'),
