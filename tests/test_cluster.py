@@ -242,6 +242,25 @@ def test_killed_worker_ends_the_run(tmp_path):
     assert not any(os.path.exists(f'/proc/{pid}') for pids in members.values() for pid in pids)
 
 
+def test_run_outlives_a_sleep_of_the_machine(tmp_path):
+    """All processes stand still for longer than the time after which silence ends a run."""
+    run = tmp_path / 'run'
+    process = start('launch.py', '--workers', 2, *MNIST[:-2], '--epochs', 8, '--batch-size', 32,
+                    '--kvstore', 'dist_sync', '--output-dir', run,
+                    PS_HEARTBEAT_INTERVAL='1', PS_HEARTBEAT_TIMEOUT='3')
+    wait_for(run / 'metrics.csv', process)
+    members = sum(children(process).values(), [])
+    for pid in members:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(6)
+    for pid in members:
+        os.kill(pid, signal.SIGCONT)
+    slept_in = len(run_fields(run))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert slept_in < len(run_fields(run)) == 8
+
+
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGHUP, 143)])
 def test_interrupt_or_lost_terminal_stops_all_workers_at_one_step_and_resume_completes(
         run_script, tmp_path, number, code):

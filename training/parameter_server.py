@@ -66,7 +66,9 @@ def wait_on_exit(store, wait):
 class Watch(threading.Thread):
     """Ends the process when another one has fallen silent, which would leave it waiting for ever.
 
-    The engine lets the scheduler see all others, and the others the scheduler.
+    The engine lets the scheduler see all others, and the others the scheduler. It goes by the clock
+    on the wall, so that after a machine's sleep or a change of its clock all seem silent at first:
+    only silence that outlasts two heartbeats counts.
     """
 
     def __init__(self, store):
@@ -76,12 +78,13 @@ class Watch(threading.Thread):
 
     def run(self):
         from mxnet.base import _LIB, check_call
-        timeout = int(os.environ['PS_HEARTBEAT_TIMEOUT'])
-        silent = ctypes.c_int()
+        interval, timeout = (int(os.environ[name]) for name in HEARTBEAT)
+        silent, seconds = ctypes.c_int(), 0
         while not self._ended.wait(1):
             check_call(_LIB.MXKVStoreGetNumDeadNode(self._store.handle, ALL_NODES,
                                                     ctypes.byref(silent), timeout))
-            if silent.value:
+            seconds = seconds + 1 if silent.value else 0
+            if seconds > 2 * interval:
                 print(f'error: another process of this run has been silent for {timeout} seconds; '
                       'stopped. --resume goes on from the last checkpoint', file=sys.stderr,
                       flush=True)
