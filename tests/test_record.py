@@ -22,6 +22,7 @@ DETECTION = (ROOT / 'docs' / 'detection.md').read_text()
 FOURTEEN = 'fast', '--epochs 14 --shortcut conv --warmup-epochs 1'
 SHORT = '--epochs 4 --batch-size 50'
 OPTIONS = {  # what the README says that runs were made with: name -> version, options
+    'cifar-best': ('best',),
     'cifar-fast-20epochs': ('fast',), 'cifar-fast': FOURTEEN,
     'cifar-fast-lambda0.1': (*FOURTEEN, '--likelihood-weight 0.1'),
     'cifar-fast-softmax': (*FOURTEEN, '--loss softmax'),
