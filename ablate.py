@@ -54,7 +54,8 @@ def read_plan(path):
                 raise UserError(f'{path}: {name}: {field}: expected a value')
         gathered = {**(gathered if plan.cumulative else {}), **(overrides or {})}
         variants[name] = gathered
-        recipes.load(recipes.version_path('cifar', plan.version), recipes.CifarRecipe, gathered)
+        recipes.load(recipes.version_path('cifar', plan.version), recipes.CifarRecipe, gathered,
+                     f'{path}: {name}')
     return plan.version, variants
 
 
@@ -140,6 +141,9 @@ def main(argv):
     parser.add_argument('--only', nargs='+', metavar='VARIANT', help='leave out the others')
     parser.add_argument('--output-dir', type=Path, default=None, help='default output/PLAN')
     given, common = parser.parse_known_args(argv)
+    for word in common:  # the value of one would pass for the plan
+        if word.startswith('-') and argv.index(word) < argv.index(given.plan):
+            raise UserError(f'{word}: options for train_cifar.py come after the plan')
     version, variants = read_plan(given.plan)
     common_fields = read_common(common)
     for name in given.only or ():

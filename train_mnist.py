@@ -102,8 +102,9 @@ def main(argv):
     train_split, val_split = data.load(recipe.data)
     normalise = models.normaliser(recipe, contexts)
     val_data = batches.DeviceData(val_split, contexts, workers)
+    validated_on = 'held-out' if recipe.data.holdout else 'test'
     print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
-          f'{"held-out" if recipe.data.holdout else "test"} images')
+          f'{validated_on} images')
 
     # Net and loss, and the weights to start from.
     graph = models.build(recipe, device)
@@ -193,9 +194,9 @@ def main(argv):
             *loop.extract(graph.features, normalise, val_data, SAMPLE),
             centers and centers.data(contexts[0]).asnumpy(),
             mixture and mixture.variances().sqrt().asnumpy())
-        title = '{}, epoch {epoch}: test accuracy {val_acc:.4f}'.format(folder.path.name,
-                                                                       **history[-1])
-        figures.submit(folder.draw_features, snapshot, history[-1]['epoch'], title)
+        epoch, accuracy = history[-1]['epoch'], history[-1]['val_acc']
+        title = f'{folder.path.name}, epoch {epoch}: {validated_on} accuracy {accuracy:.4f}'
+        figures.submit(folder.draw_features, snapshot, epoch, title, validated_on)
         figures.submit(folder.draw_curves, history, folder.path.name)
 
     def finish(figures):

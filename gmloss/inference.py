@@ -119,4 +119,5 @@ def calibrate(log_likelihoods, false_alarm_rate):
     if not len(values) or not 0 <= false_alarm_rate < 1 or not np.isfinite(values).all():
         raise ValueError('calibration needs finite log-likelihoods and a rate of at least 0 and '
                          f'below 1, got {len(values)} values and {false_alarm_rate}')
-    return float(values[int(round(false_alarm_rate * len(values), 6))])  # 0.29 * 100 < 29
+    below = int(round(false_alarm_rate * len(values), 6))  # 0.29 * 100 < 29
+    return float(values[min(below, len(values) - 1)])

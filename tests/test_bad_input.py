@@ -58,6 +58,14 @@ def remove(*names):
     return lambda: [Path(name).unlink() for name in names]
 
 
+def gzipped(name, length):
+    """In place of the file, the first `length` bytes of NAME.gz."""
+    def damage():
+        Path(f'{name}.gz').write_bytes(gzip.compress(Path(name).read_bytes())[:length])
+        Path(name).unlink()
+    return damage
+
+
 def folder(name):
     def damage():
         Path(name).unlink(missing_ok=True)
@@ -148,6 +156,9 @@ COMMAND_LINES = [
     ('train_cifar', '--margin 0 --margin-factor 2', 'margin: a growing margin must start above 0'),
     ('train_cifar', '--covariance diagonal --likelihood euclidean', 'goes with covariance identity'),
     ('train_cifar', '--covariance diagonal --variance-init 1e-4', 'variance_init: .* floor of 0.0001'),
+    ('train_cifar', '--kvstore dist_async', 'optimizer: the servers of dist_async hold no kernels'),
+    ('train_cifar', '--kvstore dist_async --optimizer nag --weight-average 0.99',
+     'weight_average: under dist_async each worker'),
     ('train_cifar', '--covariance inverse-sum', 'covariance inverse-sum goes with euclidean'),
     ('train_cifar', '--loss softmax --validate-with-label', 'softmax has no margin'),
     ('train_cifar', '--model resnet19_v1', '--model resnet19_v1: no image classifier of GluonCV'),
@@ -204,6 +215,7 @@ COMMAND_LINES = [
     ('export', 'nothing', 'nothing: there is no run in this folder'),
     ('export', 'run --output-dir photo.png', 'photo.png: File exists'),
     ('ablate', 'nothing.yaml', 'nothing.yaml: cannot be read as YAML: .*No such file'),
+    ('ablate', '--epochs 1 plan.yaml', '--epochs: options for train_cifar.py come after the plan$'),
     ('ablate', 'plan.yaml --seeds a', "--seeds: invalid int value: 'a'"),
     ('ablate', 'plan.yaml --only rough', '--only rough: no such variant; there are base'),
     ('ablate', 'plan.yaml --lrr 3', '--lrr: unknown option, the nearest known one is --lr$'),
@@ -250,6 +262,7 @@ CIFAR_FILES = [
     ('label', put('data/train.bin', bytes([0, 100]) + bytes(3072)), 'a label 100; .* 0 to 99'),
     ('a folder', folder('data/train.bin'), 'data/train.bin: Is a directory'),
     ('unreadable', unreadable('data/test.bin'), 'data/test.bin: '),
+    ('cut gzip', gzipped('data/test.bin', 99), 'data/test.bin: cannot be read'),
 ]
 
 IDX_FILES = [
@@ -350,7 +363,8 @@ RUN_FILES = [
     ('train_cifar', '--resume --version v4', None, '--version v4: the run in run is of fast'),
     ('compare', 'run', put('run/summary.json', b'{}'), 'damaged'),
     ('compare', 'run', config('dataset: cifar100', 'dataset: cifar1000'), 'damaged'),
-    ('ablate', 'plan.yaml', put('plan.yaml', b'version: fast\nvariants: {a: {mixup: -1}}'), 'mixup'),
+    ('ablate', 'plan.yaml', put('plan.yaml', b'version: fast\nvariants: {a: {mixup: -1}}'),
+     r'error: plan.yaml: a: refinement.mixup: .*got -1$'),
     ('ablate', 'plan.yaml', put('plan.yaml', b'version: fast\nvariant: {a: {}}'), 'variant'),
 ]
 

@@ -57,7 +57,7 @@ def test_figures_are_drawn_in_another_process_and_stay_whole(tmp_path):
     folder = RunFolder(tmp_path)
     with plots.BackgroundPlots() as figures:
         for epoch in (1, 2):
-            figures.submit(folder.draw_features, snapshot(3, epoch), epoch, 'run')
+            figures.submit(folder.draw_features, snapshot(3, epoch), epoch, 'run', 'test')
     assert sorted(path.name for path in (tmp_path / 'features').iterdir()) == [
         'epoch-001.png', 'epoch-002.png']
     folder.animate_features()

@@ -238,6 +238,14 @@ def test_folders_may_begin_with_the_home_folder(tmp_path, monkeypatch):
     assert [len(split) for split in data.load_mnist('fashion', '~')] == [4, 4]
 
 
+def test_binary_batches_may_be_gzipped(tmp_path):
+    rows, _ = write_cifar100(tmp_path, 3, 2)
+    raw = tmp_path / 'train.bin'
+    raw.with_name('train.bin.gz').write_bytes(gzip.compress(raw.read_bytes()))
+    raw.unlink()
+    np.testing.assert_array_equal(data.load_cifar100(tmp_path)[0].labels, rows[:, 1])
+
+
 def test_cifar100_rows_are_coarse_label_fine_label_and_planes(tmp_path):
     for rows, split in zip(write_cifar100(tmp_path, 3, 2), data.load_cifar100(tmp_path)):
         np.testing.assert_array_equal(split.labels, rows[:, 1])

@@ -80,6 +80,7 @@ def test_threshold_keeps_to_the_false_alarm_rate_and_no_higher_one_does(rate):
 
 def test_rate_is_met_where_the_product_falls_short_in_floating_point():
     assert 0.29 * 100 < 29 and calibrate(np.arange(100.0), 0.29) == 29
+    assert calibrate(np.arange(10.0), 0.99999999) == 9
 
 
 @pytest.mark.parametrize('values, rate', [([], 0.1), ([1.0], 1.0), ([1.0], -0.1), ([np.nan], 0.1)])

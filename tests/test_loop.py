@@ -1,12 +1,15 @@
 """The training loop in process: no host reads, several contexts, order of the data."""
+import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import autograd, gluon, init, nd
 from mxnet.ndarray import NDArray
 
 from gmloss import GaussianMixture, LGMLoss, MixtureClassifier
-from training import augment, batches, graphs, likelihood, loop
+from training import augment, batches, fit, graphs, likelihood, loop, models
+from training import recipe as recipes
 from training.data import Split
+from training.runtime import Device
 
 
 def toy(contexts=None, batch_size=40, net=None):
@@ -133,6 +136,26 @@ def test_loss_scale_changes_nothing_but_the_range_of_gradients():
         weights.append(graph.classifier.net.weight.data().asnumpy())
     np.testing.assert_allclose(weights[1], weights[0], rtol=1e-5, atol=1e-7)
     assert np.abs(weights[0] - 0.01).max() > 1e-4
+
+
+@pytest.mark.parametrize('version, batch_size', [('v5', 128), ('v6', 128), ('fast', 512)])
+def test_scaled_gradients_keep_to_the_range_of_float16(cifar, version, batch_size):
+    """On real images at the start, where they are largest: below the limit by a factor of four."""
+    recipe = recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
+    device = Device('cpu', (0,), 'float32')
+    mx.random.seed(0)
+    graph = models.build(recipe, device)
+    models.initialize(graph, recipe, device.contexts())
+    batch = cifar[0].select(slice(batch_size))
+    images = models.normaliser(recipe, device.contexts())(nd.array(batch.images, dtype='uint8'))
+    with autograd.record():
+        loss, _ = graph(images, nd.array(batch.labels))
+    loss.backward(nd.full(batch_size, fit.loss_scale('float16', batch_size)))
+    gradients = [parameter.grad() for parameter in graph.collect_params().values()
+                 if parameter.grad_req != 'null']
+    largest = max(gradient.abs().max().asscalar() for gradient in gradients)
+    assert 1e-3 < largest < np.finfo(np.float16).max / 4
+    assert fit.loss_scale('float32', batch_size) == 1
 
 
 def test_net_with_dropout_resumes_within_an_epoch_with_the_masks_it_would_have_had():

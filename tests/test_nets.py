@@ -115,13 +115,19 @@ def test_pooled_features_have_64_dimensions_at_any_image_size(size):
 
 @pytest.mark.parametrize('name, width', [
     ('cifar_resnet56_v1', 64), ('cifar_wideresnet16_10', 640), ('resnet18_v1', 512),
-    ('resnet18_v1b', 512), ('resnet50_v1d', 2048), ('vgg11_bn', 4096), ('mobilenet0.25', 256)])
+    ('resnet18_v1b', 512), ('resnet50_v1d', 2048), ('vgg11_bn', 4096), ('mobilenet0.25', 256),
+    ('resnext50_32x4d', 2048), ('darknet53', 1024)])
 def test_any_classifier_of_the_zoo_gives_its_features(name, width):
-    """And keeps the order and shapes of its parameters."""
+    """It can be trained, and keeps the order and shapes of its parameters."""
     net = nets.FeatureNet(CifarModel(model=name), Device('cpu', (0,), 'bfloat16'))
     net.initialize()
     assert net.feature_size == width and 'PaddedStem' in repr(net)
-    assert net(nd.zeros((2, 3, 32, 32))).shape == (2, width)
+    with autograd.record():  # oneDNN refuses some layouts in training alone
+        found = net(nd.random.normal(shape=(2, 3, 32, 32)))
+    found.backward()
+    assert found.shape == (2, width)
+    assert all(np.isfinite(parameter.grad().asnumpy()).all()
+               for parameter in net.collect_params().values() if parameter.grad_req != 'null')
     stock = nets.zoo_model(name, 10)
     stock.initialize()
     stock(nd.zeros((2, 3, 32, 32)))

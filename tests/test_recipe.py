@@ -108,7 +108,7 @@ def test_v6_is_the_published_recipe():
 def test_v5_is_v4_with_a_trained_variance():
     first, second = load('v4'), load('v5')
     changed = {line.split(':')[0] for line in recipes.differences(first, second)}
-    assert changed == {'covariance', 'likelihood', 'variance_lr_mult', 'variance_wd_mult',
+    assert changed == {'covariance', 'likelihood', 'variance_lr_mult', 'variance_wd_mult', 'lr',
                        'reported_val_acc'}
 
 

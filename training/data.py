@@ -155,9 +155,10 @@ def _read_cifar(paths, label_bytes=1, classes=10):
     rows = []
     for path in paths:
         try:
-            content = np.fromfile(path, np.uint8)
-        except OSError as error:
-            raise UserError(f'{path}: {error.strerror or "cannot be read"}') from None
+            content = np.frombuffer(fetch.read(path.parent, path.name), np.uint8)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f'{path}: {getattr(error, "strerror", None) or "cannot be read"}') \
+                from None
         if not len(content) or len(content) % (label_bytes + 3072):
             raise UserError(f'{path}: holds {len(content)} bytes, which is no number of images of '
                             f'{label_bytes} + 3072 bytes')

@@ -207,6 +207,9 @@ class CifarRecipe:
 
     def __post_init__(self):
         _check_together(self)
+        if self.run.kvstore == 'dist_async' and self.refinement.weight_average:
+            raise ValueError('weight_average: under dist_async each worker sees other weights to '
+                             'average; use dist_sync')
 
 
 @dataclass(config=STRICT)
@@ -245,6 +248,9 @@ def _check_together(recipe):
     if loss.covariance == 'diagonal' and loss.variance_init <= VARIANCE_FLOOR:
         raise ValueError(f'variance_init: covariance diagonal has a floor of {VARIANCE_FLOOR}, got '
                          f'{loss.variance_init}')
+    if recipe.run.kvstore == 'dist_async' and optimisation.optimizer == 'muon':
+        raise ValueError('optimizer: the servers of dist_async hold no kernels for muon to make '
+                         'orthogonal, only rows of numbers; use nag, sgd or adam, or dist_sync')
     if optimisation.optimizer == 'muon' and optimisation.momentum == 0:
         raise ValueError('momentum: muon makes its updates of a momentum above 0, got 0')
     if optimisation.decay_epochs != sorted(optimisation.decay_epochs):

@@ -11,7 +11,9 @@ from .plots import BackgroundPlots
 from .run_folder import RunFolder, summarise
 from .runtime import Device, UserError
 
-LOSS_SCALE = {'float16': 128.0}  # lifts small gradients over float16's underflow
+# Of the mean loss over a device's images. Lifts small gradients over float16's underflow and leaves
+# large ones room: those of v5's kernels come to 10,000 of the 65,504 there are.
+LOSS_SCALE = {'float16': 128.0}
 
 
 @dataclass
@@ -72,6 +74,11 @@ def fit(job, resume=False, tensorboard=False):
                         'With that put right, --resume goes on from the last checkpoint') from None
 
 
+def loss_scale(dtype, batch_size):
+    """What the losses of `batch_size` images on a device are multiplied by before they are added."""
+    return LOSS_SCALE.get(dtype, batch_size) / batch_size
+
+
 def _claim(job, resume):
     """Find or make the run folder; a context in which it is this run's alone."""
     if resume:
@@ -93,12 +100,14 @@ def _fit(job, resume, tensorboard):
     history = state['history']
 
     events = folder.event_writer(len(history)) if tensorboard and workers.is_chief else nullcontext()
+    scale = loss_scale(job.device.dtype,
+                       job.data.batch_size // (len(job.data.contexts) * workers.size))
     with BackgroundPlots() as figures, loop.StopRequest().listening() as stop, events as board:
         for epoch in range(state['epoch'], epochs):
             started = time.perf_counter()
             result = loop.train_epoch(
                 job.graph, job.data, job.trainers, epoch, state['step'], state['totals'],
-                job.set_rates, stop, LOSS_SCALE.get(job.device.dtype, 1.0),
+                job.set_rates, stop, scale,
                 f'epoch {epoch + 1}/{epochs}', job.average)
             if not math.isfinite(result.loss):
                 raise UserError(f'epoch {epoch + 1}: the loss is {result.loss}; stopped. '

@@ -59,7 +59,10 @@ class FeatureNet(HybridBlock):
             _fuse_batch_norm_relu(self.features)
         if device is not None and device.dtype == 'bfloat16':
             _pad_stem(self.features)
-        width = _width(self.features, model.model)
+        shape = _output_shape(self.features, model.model)
+        if len(shape) == 4:  # Darknet pools after its features
+            self.features.add(SpatialMean())
+        width = shape[1]
         self.output = None if model.features == 'pool' else Float32Dense(
             model.feature_size, in_units=width, use_bias=dense.bias is not None,
             prefix=dense.prefix, params=dense.params)
@@ -152,15 +155,15 @@ def _split(zoo, name):
     raise UserError(f'--model {name}: has no dense output layer, so no features to take')
 
 
-def _width(features, name):
-    """Number of features, which some models leave to the first batch to show."""
+def _output_shape(features, name):
+    """That of the features of one image, which some models leave to the first batch to show."""
     shape = IMAGE_SHAPES['cifar10']
     try:
         _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *shape))
     except mx.MXNetError as error:
         raise UserError(f'--model {name}: cannot take images of {shape[1]} x {shape[2]} '
                         f'({str(error).strip().splitlines()[-1]})') from None
-    return outputs[0][1]
+    return outputs[0]
 
 
 def _set_child(block, name, child):
@@ -219,10 +222,12 @@ def _pool_shortcuts(features, name):
 
 
 def _fuse_batch_norm_relu(block):
-    children = list(block._children.items())
-    for (key, child), (following, successor) in zip(children, children[1:] + [(None, None)]):
+    children = [(None, None), *block._children.items(), (None, None), (None, None)]
+    for (_, before), (key, child), (following, successor), (_, after) in zip(
+            children, children[1:], children[2:], children[3:]):
         if type(child) is nn.BatchNorm and isinstance(block, nn.HybridSequential) and \
-                isinstance(successor, nn.Activation) and successor._act_type == 'relu':
+                isinstance(successor, nn.Activation) and successor._act_type == 'relu' and \
+                not (_is_grouped(before) or _is_grouped(after)):
             block._children[key] = nn.BatchNormReLU(
                 momentum=child._kwargs['momentum'], epsilon=child._kwargs['eps'],
                 in_channels=(child.gamma.shape or [0])[0], prefix=child.prefix,
@@ -230,6 +235,11 @@ def _fuse_batch_norm_relu(block):
             del block._children[following]
         else:
             _fuse_batch_norm_relu(child)
+
+
+def _is_grouped(block):
+    """Whether it is a convolution whose gradients oneDNN lays out as the fused operator cannot read."""
+    return isinstance(block, nn.Conv2D) and 1 < block._kwargs['num_group'] < block._channels
 
 
 def _pad_stem(block):

@@ -16,7 +16,7 @@ ABSENT = {('cifar', 'v2'): 'gluon_GMLoss counts its editions from v1 to v4 and s
 SCALED_WITH_EPOCHS = ('decay_epochs', 'warmup_epochs')
 
 
-def load(path, recipe_class, overrides):
+def load(path, recipe_class, overrides, source='command line'):
     """Read the recipe file `path`, apply `overrides` and check every field.
 
     Parameters
@@ -24,7 +24,9 @@ def load(path, recipe_class, overrides):
     path : Path
         YAML with the sections of `recipe_class`.
     overrides : dict
-        Field name to value, as given on the command line; names are unique over all sections.
+        Field name to value; names are unique over all sections.
+    source : str
+        Where the overrides are from.
 
     Raises
     ------
@@ -35,7 +37,7 @@ def load(path, recipe_class, overrides):
     tree = dataclasses.asdict(base)
     for section in tree.values():
         section.update({name: overrides[name] for name in section if name in overrides})
-    recipe = validate(tree, recipe_class, 'command line')
+    recipe = validate(tree, recipe_class, source)
     if recipe.data.dataset != base.data.dataset and 'reported_val_acc' not in overrides:
         recipe.run.reported_val_acc = None  # it is of the recipe's own data
     ratio = recipe.optimisation.epochs / base.optimisation.epochs
