@@ -1,7 +1,7 @@
 """Train a CIFAR-10 ResNet with the large-margin Gaussian Mixture loss.
 
     python train_cifar.py --version fast
-    python train_cifar.py --version v6 --epochs 30 --dtype auto
+    python train_cifar.py --version v6 --epochs 40 --dtype auto
     python train_cifar.py --version fast --resume
     python train_cifar.py --version fast --test
 """

@@ -21,6 +21,7 @@ README = (ROOT / 'README.md').read_text()
 DETECTION = (ROOT / 'docs' / 'detection.md').read_text()
 FOURTEEN = 'fast', '--epochs 14 --shortcut conv --warmup-epochs 1'
 SHORT = '--epochs 4 --batch-size 50'
+EDITIONS = 'v1', 'v3', 'v4', 'v5', 'v6'
 OPTIONS = {  # what the README says that runs were made with: name -> version, options
     'cifar-best': ('best',),
     'cifar-fast-20epochs': ('fast',), 'cifar-fast': FOURTEEN,
@@ -28,8 +29,7 @@ OPTIONS = {  # what the README says that runs were made with: name -> version, o
     'cifar-fast-softmax': (*FOURTEEN, '--loss softmax'),
     'cifar-paper-40epochs': ('paper', '--epochs 40'),
     'cifar-paper-identity-40epochs': ('paper', '--epochs 40', '--covariance identity'),
-    'cifar-v4-30epochs': ('v4', '--epochs 30'),
-    'cifar-v6-30epochs': ('v6', '--epochs 30', '--lr-batch-size 128'),
+    **{f'cifar-{version}-40epochs': (version, '--epochs 40') for version in EDITIONS},
     'mnist-softmax': ('softmax',), 'mnist-softmax-seed1': ('softmax', '--epochs 8 --lr-step 3'),
     'mnist-softmax-center': ('softmax-center',), 'mnist-center': ('center',),
     'mnist-softmax-center-no-bias': ('softmax-center', '--no-bias --epochs 14 --lr-step 7'),
