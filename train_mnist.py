@@ -102,9 +102,8 @@ def main(argv):
     train_split, val_split = data.load(recipe.data)
     normalise = models.normaliser(recipe, contexts)
     val_data = batches.DeviceData(val_split, contexts, workers)
-    validated_on = 'held-out' if recipe.data.holdout else 'test'
     print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
-          f'{validated_on} images')
+          f'{recipe.data.validated_on} images')
 
     # Net and loss, and the weights to start from.
     graph = models.build(recipe, device)
@@ -195,8 +194,9 @@ def main(argv):
             centers and centers.data(contexts[0]).asnumpy(),
             mixture and mixture.variances().sqrt().asnumpy())
         epoch, accuracy = history[-1]['epoch'], history[-1]['val_acc']
-        title = f'{folder.path.name}, epoch {epoch}: {validated_on} accuracy {accuracy:.4f}'
-        figures.submit(folder.draw_features, snapshot, epoch, title, validated_on)
+        title = (f'{folder.path.name}, epoch {epoch}: {recipe.data.validated_on} accuracy '
+                 f'{accuracy:.4f}')
+        figures.submit(folder.draw_features, snapshot, epoch, title, recipe.data.validated_on)
         figures.submit(folder.draw_curves, history, folder.path.name)
 
     def finish(figures):

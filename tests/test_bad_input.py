@@ -169,7 +169,7 @@ COMMAND_LINES = [
     ('train_cifar', '--teacher no/such', '--teacher no/such: there is no such run folder'),
     ('train_cifar', '--teacher data', 'data: there is no run in this folder'),
     ('train_cifar', '--data-dir ""', 'data.data_dir: .* at least 1 character'),
-    ('train_cifar', '--data-dir nowhere', 'nowhere/train.bin: No such file'),
+    ('train_cifar', '--data-dir nowhere', 'nowhere: neither train.bin nor train.bin.gz is there'),
     ('train_cifar', '--output-dir ""', 'run.output_dir: .* at least 1 character'),
     ('train_cifar', '--output-dir photo.png', 'photo.png: .* choose another --output-dir'),
     ('train_cifar', '--output-dir photo.png/run', 'photo.png/run: .* choose another --output-dir'),
@@ -256,12 +256,12 @@ RECIPES = [
 ]
 
 CIFAR_FILES = [
-    ('missing', remove('data/train.bin'), 'data/train.bin: No such file'),
+    ('missing', remove('data/train.bin'), 'data: neither train.bin nor train.bin.gz is there'),
     ('empty', cut('data/train.bin', 0), 'data/train.bin: holds 0 bytes, which is no number'),
     ('cut', cut('data/train.bin', 3074 * 24 - 1), 'which is no number of images'),
     ('label', put('data/train.bin', bytes([0, 100]) + bytes(3072)), 'a label 100; .* 0 to 99'),
-    ('a folder', folder('data/train.bin'), 'data/train.bin: Is a directory'),
-    ('unreadable', unreadable('data/test.bin'), 'data/test.bin: '),
+    ('a folder', folder('data/train.bin'), 'data/train.bin: cannot be read .*Is a directory'),
+    ('unreadable', unreadable('data/test.bin'), 'data/test.bin: cannot be read'),
     ('cut gzip', gzipped('data/test.bin', 99), 'data/test.bin: cannot be read'),
 ]
 

@@ -132,14 +132,19 @@ def _choose(train, test, num_samples, holdout):
     return train.select(slice(num_samples)), test.select(slice(num_samples))
 
 
-def _read_idx(folder, name, dimensions):
-    """An IDX file of bytes (big-endian header: 0, 0, 8, dimensions, then each extent)."""
+def _read(folder, name):
+    """The bytes of a data file, which may be there as NAME or as NAME.gz."""
     try:
-        content = fetch.read(folder, name)
+        return fetch.read(folder, name)
     except FileNotFoundError:
         raise UserError(f'{folder}: neither {name} nor {name}.gz is there') from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{folder}/{name}: cannot be read ({error})') from None
+
+
+def _read_idx(folder, name, dimensions):
+    """An IDX file of bytes (big-endian header: 0, 0, 8, dimensions, then each extent)."""
+    content = _read(folder, name)
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes((0, 0, 8, dimensions)):
         raise UserError(f'{folder}/{name}: no IDX file of bytes in {dimensions} dimensions')
@@ -154,11 +159,7 @@ def _read_cifar(paths, label_bytes=1, classes=10):
     """Binary batches: each row some label bytes, the last one the class, and three colour planes."""
     rows = []
     for path in paths:
-        try:
-            content = np.frombuffer(fetch.read(path.parent, path.name), np.uint8)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f'{path}: {getattr(error, "strerror", None) or "cannot be read"}') \
-                from None
+        content = np.frombuffer(_read(path.parent, path.name), np.uint8)
         if not len(content) or len(content) % (label_bytes + 3072):
             raise UserError(f'{path}: holds {len(content)} bytes, which is no number of images of '
                             f'{label_bytes} + 3072 bytes')

@@ -39,6 +39,11 @@ class Data(Section):
     holdout: int = field(0, 'validate on N images kept out of the training set, not on the test '
                          'set', ge=0)
 
+    @property
+    def validated_on(self):
+        """Which images validation sees, in a word."""
+        return 'held-out' if self.holdout else 'test'
+
 
 @dataclass(config=STRICT)
 class MnistData(Data):
