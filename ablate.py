@@ -133,6 +133,14 @@ def row(name, runs, reference):
             f'{statistics.mean(run.summary["images_per_second"] for run in runs):.0f}']
 
 
+def table(runs):
+    """What {variant: its finished runs} shows, against the first variant."""
+    first = next(iter(runs.values()))
+    reference = statistics.mean(run.summary['val_acc'] for run in first)
+    rows = [row(variant, found, reference) for variant, found in runs.items()]
+    return comparison.markdown(HEADER, rows) + f'\nTop-1 accuracy on the {first[0].validated_on}.\n'
+
+
 def main(argv):
     parser = cli.Parser(__doc__, epilog='Further options are handed to train_cifar.py, the same for '
                         'all runs.')
@@ -178,14 +186,9 @@ def main(argv):
                 if code:  # the run has said why
                     print(f'{path} ended with code {code}; the same command goes on')
                     return code
-            done = finished_runs(folder, variants, version, common_fields)
-            first = next(iter(done.values()))
-            reference = statistics.mean(one.summary['val_acc'] for one in first)
-            table = comparison.markdown(HEADER, [row(variant, runs, reference)
-                                                 for variant, runs in done.items()])
-            table += f'\nTop-1 accuracy on the {first[0].validated_on}.\n'
-            write_text(folder / 'ablation.md', table)
-    print(table)
+            text = table(finished_runs(folder, variants, version, common_fields))
+            write_text(folder / 'ablation.md', text)
+    print(text)
     print(f'written: {folder / "ablation.md"}')
     return 0
 
