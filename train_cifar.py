@@ -42,7 +42,7 @@ def main(argv):
     augmentation.hybridize(static_alloc=True)
     val_data = batches.DeviceData(val_split, contexts, workers)
     print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
-          f'{recipe.data.validated_on} images')
+          f'{recipe.data.validation_split} images')
 
     # Net and loss.
     graph = models.build(recipe, device)

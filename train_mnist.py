@@ -103,7 +103,7 @@ def main(argv):
     normalise = models.normaliser(recipe, contexts)
     val_data = batches.DeviceData(val_split, contexts, workers)
     print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
-          f'{recipe.data.validated_on} images')
+          f'{recipe.data.validation_split} images')
 
     # Net and loss, and the weights to start from.
     graph = models.build(recipe, device)
@@ -194,9 +194,9 @@ def main(argv):
             centers and centers.data(contexts[0]).asnumpy(),
             mixture and mixture.variances().sqrt().asnumpy())
         epoch, accuracy = history[-1]['epoch'], history[-1]['val_acc']
-        title = (f'{folder.path.name}, epoch {epoch}: {recipe.data.validated_on} accuracy '
+        title = (f'{folder.path.name}, epoch {epoch}: {recipe.data.validation_split} accuracy '
                  f'{accuracy:.4f}')
-        figures.submit(folder.draw_features, snapshot, epoch, title, recipe.data.validated_on)
+        figures.submit(folder.draw_features, snapshot, epoch, title, recipe.data.validation_split)
         figures.submit(folder.draw_curves, history, folder.path.name)
 
     def finish(figures):

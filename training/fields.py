@@ -40,8 +40,8 @@ class Data(Section):
                          'set', ge=0)
 
     @property
-    def validated_on(self):
-        """Which images validation sees, in a word."""
+    def validation_split(self):
+        """Name of the split that validation sees."""
         return 'held-out' if self.holdout else 'test'
 
 
