@@ -29,6 +29,13 @@ def test_every_recipe_file_is_valid_and_survives_a_round_trip(version, tmp_path)
     assert recipes.differences(recipe, again) == [] and again == recipe
 
 
+def test_recipe_files_are_named_as_seen_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert str(recipes.version_path('cifar', 'v6')) == 'configs/cifar/v6.yaml'
+    monkeypatch.chdir(tmp_path)
+    assert recipes.version_path('cifar', 'v6').samefile(ROOT / 'configs/cifar/v6.yaml')
+
+
 def test_field_names_are_unique_over_all_sections():
     names = [item.name for section in dataclasses.fields(CifarRecipe)
              for item in dataclasses.fields(section.type)]

@@ -1,6 +1,7 @@
 """Recipes: read from YAML, overridden by options, checked in one place."""
 import dataclasses
 import difflib
+import os
 import reprlib
 from pathlib import Path
 
@@ -66,13 +67,14 @@ def field_names(recipe_class):
 
 
 def version_path(family, version):
-    """configs/<family>/<version>.yaml, or an error that lists the versions there are."""
+    """configs/<family>/<version>.yaml as seen from the working directory, so that logs are alike
+    on all machines; or an error that lists the versions there are."""
     if (family, version) in ABSENT:
         raise UserError(f'--version {version}: {ABSENT[family, version]}')
     known = sorted(path.stem for path in (CONFIGS / family).glob('*.yaml'))
     if version not in known:
         raise UserError(f'--version {version}: no such recipe; there are {", ".join(known)}')
-    return CONFIGS / family / f'{version}.yaml'
+    return Path(os.path.relpath(CONFIGS / family / f'{version}.yaml'))
 
 
 def to_yaml(recipe):
