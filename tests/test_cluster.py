@@ -145,7 +145,7 @@ for number in range(40):
     workers.end_steps()
     workers.sum([0])
     steps.append(step)
-print(steps, flush=True)
+print(f'{steps}\\n', end='', flush=True)  # in one write, as both workers share the pipe
 workers.leave(0)
 '''
 
