@@ -182,10 +182,12 @@ def main(argv):
                 run = subprocess.Popen([sys.executable, train_cifar.__file__, '--version', version,
                                         *options(overrides), *common, '--seed', str(seed),
                                         '--output-dir', str(path), *resume])
+                if stopped:  # just before there was a run to hear of it
+                    run.terminate()
                 code = run.wait()
                 if code:  # the run has said why
                     print(f'{path} ended with code {code}; the same command goes on')
-                    return code
+                    return code if code > 0 else 128 - code
             text = table(finished_runs(folder, variants, version, common_fields))
             write_text(folder / 'ablation.md', text)
     print(text)

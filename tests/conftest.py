@@ -59,9 +59,10 @@ def run_here():
             runtime.exit_with(importlib.import_module(name).main)
         return end.value.code
 
-    kept = signal.getsignal(signal.SIGINT)  # ablate.py sets its own
-    yield run
-    signal.signal(signal.SIGINT, kept)
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run  # ablate.py sets handlers of its own
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 def write_idx(path, array):

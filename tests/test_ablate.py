@@ -105,3 +105,18 @@ def test_ctrl_c_lets_the_run_write_its_checkpoint(tmp_path):
     assert process.returncode == 130 and 'the same command goes on' in output
     assert 'Traceback' not in output
     assert (tmp_path / 'out' / 'base-seed0' / 'checkpoint.npz').exists()
+
+
+def test_sigterm_while_a_run_is_being_started_stops_that_run(tmp_path, run_here, monkeypatch):
+    started = []
+
+    def start(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        started.append(popen(['sleep', '60']))
+        return started[-1]
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, 'Popen', start)
+    plan = write(tmp_path, {'version': 'fast', 'variants': {'base': {}, 'more': {}}})
+    assert run_here('ablate', plan, '--output-dir', tmp_path / 'out') == 128 + signal.SIGTERM
+    assert [process.returncode for process in started] == [-signal.SIGTERM]
