@@ -3,6 +3,7 @@ import csv
 import glob
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from training import recipe as recipes
 from training.run_folder import RunFolder
 from training.runtime import Device
 
-RUNS = sorted(path.parent for path in (ROOT / 'output' / 'record').glob('*/summary.json'))
+RECORD = ROOT / 'output' / 'record'
+RUNS = sorted(path.parent for path in RECORD.glob('*/summary.json'))
+UNFINISHED = sorted({path.parent for path in RECORD.glob('*/checkpoint.npz')} - set(RUNS))
 README = (ROOT / 'README.md').read_text()
 DETECTION = (ROOT / 'docs' / 'detection.md').read_text()
 FOURTEEN = 'fast', '--epochs 14 --shortcut conv --warmup-epochs 1'
@@ -32,6 +35,8 @@ OPTIONS = {  # what the README says that runs were made with: name -> version, o
     'cifar-paper-40epochs': ('paper', '--epochs 40'),
     'cifar-paper-identity-40epochs': ('paper', '--epochs 40', '--covariance identity'),
     **{f'cifar-{version}-40epochs': (version, '--epochs 40') for version in EDITIONS},
+    'cifar-v6-pad-crop-40epochs': ('v6', '--epochs 40', '--augmentation pad-crop'),
+    'cifar-v6-400epochs': ('v6',),
     'mnist-softmax': ('softmax',), 'mnist-softmax-seed1': ('softmax', '--epochs 8 --lr-step 3'),
     'mnist-softmax-center': ('softmax-center',), 'mnist-center': ('center',),
     'mnist-softmax-center-no-bias': ('softmax-center', '--no-bias --epochs 14 --lr-step 7'),
@@ -51,7 +56,7 @@ def test_pages_hold_the_tables_that_compare_writes():
     shown = [Path(name) for word in command.split()[2:-2]
              for name in sorted(glob.glob(str(ROOT / word))) if Path(name).is_dir()]
     shown = list(dict.fromkeys(shown))
-    assert sorted(shown) == RUNS
+    assert sorted(shown) == sorted(RUNS + UNFINISHED)
     runs = [comparison.read(folder) for folder in shown]
     for on_mnist in {run.on_mnist for run in runs}:
         assert comparison.table([run for run in runs if run.on_mnist == on_mnist]) in README
@@ -59,7 +64,7 @@ def test_pages_hold_the_tables_that_compare_writes():
         assert comparison.detection_table(group) in DETECTION
 
 
-@pytest.mark.parametrize('folder', RUNS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize('folder', RUNS + UNFINISHED, ids=lambda folder: folder.name)
 def test_runs_are_what_the_quoted_options_make(folder):
     name = folder.name if folder.name in OPTIONS else folder.name.rsplit('-seed', 1)[0]
     version, *quoted = OPTIONS[name]
@@ -86,7 +91,7 @@ def test_ablation_on_the_page_is_that_of_the_kept_runs(tmp_path, monkeypatch):
     plan, *words = command.split()[2:]
     words, seeds = words[:words.index('--seeds')], words[words.index('--seeds') + 1:]
     version, variants = ablate.read_plan(ROOT / plan)
-    kept, folder = ROOT / 'output' / 'record' / Path(plan).stem, Path('output') / Path(plan).stem
+    kept, folder = RECORD / Path(plan).stem, Path('output') / Path(plan).stem
     shutil.copytree(kept, tmp_path / folder)  # a teacher is named by where its run was made
     monkeypatch.chdir(tmp_path)
     runs = ablate.finished_runs(folder, variants, version, ablate.read_common(words))
@@ -100,13 +105,12 @@ def test_ablation_on_the_page_is_that_of_the_kept_runs(tmp_path, monkeypatch):
 
 
 def test_weights_have_the_digests_that_are_listed():
-    record = ROOT / 'output' / 'record'
     listed = dict(reversed(line.split('  ', 1))
-                  for line in (record / 'SHA256SUMS').read_text().splitlines())
+                  for line in (RECORD / 'SHA256SUMS').read_text().splitlines())
     assert set(listed) == {f'{path.parent.name}/{path.name}'
-                           for path in record.glob('*/*.params')}
+                           for path in RECORD.glob('*/*.params')}
     for name, digest in listed.items():
-        assert hashlib.sha256((record / name).read_bytes()).hexdigest() == digest, name
+        assert hashlib.sha256((RECORD / name).read_bytes()).hexdigest() == digest, name
 
 
 @pytest.mark.parametrize('folder', RUNS, ids=lambda folder: folder.name)
@@ -124,6 +128,18 @@ def test_summary_agrees_with_metrics_config_and_log(folder):
     assert summary['best_val_acc'] == pytest.approx(max(accuracies), abs=1e-6)
     assert accuracies[summary['best_epoch'] - 1] == max(accuracies)
     assert comparison.verdict(summary) in (folder / 'log.txt').read_text()
+
+
+@pytest.mark.parametrize('folder', UNFINISHED, ids=lambda folder: folder.name)
+def test_checkpoint_of_an_unfinished_run_agrees_with_its_metrics_and_log(folder):
+    with np.load(folder / 'checkpoint.npz') as stored:
+        state = json.loads(str(stored['state']))
+    run = comparison.read(folder)
+    assert state['epoch'] == len(run.metrics) < run.config['optimisation']['epochs']
+    assert [row['val_acc'] for row in state['history']] == pytest.approx(
+        [row['val_acc'] for row in run.metrics], abs=1e-6)
+    logged = re.findall(r'^epoch +(\d+) .* val (\S+) ', (folder / 'log.txt').read_text(), re.M)
+    assert logged == [(str(int(row['epoch'])), f'{row["val_acc"]:.4f}') for row in run.metrics]
 
 
 @pytest.mark.parametrize('folder', [path for path in RUNS if (path / 'last.params').exists()
@@ -146,7 +162,7 @@ def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder):
 
 
 def test_kept_covariances_run_away_or_not_as_the_page_says():
-    runs = {name: comparison.read(ROOT / 'output' / 'record' / 'covariance' / name)
+    runs = {name: comparison.read(RECORD / 'covariance' / name)
             for name in ('raw', 'raw-slow', 'fixed-volume')}
     log_det = {name: [row['mean_log_det'] for row in run.metrics] for name, run in runs.items()}
     assert log_det['raw'][-1] < -50 and not runs['raw'].finished
