@@ -46,6 +46,11 @@ def read_plan(path):
     known = recipes.field_names(recipes.CifarRecipe) - set(FIXED)
     variants, gathered = {}, {}
     for name, overrides in plan.variants.items():
+        if '/' in name:
+            raise UserError(f'{path}: {name}: its runs are folders, whose names can have no slash')
+        for other in variants:
+            if run_name(other, 0) == run_name(name, 0):
+                raise UserError(f'{path}: {name}: its runs would have the folders of {other}')
         for field, value in (overrides or {}).items():
             if field not in known:
                 raise UserError(f'{path}: {name}: {field} is no field that a variant can change'
@@ -108,8 +113,8 @@ def finished_runs(folder, variants, version, common):
     """{variant: its finished runs by seed}, of those that have any and are of this plan."""
     found = {}
     for name, overrides in variants.items():
-        for path in folder.glob(f'{run_name(name, "*")}/summary.json'):
-            seed = re.fullmatch(run_name(re.escape(name), r'(\d+)'), path.parent.name)
+        for path in folder.glob('*/summary.json'):
+            seed = re.fullmatch(re.escape(run_name(name, '')) + r'(\d+)', path.parent.name)
             if seed:
                 fields = {**settle(overrides, common, version, folder, seed[1]), **common,
                           'seed': int(seed[1])}
@@ -148,6 +153,7 @@ def main(argv):
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--only', nargs='+', metavar='VARIANT', help='leave out the others')
     parser.add_argument('--output-dir', type=Path, default=None, help='default output/PLAN')
+    argv = cli.hyphenated(argv)
     given, common = parser.parse_known_args(argv)
     for word in common:  # the value of one would pass for the plan
         if word.startswith('-') and argv.index(word) < argv.index(given.plan):
@@ -178,7 +184,7 @@ def main(argv):
                 return 128 + stopped[0]
             if not (path / 'summary.json').exists():
                 print(f'{path}:', ' '.join(options(overrides)) or f'{version} as it is', flush=True)
-                resume = ['--resume'] if (path / 'checkpoint.npz').exists() else []
+                resume = ['--resume'] if RunFolder(path).has_checkpoint else []
                 run = subprocess.Popen([sys.executable, train_cifar.__file__, '--version', version,
                                         *options(overrides), *common, '--seed', str(seed),
                                         '--output-dir', str(path), *resume])

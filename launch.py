@@ -159,7 +159,8 @@ def main(argv):
     def pass_on(number, _):
         for member in members:
             if member.role == 'worker':  # whom a lost terminal is to stop as well
-                member.signal(signal.SIGTERM if number == signal.SIGHUP else number)
+                here = signal.SIGTERM if number == signal.SIGHUP else number
+                member.signal(signal.SIGINT if member.is_remote else here)  # the only one sent there
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)

@@ -59,7 +59,7 @@ def main(argv):
     # Batches, and the teacher that looks at them too.
     refinement = recipe.refinement
     teacher_net = refinement.teacher and teacher.load(
-        refinement.teacher, recipe.data.dataset, device, contexts)
+        refinement.teacher, recipe.data.dataset, device, contexts, folder)
     train_data = batches.TrainingData(
         train_split, contexts, augmentation, recipe.data.flip,
         recipe.optimisation.batch_size * len(contexts) * workers.size, recipe.run.seed,

@@ -60,21 +60,23 @@ def test_row_is_the_mean_over_seeds_and_its_distance_from_the_first_variant():
 
 
 def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):
-    plan = write(tmp_path, {'version': 'fast', 'variants': {'base': {}, 'smooth': {
+    plan = write(tmp_path, {'version': 'fast', 'variants': {'base': {}, '[smooth] *': {
         'label_smoothing': 0.1}}})
-    words = ('ablate.py', plan, '--seeds', 0, '--output-dir', tmp_path / 'out', '--num-samples',
+    words = ('ablate.py', plan, '--seeds', 0, '--output_dir', tmp_path / 'out', '--num-samples',
              128, '--batch-size', 64, '--epochs', 1, '--dtype', 'float32')
     first = run_script(*words)
     assert first.returncode == 0, first.stderr
     table = (tmp_path / 'out' / 'ablation.md').read_text()
-    assert [line.split('|')[1].strip() for line in table.splitlines()[2:4]] == ['base', 'smooth']
+    names = [line.split('|')[1].strip() for line in table.splitlines()[2:4]]
+    assert names == ['base', '[smooth] *']
     assert table in first.stdout and '+0.0000' in table.splitlines()[2]
-    assert table.splitlines()[4:] == ['', 'Top-1 accuracy on the test set.']
-    again = run_script(*words, '--only', 'smooth')
+    assert table.splitlines()[4:] == ['', 'Top-1 accuracy on the first 128 test images.']
+    again = run_script(*words, '--only', '[smooth] *')
     assert again.returncode == 0 and 'epoch' not in again.stdout
     assert (tmp_path / 'out' / 'ablation.md').read_text() == table
     more = run_script(*words, '--only', 'base', '--seeds', 3)
-    assert more.returncode == 0 and '| base | 0, 3 |' in more.stdout and '| smooth | 0 |' in more.stdout
+    assert more.returncode == 0
+    assert '| base | 0, 3 |' in more.stdout and '| [smooth] * | 0 |' in more.stdout
 
 
 def test_runs_of_another_budget_or_plan_are_not_taken(tmp_path, run_here, capsys):
@@ -105,6 +107,20 @@ def test_ctrl_c_lets_the_run_write_its_checkpoint(tmp_path):
     assert process.returncode == 130 and 'the same command goes on' in output
     assert 'Traceback' not in output
     assert (tmp_path / 'out' / 'base-seed0' / 'checkpoint.npz').exists()
+
+
+@pytest.mark.parametrize('name', ['checkpoint.npz', 'checkpoint.before.npz'])
+def test_goes_on_from_whichever_checkpoint_there_is(tmp_path, run_here, monkeypatch, name):
+    started = []
+    monkeypatch.setattr(subprocess, 'Popen', lambda words: started.append(words) or SimpleNamespace(
+        wait=lambda: 2))
+    run = tmp_path / 'out' / 'base-seed0'
+    run.mkdir(parents=True)
+    (run / name).touch()
+    plan = write(tmp_path, {'version': 'fast', 'variants': {'base': {}, 'more': {}}})
+    for only, resumed in (('base', True), ('more', False)):
+        assert run_here('ablate', plan, '--output-dir', tmp_path / 'out', '--only', only) == 2
+        assert ('--resume' in started.pop()) == resumed
 
 
 def test_sigterm_while_a_run_is_being_started_stops_that_run(tmp_path, run_here, monkeypatch):

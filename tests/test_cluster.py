@@ -278,6 +278,29 @@ def test_interrupt_or_lost_terminal_stops_all_workers_at_one_step_and_resume_com
     assert [row['epoch'] for row in run_fields(run)] == ['1', '2', '3', '4']
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_remote_workers_are_stopped_through_their_terminal(tmp_path, number):
+    """Whatever ends the launcher: a signal to ssh itself would cut them off without a checkpoint."""
+    stand_in = tmp_path / 'ssh'
+    stand_in.write_text(f'''#!/bin/bash
+trap "" INT
+[[ $5 == *DMLC_ROLE=worker* ]] || exec sleep 60
+touch {tmp_path}/begun
+read -rN1 key
+[[ $key == $'\\x03' ]] && touch {tmp_path}/asked
+exit 130
+''')
+    stand_in.chmod(0o755)
+    process = start('launch.py', '--workers', 1, '--hosts', 'node1', '--address', '127.0.0.1',
+                    '--', '-c', 'import time; time.sleep(60)',
+                    PATH=f'{tmp_path}:{os.environ["PATH"]}')
+    wait_for(tmp_path / 'begun', process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert (tmp_path / 'asked').exists()
+
+
 def test_remote_members_are_started_over_ssh(tmp_path, run_script):
     """A stand-in for ssh notes the host and runs the command here."""
     stand_in = tmp_path / 'ssh'

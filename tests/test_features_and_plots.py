@@ -1,12 +1,17 @@
 """Snapshots of features, class means, and drawing beside the training."""
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import ROOT
 from training import features, plots
 from training.features import Snapshot
 from training.run_folder import RunFolder
@@ -92,3 +97,17 @@ def test_killed_drawing_process_costs_its_figure_and_no_more(tmp_path, capfd):
         figures.submit(os.mkdir, tmp_path / 'drawn')
     assert (tmp_path / 'drawn').is_dir()
     assert len(capfd.readouterr().err.splitlines()) <= 1
+
+
+def test_drawing_process_ends_with_a_training_that_is_killed():
+    script = ("import os; from training import plots; figures = plots.BackgroundPlots(); "
+              "figures.submit(os.getpid); child, = figures._pool._processes; "
+              "figures._pending[0].result(); print(child, flush=True); "
+              "os.kill(os.getpid(), 9)")
+    training = subprocess.Popen([sys.executable, '-c', script], cwd=ROOT, text=True,
+                                stdout=subprocess.PIPE)
+    child = int(training.stdout.readline())
+    training.communicate(timeout=60)  # to the end of a pipe that both write to
+    assert training.returncode == -signal.SIGKILL
+    status = Path(f'/proc/{child}/status')
+    assert not status.exists() or re.search(r'State:\s+Z', status.read_text())

@@ -149,3 +149,12 @@ def test_run_folder_may_be_the_current_one(tmp_path, monkeypatch):
             pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ['run', 'run.1']
     assert RunFolder(tmp_path / 'run').config.exists()
+
+
+@pytest.mark.parametrize('options, words', [
+    ({}, 'test set'), ({'num_samples': 300}, 'first 300 test images'),
+    ({'holdout': 5000}, '5000 held-out training images'),
+    ({'holdout': 5000, 'num_samples': 300}, '300 held-out training images'),
+    ({'holdout': 100, 'num_samples': 300}, '100 held-out training images')])
+def test_summary_says_what_the_accuracy_is_of(options, words):
+    assert load('fast', **options).data.validated_on == words

@@ -161,6 +161,14 @@ def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder):
         assert np.mean(found < threshold) == pytest.approx(float(rate), abs=4 * error)
 
 
+def test_page_gives_the_range_of_the_spreads():
+    spreads = [summary['likelihood_spread'] for summary in
+               (json.loads((folder / 'summary.json').read_text()) for folder in RUNS)
+               if 'likelihood_spread' in summary and summary['version'] != 'lgm-off']
+    assert f'is {min(spreads):.2f} to {max(spreads):.2f} of what the mixture says' in \
+        ' '.join(DETECTION.split())
+
+
 def test_kept_covariances_run_away_or_not_as_the_page_says():
     runs = {name: comparison.read(RECORD / 'covariance' / name)
             for name in ('raw', 'raw-slow', 'fixed-volume')}

@@ -59,9 +59,13 @@ def parse(parser, recipe_class, argv):
     """
     actions = [action.dest for action in parser._actions]
     add_fields(parser, recipe_class)
-    options = vars(parser.parse_args(
-        [re.sub(r'^--[a-z_]+', lambda match: match[0].replace('_', '-'), word) for word in argv]))
+    options = vars(parser.parse_args(hyphenated(argv)))
     return {name: options.pop(name) for name in actions if name in options}, options
+
+
+def hyphenated(argv):
+    """The words of a command line, with hyphens for the underscores in names of options."""
+    return [re.sub(r'^--[a-z_]+', lambda match: match[0].replace('_', '-'), word) for word in argv]
 
 
 def add_fields(parser, recipe_class):

@@ -44,6 +44,13 @@ class Data(Section):
         """Name of the split that validation sees."""
         return 'held-out' if self.holdout else 'test'
 
+    @property
+    def validated_on(self):
+        """What validation sees, in words."""
+        if self.holdout:
+            return f'{min(self.holdout, self.num_samples or self.holdout)} held-out training images'
+        return f'first {self.num_samples} test images' if self.num_samples else 'test set'
+
 
 @dataclass(config=STRICT)
 class MnistData(Data):

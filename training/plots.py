@@ -1,7 +1,9 @@
 """Figures, and a process that draws them while training goes on."""
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Optional
@@ -21,6 +23,16 @@ COLOURS = ('#332288', '#88CCEE', '#44AA99', '#117733', '#999933', '#DDCC77', '#C
            '#AA4499', '#555555')
 
 
+def _leave_ending_to_parent():
+    """Outlive Ctrl-C, which is for the training, but not a training that is killed."""
+    def follow():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=follow, daemon=True).start()
+
+
 class BackgroundPlots:
     """Draws in a process of its own, one figure at a time, so that training does not wait."""
 
@@ -30,9 +42,8 @@ class BackgroundPlots:
 
     @staticmethod
     def _new_pool():
-        # Spawned, not forked: mxnet's threads do not survive a fork. Ctrl-C is for the training.
-        return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'),
-                                   signal.signal, (signal.SIGINT, signal.SIG_IGN))
+        # Spawned, not forked: mxnet's threads do not survive a fork.
+        return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _leave_ending_to_parent)
 
     def submit(self, draw, *arguments):
         """Call `draw(*arguments)` over there; both must be picklable."""

@@ -41,6 +41,11 @@ class RunFolder:
         """The last weights, whose figures summary.json holds; the best ones of an unfinished run."""
         return self.last_weights if self.last_weights.exists() else self.best_weights
 
+    @property
+    def has_checkpoint(self):
+        """Whether there is one to go on from, be it the one before the last."""
+        return any(self.path.glob('checkpoint*.npz'))
+
     def start(self, recipe):
         """Make the folder for a new run; an earlier run in it is moved aside, never overwritten.
 
@@ -236,8 +241,7 @@ def summarise(recipe, device, history, images_per_epoch, parameters):
         'val_acc': history[-1]['val_acc'],
         'best_val_acc': best['val_acc'],
         'best_epoch': best['epoch'],
-        'validated_on': f'{recipe.data.holdout} held-out training images' if recipe.data.holdout
-                        else 'test set',
+        'validated_on': recipe.data.validated_on,
         'reported_val_acc': recipe.run.reported_val_acc,
         'images_per_second': round(images_per_epoch * len(history) / train_seconds, 1),
         'seconds': round(sum(row['seconds'] for row in history), 1),

@@ -6,7 +6,7 @@ from .run_folder import RunFolder
 from .runtime import UserError
 
 
-def load(name, dataset, device, contexts):
+def load(name, dataset, device, contexts, student=None):
     """A hybridised block from normalised images to logits (B, C).
 
     Parameters
@@ -17,13 +17,18 @@ def load(name, dataset, device, contexts):
         As in training.data.CLASSES.
     device : training.runtime.Device
     contexts : list of Context
+    student : RunFolder or None
+        Where the run that learns is kept.
 
     Raises
     ------
     UserError
-        If there is neither such a run nor such a model, or it does not fit.
+        If there is neither such a run nor such a model, it does not fit, or it is the student.
     """
     if Path(name).is_dir():
+        if student and Path(name).resolve() == student.path.resolve():
+            # The run there would be moved aside, and after --resume the student teach itself.
+            raise UserError(f'--teacher {name}: is the folder of this run; choose another --output-dir')
         graph, recipe = models.load(RunFolder(name), device, contexts)
         teacher = graph.classifier
         if recipe.data.dataset != dataset:
