@@ -16,6 +16,7 @@ import launch
 from conftest import ROOT, run_fields
 from training import batches, loop, parameter_server
 from training.cluster import Workers
+from training.run_folder import RunFolder
 from training.runtime import UserError
 
 MNIST = ('train_mnist.py', '--num-samples', '640', '--lr', '0.05', '--dtype', 'float32',
@@ -356,7 +357,7 @@ def test_cifar_with_two_workers_is_as_accurate_as_one_process_and_survives_ten_k
 
     rng, killed = np.random.default_rng(0), tmp_path / 'killed'
     for _ in range(10):
-        resume = ['--resume'] if (killed / 'checkpoint.npz').exists() else []
+        resume = ['--resume'] * RunFolder(killed).has_checkpoint
         process = start(*command, killed, *resume)
         try:
             process.communicate(timeout=rng.uniform(5, 40))
@@ -364,8 +365,7 @@ def test_cifar_with_two_workers_is_as_accurate_as_one_process_and_survives_ten_k
             pids = sum(children(process).values(), [])
             os.kill(int(rng.choice(pids)), signal.SIGKILL)
             process.communicate(timeout=60)
-    result = run_script(*command, killed, *(
-        ['--resume'] if (killed / 'checkpoint.npz').exists() else []))
+    result = run_script(*command, killed, *['--resume'] * RunFolder(killed).has_checkpoint)
     assert result.returncode == 0, result.stderr
     assert [row['epoch'] for row in run_fields(killed)] == ['1', '2']
     assert float(run_fields(killed)[-1]['val_acc']) == pytest.approx(float(run_fields(one)[-1]['val_acc']),

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from conftest import run_fields, same_weights, start
+from training.run_folder import RunFolder
 
 WORDS = ('--num-samples', 64, '--batch-size', 32)
 ONE_THREAD = {'OMP_NUM_THREADS': '1'}  # less is lost to other processes; results depend on it
@@ -39,7 +40,7 @@ def killed_and_resumed(folder, version, kills, epochs, seed=0):
     """Train with so many kills on the way; returns how many there were, and where they hit."""
     rng, done, halves = random.Random(seed), 0, 0
     while True:
-        begun = (folder / 'checkpoint.npz').exists() or (folder / 'checkpoint.before.npz').exists()
+        begun = RunFolder(folder).has_checkpoint
         process = start(folder, *WORDS, '--version', version, '--epochs', epochs,
                         *['--resume'] * begun, **ONE_THREAD)
         if done < kills and kill_at(process, folder, rng.choice(('start', 'epoch', 'write')), rng):
