@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from conftest import ROOT
@@ -77,6 +78,26 @@ def test_feature_maps_stand_in_rows_of_at_most_four(tmp_path, maps, rows, column
     plots.feature_maps(tmp_path / 'maps.png', [panel] * maps)
     width, height = Image.open(tmp_path / 'maps.png').size
     assert (width, height) == (columns * 384, rows * 400)
+
+
+def test_runs_that_differ_in_the_seed_look_alike_and_share_a_label():
+    axes = Figure().subplots()
+    names = ['fast-seed0', 'best-seed0', 'fast-seed1', 'v6 as published']
+    plots._by_epoch(axes, [(name, [{'epoch': 1, 'val_acc': 0.9}]) for name in names], 'val_acc', '')
+    assert axes.get_legend_handles_labels()[1] == ['fast', 'best', 'v6 as published']
+    colours = [line.get_color() for line in axes.lines]
+    assert colours[0] == colours[2] and len(set(colours)) == 3
+
+
+def test_accuracies_are_drawn_where_the_runs_end(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: drawn.append(figure))
+    runs = [('a', [{'epoch': 1, 'val_acc': 0.1}, {'epoch': 20, 'val_acc': 0.8}]),
+            ('b', [{'epoch': 1, 'val_acc': 0.9}])]
+    plots.accuracies(None, [('CIFAR-10', runs), ('MNIST', runs[1:])])
+    first, second = drawn[0].axes
+    assert first.get_ylim() == pytest.approx((0.695, 0.905))
+    assert second.get_ylim() == pytest.approx((0.895, 0.905))
 
 
 def test_a_figure_that_cannot_be_drawn_is_one_line(capfd):

@@ -1,6 +1,7 @@
 """Figures, and a process that draws them while training goes on."""
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 
 matplotlib.rcParams['axes.grid'] = True
@@ -171,12 +172,21 @@ def accuracies(file, families):
     file : binary file
     families : list of (str, list of (str, list of dict))
         One panel each: title, and name and rows (with epoch and val_acc) of every run.
+
+    Epochs are on a logarithmic scale, for the short runs' sake; accuracies from as far below the
+    lowest that a run ends with as the highest is above it.
     """
-    figure = Figure(figsize=(7 * len(families), 4.5), layout='constrained')
-    for axes, (title, runs) in zip(figure.subplots(1, len(families), squeeze=False)[0], families):
+    figure = Figure(figsize=(11, 5 * len(families)), layout='constrained')
+    for axes, (title, runs) in zip(figure.subplots(len(families), squeeze=False)[:, 0], families):
         _by_epoch(axes, runs, 'val_acc', 'validation accuracy (top-1)')
+        lowest = min(rows[-1]['val_acc'] for _, rows in runs)
+        highest = max(row['val_acc'] for _, rows in runs for row in rows)
+        axes.set_ylim(lowest - (highest - lowest) - 0.005, highest + 0.005)
+        axes.set_xscale('log')
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter('{x:g}')
         axes.set_title(title)
-        axes.legend(loc='lower right', fontsize='small')
+        axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize='small')
     figure.savefig(file, format='png', dpi=100)
 
 
@@ -189,19 +199,24 @@ def covariances(file, runs):
     runs : list of (str, list of dict)
         Name and rows with epoch, mean_log_det and smallest_variance.
     """
-    figure = Figure(figsize=(11, 4), layout='constrained')
+    figure = Figure(figsize=(13, 4.5), layout='constrained')
     log_det, variance = figure.subplots(1, 2)
     _by_epoch(log_det, runs, 'mean_log_det', 'log-determinant, mean of the classes')
     _by_epoch(variance, runs, 'smallest_variance', 'smallest variance')
     variance.set_yscale('log')
-    log_det.legend(fontsize='small')
+    variance.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize='small')
     figure.savefig(file, format='png', dpi=100)
 
 
 def _by_epoch(axes, runs, column, label):
-    for number, (name, rows) in enumerate(runs):
+    """One line for each run; those whose names differ in the seed look alike and share a label."""
+    numbers = {}
+    for name, rows in runs:
+        recipe = re.sub(r'-seed\d+$', '', name)
+        shown = recipe if recipe not in numbers else '_' + name  # the legend leaves out `_...`
+        number = numbers.setdefault(recipe, len(numbers))
         axes.plot([row['epoch'] for row in rows], [row[column] for row in rows],
-                  color=COLOURS[number % len(COLOURS)], label=name,
+                  color=COLOURS[number % len(COLOURS)], label=shown,
                   linestyle=('-', '--', ':')[number // len(COLOURS) % 3])
     axes.set_xlabel('epoch')
     axes.set_ylabel(label)
