@@ -111,9 +111,9 @@ def check_run(folder, version, fields):
 
 def finished_runs(folder, variants, version, common):
     """{variant: its finished runs by seed}, of those that have any and are of this plan."""
-    found = {}
+    found, summaries = {}, list(folder.glob('*/summary.json'))
     for name, overrides in variants.items():
-        for path in folder.glob('*/summary.json'):
+        for path in summaries:
             seed = re.fullmatch(re.escape(run_name(name, '')) + r'(\d+)', path.parent.name)
             if seed:
                 fields = {**settle(overrides, common, version, folder, seed[1]), **common,

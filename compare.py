@@ -48,7 +48,7 @@ def main(argv):
                  f'{comparison.detection_table(group)}')
     figures = {'comparison.png': (plots.accuracies, [(name, comparison.curves(group))
                                                      for name, group in families])}
-    trained = [(run.name, run.metrics) for run in runs if 'mean_log_det' in run.metrics[0]]
+    trained = comparison.named([run for run in runs if 'mean_log_det' in run.metrics[0]])
     if trained:
         figures['covariance.png'] = plots.covariances, trained
     drawn = [feature_map(run) for run in runs if run.on_mnist and run.folder.features.exists()]

@@ -63,6 +63,13 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
     assert 'same recipe' not in comparison.table(runs)
 
 
+def test_curves_of_a_recipe_share_a_name_and_those_of_others_do_not(tmp_path):
+    folders = [write_run(tmp_path / 'run-seed0', 0), write_run(tmp_path / 'run-seed1', 1),
+               write_run(tmp_path / 'run-seed2', 0, dtype='bfloat16')]
+    curves = comparison.curves([comparison.read(folder) for folder in folders])
+    assert [name for name, _ in curves] == ['run', 'run', 'run-seed2']
+
+
 def test_unfinished_runs_show_how_far_they_came(tmp_path):
     runs = [comparison.read(write_run(tmp_path / f'run{seed}', seed)) for seed in (0, 1)]
     (tmp_path / 'run1' / 'summary.json').unlink()

@@ -180,9 +180,16 @@ def detection_table(runs):
                      *(score.replace('_', ' ') for score in scores)], rows)
 
 
+def named(runs):
+    """[(name, metrics rows), ...] of runs; those of `by_recipe` have the name of their recipe."""
+    names = {run.folder.path: _common_name(group)
+             for group in by_recipe(runs) if len(group) > 1 for run in group}
+    return [(names.get(run.folder.path, run.name), run.metrics) for run in runs]
+
+
 def curves(runs):
-    """[(name, metrics rows), ...] of runs, with the published curve where one of them redoes it."""
-    drawn = [(run.name, run.metrics) for run in runs]
+    """`named` runs, with the published curve where one of them redoes it."""
+    drawn = named(runs)
     if any(run.summary['version'] == 'v6' and run.config['optimisation']['epochs'] == 400
            for run in runs):
         drawn.append(('v6 as published', [{'epoch': epoch, 'val_acc': accuracy}
@@ -220,10 +227,14 @@ def _all_but_seed(config):
     return json.dumps({**config, 'run': run}, sort_keys=True)
 
 
+def _common_name(runs):
+    name = re.sub(r'[-_]?(seed)?\d*$', '', os.path.commonprefix([run.name for run in runs]))
+    return name or runs[0].summary['version']
+
+
 def _spread(runs):
     last = [run.summary['val_acc'] for run in runs]
     best = [run.summary['best_val_acc'] for run in runs]
-    name = re.sub(r'[-_]?(seed)?\d*$', '', os.path.commonprefix([run.name for run in runs]))
-    return [f'`{name or runs[0].summary["version"]}`, {runs[0].summary["epochs"]} epochs',
+    return [f'`{_common_name(runs)}`, {runs[0].summary["epochs"]} epochs',
             ', '.join(str(run.summary['seed']) for run in runs), f'{statistics.mean(last):.4f}',
             f'{min(last):.4f} to {max(last):.4f}', f'{statistics.mean(best):.4f}']

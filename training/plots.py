@@ -1,7 +1,6 @@
 """Figures, and a process that draws them while training goes on."""
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
@@ -209,12 +208,11 @@ def covariances(file, runs):
 
 
 def _by_epoch(axes, runs, column, label):
-    """One line for each run; those whose names differ in the seed look alike and share a label."""
+    """One line for each run; those of the same name look alike and share a label."""
     numbers = {}
     for name, rows in runs:
-        recipe = re.sub(r'-seed\d+$', '', name)
-        shown = recipe if recipe not in numbers else '_' + name  # the legend leaves out `_...`
-        number = numbers.setdefault(recipe, len(numbers))
+        shown = '_' + name if name in numbers else name  # the legend leaves out `_...`
+        number = numbers.setdefault(name, len(numbers))
         axes.plot([row['epoch'] for row in rows], [row[column] for row in rows],
                   color=COLOURS[number % len(COLOURS)], label=shown,
                   linestyle=('-', '--', ':')[number // len(COLOURS) % 3])
