@@ -5,4 +5,6 @@
 ...     loss = softmax_loss(net.output(x), y) + center_loss(x, y)
 >>> nearest = NearestCenter(center_loss)                           # classifies by distance
 """
-from .center_loss import *
+from .center_loss import CenterLoss, NearestCenter
+
+__all__ = ['CenterLoss', 'NearestCenter']

@@ -1,4 +1,6 @@
 """Center loss and classification by the nearest center."""
+import math
+
 import numpy as np
 from mxnet import init
 from mxnet.gluon import HybridBlock, nn
@@ -39,7 +41,10 @@ class CenterLoss(Loss):
 
     Inputs:
         - **x**: features, shape (B, D), any float type; computed in float32.
-        - **label**: class indices, shape (B,), integer or float; any set of classes.
+        - **label**: class indices from 0 to C - 1 (not checked), shape (B,) or (B, 1), integer or
+          float.
+        - **sample_weight** (optional): shape (B,) or (B, 1), multiplies the losses, as in every
+          Gluon loss.
         - **count** (optional): :math:`n_{y_i}` of each sample, shape (B,), for a batch of which
           other devices have other parts; counted among `label` if not given.
 
@@ -50,8 +55,11 @@ class CenterLoss(Loss):
     def __init__(self, num_classes, feature_size, lmbd=1.0, center_initializer=None,
                  sparse_grad=False, weight=None, **kwargs):
         super().__init__(weight, batch_axis=0, **kwargs)
-        if lmbd < 0:
-            raise ValueError(f'lmbd must not be negative, got {lmbd}')
+        if num_classes < 1 or feature_size < 1:
+            raise ValueError(f'num_classes and feature_size must be at least 1, got {num_classes} '
+                             f'and {feature_size}')
+        if not 0 <= lmbd < math.inf:
+            raise ValueError(f'lmbd must be finite and not negative, got {lmbd}')
         self._lmbd = lmbd
         self._compute_dtype = 'float32'
         with self.name_scope():
@@ -65,23 +73,26 @@ class CenterLoss(Loss):
         super().cast(self._compute_dtype)
         self.centers._kwargs['dtype'] = self._compute_dtype
 
-    def hybrid_forward(self, F, x, label, count=None):
-        label = F.cast(label, self._compute_dtype)
+    def hybrid_forward(self, F, x, label, sample_weight=None, count=None):
+        label = F.reshape(F.cast(label, self._compute_dtype), (-1,))
         if count is None:
             same = F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(label, axis=0))
             count = F.dot(same, F.ones_like(label))  # sums rows faster than F.sum
-        gap = F.cast(x, self._compute_dtype) - self.centers(label)
-        loss = F.sum(F.square(gap), axis=1) * F.stop_gradient(self._lmbd / 2 / count)
+        gap = F.elemwise_sub(F.cast(x, self._compute_dtype), self.centers(label))
+        loss = F.elemwise_mul(F.sum(F.square(gap), axis=1), F.stop_gradient(self._lmbd / 2 / count))
+        if sample_weight is not None:
+            loss = F.elemwise_mul(loss, F.reshape(sample_weight, (-1,)))
         return _apply_weighting(F, loss, self._weight)
 
 
 class NearestCenter(HybridBlock):
-    """Classifies features by their nearest center ("KNN search" in the seed).
+    """Classifies features by their nearest center (Center_Loss_in_MXNet's "KNN search").
 
     Parameters
     ----------
     center_loss : CenterLoss
-        Whose centers to share; both are cast together.
+        Whose centers to share, and with whose parameters they are saved. Cast this block, not the
+        loss, once it has run hybridised; both are cast together.
 
     Inputs:
         - **x**: features, shape (B, D).

@@ -2,6 +2,7 @@
 import math
 
 import numpy as np
+from mxnet import nd
 from mxnet.gluon import HybridBlock
 
 from .mixture import label_free_logits
@@ -18,16 +19,16 @@ class MixtureInference(HybridBlock):
         \log p(x) &= \log \sum_k p(x \mid k) - \log C
 
     A sample that is unlike the training data is unlikely under every class, whatever its posterior.
-    Parameters are shared with the blocks given. Source: Wan et al. (CVPR 2018), sections 3.2 and
-    4.4; the spread s, which the paper leaves at 1, is this project's.
+    Parameters are shared with the blocks given; the spread is not among them. Source: Wan et al.
+    (CVPR 2018), sections 3.2 and 4.4; the spread s, which the paper leaves at 1, is this project's.
 
     Parameters
     ----------
     net : HybridBlock
         Maps inputs to features of shape (B, D).
     mixture : GaussianMixture
-        Any mixture of this package; of :class:`InverseSumMixture`, which has no log-determinant, the
-        densities are off by a factor for each class.
+        Any mixture of this package; of :class:`InverseSumMixture`, which has no log-determinant,
+        the densities are off by a factor for each class.
     spread : float, default 1
         The variances of the densities over those of the mixture, from :func:`fit_spread`.
 
@@ -83,7 +84,7 @@ def fit_spread(distances, dimensions):
 
     Parameters
     ----------
-    distances : array (N,)
+    distances : numpy array or NDArray (N,)
         Half squared distances of training samples to their own class.
     dimensions : int
         Feature dimension D.
@@ -93,10 +94,10 @@ def fit_spread(distances, dimensions):
     float
         Twice the mean distance over D: the mean variance that the mixture took for 1.
     """
-    mean = float(np.mean(distances, dtype=np.float64))
-    if not 0 < mean < math.inf:
-        raise ValueError('a spread needs finite distances that are not all 0, their mean is '
-                         f'{mean}')
+    mean = float(np.mean(one_per_sample(distances)))
+    if not 0 < mean < math.inf or dimensions < 1:
+        raise ValueError('a spread needs finite distances that are not all 0, and at least one '
+                         f'dimension, got a mean of {mean} and {dimensions}')
     return 2 * mean / dimensions
 
 
@@ -105,7 +106,7 @@ def calibrate(log_likelihoods, false_alarm_rate):
 
     Parameters
     ----------
-    log_likelihoods : array (N,)
+    log_likelihoods : numpy array or NDArray (N,)
         Of normal samples that were held out of the training.
     false_alarm_rate : float
         Share of normal samples that may fall below it, 0 to 1.
@@ -115,9 +116,17 @@ def calibrate(log_likelihoods, false_alarm_rate):
     float
         The highest threshold that keeps to the rate on these samples.
     """
-    values = np.sort(np.asarray(log_likelihoods, dtype=np.float64))
+    values = np.sort(one_per_sample(log_likelihoods))
     if not len(values) or not 0 <= false_alarm_rate < 1 or not np.isfinite(values).all():
         raise ValueError('calibration needs finite log-likelihoods and a rate of at least 0 and '
                          f'below 1, got {len(values)} values and {false_alarm_rate}')
     below = int(round(false_alarm_rate * len(values), 6))  # 0.29 * 100 < 29
     return float(values[min(below, len(values) - 1)])
+
+
+def one_per_sample(values):
+    """Float64 NumPy array (N,) of a sequence, NumPy array or NDArray of that shape."""
+    values = np.asarray(values.asnumpy() if isinstance(values, nd.NDArray) else values, np.float64)
+    if values.ndim != 1:
+        raise ValueError(f'one value per sample is needed, of shape (N,), not {values.shape}')
+    return values

@@ -1,8 +1,11 @@
 """The large-margin Gaussian Mixture loss."""
+import math
+
 import numpy as np
-from mxnet import init, nd
+from mxnet import init
 from mxnet.gluon.loss import Loss, _apply_weighting
 
+from .margin import check_margin
 from .mixture import label_free_logits
 
 __all__ = ['LGMLoss', 'margin_logits', 'one_hot']
@@ -55,10 +58,13 @@ class LGMLoss(Loss):
     Inputs:
         - **distance**: half squared distances, shape (B, C).
         - **log_det**: log-determinants, shape (C,).
-        - **label**: class indices, shape (B,), integer or float; with `sparse_label` off,
-          distributions, shape (B, C), which get no gradient.
+        - **label**: class indices from 0 to C - 1 (not checked), shape (B,) or (B, 1), integer or
+          float; with `sparse_label` off, distributions, shape (B, C), which get no gradient.
+        - **sample_weight**: optional, shape (B,) or (B, 1), multiplies the losses, as in every
+          Gluon loss.
         - **likelihood_distance**: optional (B, C), taken in the likelihood term in place of
-          `distance`; the third output of published forms in which the two differ.
+          `distance`; the third output of published forms in which the two differ, as in
+          ``loss_fn(distance, log_det, label, None, euclidean)``.
 
     Outputs:
         - **loss**: shape (B,).
@@ -67,8 +73,8 @@ class LGMLoss(Loss):
     def __init__(self, alpha=0.1, lambda_=0.1, likelihood='distance', margin_add=0.0,
                  sparse_label=True, weight=None, **kwargs):
         super().__init__(weight, batch_axis=0, **kwargs)
-        if alpha < 0 or lambda_ < 0:
-            raise ValueError(f'alpha and lambda_ must not be negative, got {alpha} and {lambda_}')
+        if not 0 <= lambda_ < math.inf:
+            raise ValueError(f'lambda_ must be finite and not negative, got {lambda_}')
         if likelihood not in LIKELIHOODS:
             raise ValueError(f'likelihood must be one of {LIKELIHOODS}, got {likelihood!r}')
         self._lambda = lambda_
@@ -77,26 +83,33 @@ class LGMLoss(Loss):
         self._sparse_label = sparse_label
         self._compute_dtype = 'float32'
         with self.name_scope():
-            self.margin = self.params.get('margin', shape=(1,), init=init.Constant(alpha),
-                                          grad_req='null', differentiable=False)
+            self.margin = self.params.get('margin', shape=(1,), grad_req='null',
+                                          init=init.Constant(check_margin(alpha)),
+                                          differentiable=False)
 
     def set_margin(self, alpha):
-        """Set the multiplicative margin on every context: no retrace, no host read."""
-        self.margin.set_data(nd.array([alpha], dtype=self.margin.dtype))
+        """Set the multiplicative margin, at least 0, on every context: no retrace, no host read."""
+        check_margin(alpha)
+        for margin in self.margin.list_data():  # set_data makes a Trainer begin its kvstore anew
+            margin[:] = alpha
 
     def cast(self, dtype):
         """Cast to float32 or float64; for lower precisions the loss stays in float32."""
         self._compute_dtype = 'float64' if np.dtype(dtype) == np.float64 else 'float32'
         super().cast(self._compute_dtype)
 
-    def hybrid_forward(self, F, distance, log_det, label, likelihood_distance=None, margin=None):
+    def hybrid_forward(self, F, distance, log_det, label, sample_weight=None,
+                       likelihood_distance=None, margin=None):
         label = F.cast(label, self._compute_dtype)
+        if self._sparse_label:
+            label = F.reshape(label, (-1,))
         target = F.stop_gradient(one_hot(F, label, distance) if self._sparse_label else label)
         log_posterior = F.log_softmax(
             margin_logits(F, distance, log_det, target, margin, self._margin_add))
 
         def of_label(values):
-            return F.pick(values, label) if self._sparse_label else F.sum(values * target, axis=1)
+            return F.pick(values, label) if self._sparse_label else \
+                F.sum(F.elemwise_mul(values, target), axis=1)
 
         loss = -of_label(log_posterior)
         if self._likelihood != 'off':
@@ -104,6 +117,8 @@ class LGMLoss(Loss):
             if self._likelihood == 'full':
                 own = own + F.dot(target, log_det) / 2
             loss = loss + self._lambda * own
+        if sample_weight is not None:
+            loss = F.elemwise_mul(loss, F.reshape(sample_weight, (-1,)))
         return _apply_weighting(F, loss, self._weight)
 
 
@@ -111,7 +126,7 @@ def margin_logits(F, distance, log_det, target, margin, margin_add=0.0):
     """Logits (B, C) with the margin shared out by the target (B, C), which gets no gradient; from
     distance (B, C), log_det (C,) and the multiplicative margin (1,)."""
     stretch = F.stop_gradient(F.broadcast_mul(target, margin) + 1)
-    logits = label_free_logits(F, distance * stretch, log_det)
+    logits = label_free_logits(F, F.elemwise_mul(distance, stretch), log_det)
     return logits - target * margin_add if margin_add else logits
 
 

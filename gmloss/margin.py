@@ -1,4 +1,6 @@
 """Schedules of the multiplicative margin alpha: functions of the training step, without state."""
+import math
+
 __all__ = ['ConstantMargin', 'StepUpMargin']
 
 
@@ -12,9 +14,7 @@ class ConstantMargin:
     """
 
     def __init__(self, alpha):
-        if alpha < 0:
-            raise ValueError(f'alpha must not be negative, got {alpha}')
-        self.alpha = alpha
+        self.alpha = check_margin(alpha)
 
     def __call__(self, step):
         """Margin at training step `step`, counted from 0."""
@@ -39,7 +39,7 @@ class StepUpMargin:
     """
 
     def __init__(self, start=0.1, factor=2.0, every=5000, maximum=0.3):
-        if not 0 < start <= maximum or factor < 1 or every < 1:
+        if not (0 < start <= maximum and factor >= 1 and every >= 1):
             raise ValueError('a step-up margin needs 0 < start <= maximum, factor >= 1 and every '
                              f'>= 1, got start={start}, maximum={maximum}, factor={factor}, '
                              f'every={every}')
@@ -52,3 +52,10 @@ class StepUpMargin:
         except OverflowError:
             return self.maximum
         return min(self.maximum, grown)
+
+
+def check_margin(alpha):
+    """`alpha` if it can be a multiplicative margin, else ValueError."""
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f'alpha must be finite and not negative, got {alpha}')
+    return alpha

@@ -38,7 +38,8 @@ class GaussianMixture(HybridBlock):
           precision would lose the small differences between large squares.
 
     Outputs:
-        - **distance**: half the squared Mahalanobis distance to every class, shape (B, C).
+        - **distance**: half the squared Mahalanobis distance to every class, shape (B, C); rounding
+          is relative to the square of how far features and means lie from the first mean.
         - **log_det**: log-determinant of every class's covariance, shape (C,).
     """
 
@@ -57,9 +58,15 @@ class GaussianMixture(HybridBlock):
                                         lr_mult=mean_lr_mult, wd_mult=mean_wd_mult)
 
     def cast(self, dtype):
-        """Cast to float32 or float64; for lower precisions the parameters stay float32."""
+        """Cast to float32 or float64; for lower precisions the parameters stay float32.
+
+        Cast the outermost block where one around this has run hybridised.
+        """
         self._compute_dtype = 'float64' if np.dtype(dtype) == np.float64 else 'float32'
         super().cast(self._compute_dtype)
+
+    def __repr__(self):
+        return f'{type(self).__name__}({self.feature_size} -> {self.num_classes})'
 
     def variances(self, ctx=None):
         """Variances along each feature dimension, an NDArray of shape (C, D) on `ctx`.
@@ -213,7 +220,7 @@ class MixtureClassifier(HybridBlock):
 def label_free_logits(F, distance, log_det):
     """``-distance - log_det / 2`` for distance (B, C) and log_det (C,); shape (B, C)."""
     batch_ones = F.ones_like(F.slice_axis(distance, axis=1, begin=0, end=1))
-    return F.dot(batch_ones, F.expand_dims(log_det / -2, axis=0)) - distance
+    return F.elemwise_sub(F.dot(batch_ones, F.expand_dims(log_det / -2, axis=0)), distance)
 
 
 def half_squared_distance(F, x, mean, precision=None):
@@ -223,13 +230,14 @@ def half_squared_distance(F, x, mean, precision=None):
     matrices, which cancels digits when features sit far from the origin; hence everything is
     shifted to the first mean. The distance does not depend on that shift, so no gradient is sent
     through it. Rows are summed and repeated by products with ones, which MXNet does several times
-    faster, backward above all, than by its reductions and broadcasts.
+    faster, backward above all, than by its reductions and broadcasts. `elemwise_add` refuses
+    features of another size, where + would repeat those of size 1.
     """
     to_origin = F.stop_gradient(-F.slice_axis(mean, axis=0, begin=0, end=1))
     ones = F.reshape(F.ones_like(to_origin), (-1, 1))
     batch_ones, class_ones = (F.ones_like(F.slice_axis(a, axis=1, begin=0, end=1))
                               for a in (x, mean))
-    x = x + F.stop_gradient(F.dot(batch_ones, to_origin))
+    x = F.elemwise_add(x, F.stop_gradient(F.dot(batch_ones, to_origin)))
     mean = mean + F.stop_gradient(F.dot(class_ones, to_origin))
     if precision is None:
         mean_squares = F.dot(F.square(mean), ones) / 2

@@ -56,6 +56,27 @@ def test_loss_and_gradients_equal_plain_loops_and_finite_differences(label, hybr
             assert gradient[index] == pytest.approx((sums[0] - sums[1]) / 2e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize('hybridize', [False, True])
+@pytest.mark.parametrize('shape', [(6,), (6, 1)])
+def test_labels_and_sample_weights_come_in_one_or_two_dimensions_as_in_gluon(shape, hybridize):
+    loss_fn, centers = make(hybridize=hybridize)
+    x, sample_weight = np.random.default_rng(0).normal(size=(6, D)), np.array([0, 0.5, 1, 2, 3, 1])
+    label = LABELS['mixed']
+    loss = loss_fn(nd.array(x, dtype='float64'), nd.array(label).reshape(shape),
+                   nd.array(sample_weight.reshape(shape), dtype='float64'))
+    np.testing.assert_allclose(loss.asnumpy(), sample_weight * plain(x, centers, label, 1.0),
+                               rtol=1e-7)
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_arrays_of_wrong_shapes_are_refused_not_repeated(hybridize):
+    x, label = nd.ones((6, D), dtype='float64'), nd.array(LABELS['mixed'], dtype='float64')
+    for given in ((x[:, :1], label), (x[:1], label), (x, label[:1]), (x, label, label[:1])):
+        loss_fn, _ = make(hybridize=hybridize)
+        with pytest.raises((mx.MXNetError, AssertionError)):
+            loss_fn(*given).wait_to_read()
+
+
 @pytest.mark.parametrize('label_type', ['int32', 'int64', 'uint8', 'float32'])
 def test_label_types_agree(label_type):
     loss_fn, centers = make(dtype='float32')
@@ -181,6 +202,10 @@ def test_nearest_center_and_loss_are_cast_together(which, dtype, computed):
                                [label.count(k) for k in label], rtol=1e-5)
 
 
-def test_negative_weight_is_refused():
-    with pytest.raises(ValueError, match='lmbd'):
-        CenterLoss(C, D, lmbd=-1)
+def test_impossible_settings_are_refused_by_name():
+    for lmbd in (-1, np.nan):
+        with pytest.raises(ValueError, match='lmbd'):
+            CenterLoss(C, D, lmbd=lmbd)
+    for shape in ((0, D), (C, -1)):
+        with pytest.raises(ValueError, match='num_classes'):
+            CenterLoss(*shape)

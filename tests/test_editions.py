@@ -88,7 +88,7 @@ def test_recipe_builds_the_loss_of_its_edition(version, published):
     features.attach_grad()
     with autograd.record():
         distance, log_det, *rest = mixture(features)
-        loss = loss_fn(distance, log_det, nd.array(label), *rest).sum()
+        loss = loss_fn(distance, log_det, nd.array(label), None, *rest).sum()
     loss.backward()
     x, mean, s = (array.asnumpy() for array in (  # as they were rounded on the way
         features, mixture.mean.data(), nd.array(s) if variance is None else variance.data()))

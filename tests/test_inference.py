@@ -57,6 +57,8 @@ def test_spread_is_the_likeliest_one():
 def test_impossible_spreads_are_refused(distances):
     with pytest.raises(ValueError, match='a spread needs'):
         fit_spread(distances, D)
+    with pytest.raises(ValueError, match='a spread needs'):
+        fit_spread([1.0], 0)
     with pytest.raises(ValueError, match='spread must be above 0'):
         MixtureInference(gluon.nn.HybridLambda('identity'), DiagonalMixture(C, D), 0)
 
@@ -81,6 +83,14 @@ def test_threshold_keeps_to_the_false_alarm_rate_and_no_higher_one_does(rate):
 def test_rate_is_met_where_the_product_falls_short_in_floating_point():
     assert 0.29 * 100 < 29 and calibrate(np.arange(100.0), 0.29) == 29
     assert calibrate(np.arange(10.0), 0.99999999) == 9
+
+
+def test_both_kinds_of_array_are_taken_and_other_shapes_are_not():
+    values = np.arange(100.0)[::-1]
+    for function, setting in ((fit_spread, D), (calibrate, 0.05)):
+        assert function(nd.array(values), setting) == function(values, setting)
+        with pytest.raises(ValueError, match=r'shape \(N,\), not \(100, 1\)'):
+            function(values.reshape(100, 1), setting)
 
 
 @pytest.mark.parametrize('values, rate', [([], 0.1), ([1.0], 1.0), ([1.0], -0.1), ([np.nan], 0.1)])

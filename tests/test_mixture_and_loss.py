@@ -7,8 +7,9 @@ import pytest
 from mxnet import autograd, gluon, nd
 from mxnet.contrib.amp.amp import bfloat16
 
-from gmloss import (DiagonalMixture, FixedVolumeMixture, GaussianMixture, InverseSumMixture,
-                    LGMLoss, MixtureClassifier, RawDiagonalMixture)
+from gmloss import (ConstantMargin, DiagonalMixture, FixedVolumeMixture, GaussianMixture,
+                    InverseSumMixture, LGMLoss, MixtureClassifier, RawDiagonalMixture,
+                    StepUpMargin)
 from training.classifiers import LabelledClassifier
 
 B, C, D = 6, 5, 4
@@ -97,7 +98,7 @@ def forward_backward(mixture, loss_fn, x, label, dtype='float64'):
     x.attach_grad()
     with autograd.record():
         distance, log_det, *rest = mixture(x)
-        loss = loss_fn(distance, log_det, label, *rest)
+        loss = loss_fn(distance, log_det, label, None, *rest)
     loss.backward()
     return loss.asnumpy(), x.grad.asnumpy()
 
@@ -211,7 +212,8 @@ def test_v3_takes_the_euclidean_distance_in_its_likelihood_term(label):
     without.initialize()
     labels = nd.full((B,), label)
     own = ((x.asnumpy() - mixture.mean.data().asnumpy()[label]) ** 2).sum(axis=1) / 2
-    difference = loss_fn(distance, log_det, labels, euclidean) - without(distance, log_det, labels)
+    difference = loss_fn(distance, log_det, labels, None, euclidean) - \
+        without(distance, log_det, labels)
     np.testing.assert_allclose(difference.asnumpy(), 0.3 * own, rtol=1e-4)
     np.testing.assert_allclose(distance.asnumpy(), 2 * euclidean.asnumpy(), rtol=1e-4)
 
@@ -266,6 +268,37 @@ def test_loss_is_per_sample_and_takes_a_weight():
     np.testing.assert_allclose(halved(distance, log_det, label).asnumpy(), loss.asnumpy() / 2)
 
 
+@pytest.mark.parametrize('hybridize', [False, True])
+@pytest.mark.parametrize('shape', [(B,), (B, 1)])
+def test_labels_and_sample_weights_come_in_one_or_two_dimensions_as_in_gluon(shape, hybridize):
+    label, sample_weight = np.array([0, 1, 2, 3, 4, 0]), np.array([0, 0.5, 1, 2, 3, 1])
+    for given, factor in (([], 1), ([nd.array(sample_weight.reshape(shape), dtype='float64')],
+                                    sample_weight)):
+        mixture, loss_fn, x, mean, second, _ = make(GaussianMixture, 'full', hybridize=hybridize)
+        loss = loss_fn(*mixture(nd.array(x, dtype='float64')), nd.array(label.reshape(shape)), *given)
+        want = plain_loss(GaussianMixture, 'full', 0.1, 0, 0.1, x, mean, second, label)
+        np.testing.assert_allclose(loss.asnumpy(), factor * want, rtol=1e-7)
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+@pytest.mark.parametrize('kind', MIXTURES)
+def test_arrays_of_wrong_shapes_are_refused_not_repeated(kind, hybridize):
+    x, index = nd.ones((B, D), dtype='float64'), nd.array([0, 1, 2, 3, 4, 0], dtype='float64')
+    distance, log_det = make(kind)[0](x)[:2]
+    one_hot = nd.one_hot(index, C, dtype='float64')
+    for sparse, given in ((True, [distance, log_det, one_hot]),
+                          (True, [distance, log_det, index[:1]]),
+                          (True, [distance, log_det[:1], index]),
+                          (True, [distance, log_det, index, distance]),
+                          (False, [distance, log_det, index.reshape((-1, 1))]),
+                          (False, [distance, log_det, one_hot[:1]])):
+        mixture, loss_fn, *_ = make(kind, hybridize=hybridize, sparse_label=sparse)
+        with pytest.raises((mx.MXNetError, AssertionError)):
+            loss_fn(*given).wait_to_read()
+    with pytest.raises((mx.MXNetError, AssertionError)):
+        mixture(x[:, :1])[0].wait_to_read()
+
+
 def test_margin_changes_without_a_new_graph():
     mixture, loss_fn, x, mean, second, _ = make(GaussianMixture, 'off', hybridize=True)
     label = np.array([0, 4, 2, 2, 1, 4])
@@ -286,6 +319,27 @@ def test_margin_gets_no_gradient_and_no_update():
     forward_backward(mixture, loss_fn, x, nd.array([0, 1, 2, 3, 4, 0]), 'float32')
     trainer.step(1)
     assert loss_fn.margin.data().asscalar() == 0.25
+
+
+def test_setting_the_margin_leaves_the_state_of_a_trainer_alone():
+    contexts, means = [mx.cpu(0), mx.cpu(1)], []
+    x, label = np.random.default_rng(0).normal(size=(B, D)), nd.array([0, 1, 2, 3, 4, 0])
+    for setting in (True, False):
+        mixture, loss_fn = GaussianMixture(C, D, mx.init.Constant(0.5)), LGMLoss()
+        for block in (mixture, loss_fn):
+            block.initialize(ctx=contexts)
+        trainer = gluon.Trainer({**mixture.collect_params(), **loss_fn.collect_params()}, 'sgd',
+                                {'learning_rate': 0.1, 'momentum': 0.9})
+        for _ in range(4):
+            if setting:
+                loss_fn.set_margin(0.1)
+            with autograd.record():
+                losses = [loss_fn(*mixture(nd.array(x, ctx=context)), label.copyto(context))
+                          for context in contexts]
+            autograd.backward(losses)
+            trainer.step(2 * B)
+        means.append(mixture.mean.data(contexts[1]).asnumpy())
+    np.testing.assert_array_equal(*means)
 
 
 @pytest.mark.parametrize('offset', [0.0, 1000.0])
@@ -430,7 +484,13 @@ def test_training_and_inference_share_parameters():
     (lambda: DiagonalMixture(2, 2, variance_floor=0), 'variance_floor'),
     (lambda: DiagonalMixture(2, 2, variance_init=1e-5), 'variance_floor'),
     (lambda: LGMLoss(alpha=-1), 'alpha'),
+    (lambda: LGMLoss(alpha=math.nan), 'alpha'),
+    (lambda: make(GaussianMixture)[1].set_margin(-1), 'alpha'),
+    (lambda: make(GaussianMixture)[1].set_margin(math.nan), 'alpha'),
+    (lambda: ConstantMargin(math.nan), 'alpha'),
+    (lambda: StepUpMargin(factor=math.nan), 'step-up'),
     (lambda: LGMLoss(lambda_=-1), 'lambda_'),
+    (lambda: LGMLoss(lambda_=math.nan), 'lambda_'),
     (lambda: LGMLoss(likelihood='half'), 'likelihood'),
 ])
 def test_impossible_settings_are_refused_by_name(make_bad, message):

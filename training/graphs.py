@@ -101,7 +101,7 @@ class LGMGraph(RefinedGraph):
 
     def classify(self, F, images, target):
         distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images))
-        return (self.loss_fn(distance, log_det, target, *rest),
+        return (self.loss_fn(distance, log_det, target, None, *rest),
                 label_free_logits(F, distance, log_det))
 
 
@@ -183,7 +183,7 @@ class SoftmaxCenterGraph(HybridBlock):
         logits = F.cast(logits, 'float32')
         loss = F.broadcast_mul(-F.pick(F.log_softmax(logits), label), softmax_weight)
         if self.center_loss is not None:
-            loss = loss + self.center_loss(features, label, count)
+            loss = loss + self.center_loss(features, label, None, count)
         return loss, statistics(F, loss, logits, label)
 
 
