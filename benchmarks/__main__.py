@@ -1,5 +1,4 @@
 """Print every benchmark: `make bench`, or `make bench ARGS="loss counts"` for some of them."""
-import argparse
 import importlib.util
 import json
 import os
@@ -9,7 +8,8 @@ import sys
 from benchmarks import scale
 from benchmarks.rounds import measure, median, ratio
 from benchmarks.subjects import BATCH, EPOCH_IMAGES, LOSS_SHAPE, STEPS, TEST_IMAGES
-from training import runtime
+from training import cli, runtime
+from training.runtime import UserError
 
 THREADS = str(runtime.usable_cores())
 EQUAL = {'OMP_NUM_THREADS': THREADS}
@@ -133,14 +133,22 @@ BENCHMARKS = {'loss': bench_loss, 'center': bench_center, 'step': bench_step,
               'refinements': bench_refinements, 'predict': bench_predict, 'counts': bench_counts,
               'scale': scale.report}
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__)
+
+def main(argv):
+    parser = cli.Parser(__doc__)
     parser.add_argument('names', nargs='*', metavar='|'.join(BENCHMARKS), help='default: all')
     parser.add_argument('--rounds', type=int, default=5, help='timed rounds (default 5)')
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     for name in options.names:
         if name not in BENCHMARKS:
-            parser.error(f'{name}: no such benchmark; there are {", ".join(BENCHMARKS)}')
+            raise UserError(f'{name}: no such benchmark; there are {", ".join(BENCHMARKS)}')
+    if options.rounds < 1:
+        raise UserError(f'--rounds {options.rounds}: must be at least 1')
     print(f'{THREADS} threads; medians over {options.rounds} rounds, ratios as median (range)')
     for name in options.names or BENCHMARKS:
         BENCHMARKS[name](options.rounds)
+    return 0
+
+
+if __name__ == '__main__':
+    runtime.exit_with(main)

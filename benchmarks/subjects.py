@@ -46,25 +46,29 @@ def loss(make, repeats=1, shape=LOSS_SHAPE):
 
 def loss_ours():
     runtime.prepare('cpu')
-    return loss(baselines.MatrixLoss, repeats=50)
+    from benchmarks.blocks import MatrixLoss
+    return loss(MatrixLoss, repeats=50)
 
 
 def loss_of_shape():
     """At the shape B,C,D that BENCHMARK_SHAPE in the environment gives."""
     runtime.prepare('cpu')
+    from benchmarks.blocks import MatrixLoss
     shape = tuple(map(int, os.environ['BENCHMARK_SHAPE'].split(',')))
     batch, classes, size = shape
-    return loss(baselines.MatrixLoss, max(1, round(2e9 / (batch * classes * size + 3e7))), shape)
+    return loss(MatrixLoss, max(1, round(2e9 / (batch * classes * size + 3e7))), shape)
 
 
 def loss_broadcast():
     runtime.prepare('cpu')
-    return loss(baselines.BroadcastLoss)
+    from benchmarks.blocks import BroadcastLoss
+    return loss(BroadcastLoss)
 
 
 def loss_broadcast_v6():
     runtime.prepare('cpu')
-    return loss(baselines.BroadcastV6Loss)
+    from benchmarks.blocks import BroadcastV6Loss
+    return loss(BroadcastV6Loss)
 
 
 def center(make, classes, size, update=False):
@@ -108,7 +112,8 @@ def center_small():
 
 def center_host_counted():
     runtime.prepare('cpu')
-    return center(baselines.HostCountedCenterLoss, 10, 2)
+    from benchmarks.blocks import HostCountedCenterLoss
+    return center(HostCountedCenterLoss, 10, 2)
 
 
 def center_sparse_ten():
