@@ -129,21 +129,23 @@ def run_name(variant, seed):
 
 
 def row(name, runs, reference):
-    """What the table says of a variant's runs, next to the mean of the first variant's."""
+    """What the table says of a variant's runs, next to the mean of those that it is set against."""
     last = [run.summary['val_acc'] for run in runs]
     mean = statistics.mean(last)
     return [name, ', '.join(str(run.summary['seed']) for run in runs), f'{mean:.4f}',
-            f'{min(last):.4f} to {max(last):.4f}', f'{mean - reference:+.4f}',
+            f'{min(last):.4f} to {max(last):.4f}',
+            '-' if reference is None else f'{mean - reference:+.4f}',
             f'{statistics.mean(run.summary["best_val_acc"] for run in runs):.4f}',
             f'{statistics.mean(run.summary["images_per_second"] for run in runs):.0f}']
 
 
-def table(runs):
-    """What {variant: its finished runs} shows, against the first variant."""
-    first = next(iter(runs.values()))
-    reference = statistics.mean(run.summary['val_acc'] for run in first)
+def table(runs, first):
+    """What {variant: its finished runs} shows, against the variant `first`, if it has any."""
+    reference = statistics.mean(run.summary['val_acc'] for run in runs[first]) if first in runs \
+        else None
     rows = [row(variant, found, reference) for variant, found in runs.items()]
-    return comparison.markdown(HEADER, rows) + f'\nTop-1 accuracy on the {first[0].validated_on}.\n'
+    seen = next(iter(runs.values()))[0].validated_on
+    return comparison.markdown(HEADER, rows) + f'\nTop-1 accuracy on the {seen}.\n'
 
 
 def main(argv):
@@ -194,7 +196,8 @@ def main(argv):
                 if code:  # the run has said why
                     print(f'{path} ended with code {code}; the same command goes on')
                     return code if code > 0 else 128 - code
-            text = table(finished_runs(folder, variants, version, common_fields))
+            text = table(finished_runs(folder, variants, version, common_fields),
+                         first=next(iter(variants)))
             write_text(folder / 'ablation.md', text)
     print(text)
     print(f'written: {folder / "ablation.md"}')

@@ -23,7 +23,8 @@ from training.parameter_server import ENVIRONMENT, HEARTBEAT
 from training.runtime import UserError
 
 GRACE = 10            # seconds between asking a process to stop and ending it
-PASSED_ON = 'OMP_NUM_THREADS', 'MXNET_HOME', *HEARTBEAT   # to other machines, beside ENVIRONMENT
+# To other machines, beside ENVIRONMENT.
+PASSED_ON = runtime.PLACE, runtime.ECHO, 'OMP_NUM_THREADS', 'MXNET_HOME', *HEARTBEAT
 LOCAL = 'localhost'
 
 
@@ -83,6 +84,8 @@ def failure(member, code, members):
         for other in members:
             if other.role == 'worker':
                 wait(other, deadline)
+        return code
+    if code == 2:  # a mistake in the command: the process has said which
         return code
     how = f'was ended by signal {-code}' if code < 0 else f'ended with code {code}'
     print(f'{member.name} {how}; stopping the others. --resume goes on from the last checkpoint',
@@ -151,8 +154,6 @@ def main(argv):
                    'DMLC_PS_ROOT_PORT': str(free_port()),
                    'DMLC_NUM_WORKER': str(options.workers),
                    'DMLC_NUM_SERVER': str(options.servers)}
-    if 'OMP_NUM_THREADS' not in os.environ and hosts == [LOCAL]:
-        environment['OMP_NUM_THREADS'] = str(max(1, runtime.usable_cores() // options.workers))
     command = [sys.executable, *options.command[options.command[0] == '--':]]
     members = []
 
@@ -165,10 +166,14 @@ def main(argv):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)
     try:
-        members.append(start('scheduler', 0, LOCAL, command, environment))
+        members.append(start('scheduler', 0, LOCAL, command, {**environment, runtime.ECHO: '1'}))
         for role, count in (('server', options.servers), ('worker', options.workers)):
-            members += [start(role, number, hosts[number % len(hosts)], command, environment)
-                        for number in range(count)]
+            on = [hosts[number % len(hosts)] for number in range(count)]
+            for number, host in enumerate(on):
+                places = {runtime.PLACE: f'{on[:number].count(host)}/{on.count(host)}'}
+                if role == 'server' or number > 0:
+                    places[runtime.ECHO] = '1'
+                members.append(start(role, number, host, command, {**environment, **places}))
         return watch(members)
     finally:
         end(members)

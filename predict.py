@@ -21,6 +21,7 @@ from PIL import Image, ImageFile
 from tqdm import tqdm
 
 from training import cli, runtime
+from training.fields import FALSE_ALARM_RATES
 from training.run_folder import RunFolder, write_text
 from training.runtime import UserError
 
@@ -77,8 +78,9 @@ def main(argv):
     parser.add_argument('images', nargs='+', help='image files and folders of them')
     parser.add_argument('--output', type=Path, default=Path('predictions.csv'),
                         help='.csv or .json (default predictions.csv)')
-    parser.add_argument('--false-alarm-rate', default='0.05', help='share of ordinary images that '
-                        'may be called unlike the training data: 0.01, 0.05 (default) or 0.1')
+    parser.add_argument('--false-alarm-rate', default='0.05', choices=list(map(str, FALSE_ALARM_RATES)),
+                        help='share of ordinary images that may be called unlike the training '
+                        'data (default 0.05)')
     parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
     parser.add_argument('--dtype', default='float32', choices=('auto', 'float32', 'bfloat16',
                                                                'float16'))
@@ -99,9 +101,6 @@ def main(argv):
     if recipe.loss.loss == 'lgm':
         _, thresholds = folder.read_calibration()
         threshold = thresholds.get(options.false_alarm_rate)
-        if thresholds and threshold is None:
-            raise UserError(f'--false-alarm-rate {options.false_alarm_rate}: expected '
-                            + ', '.join(thresholds))
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # GluonCV sets it, and would have half images classified
     rows, problems = [], []

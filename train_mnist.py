@@ -67,10 +67,15 @@ def choose(actions, overrides):
         raise UserError(f'--ckpt-dir {actions["ckpt_dir"]}, --out-dir {actions["out_dir"]}: a run has '
                         'one folder for all it writes; give one of them')
     folder = RunFolder(overrides.get('output_dir') or Path(parents.pop()) / name)
+    for alias, name in (('use_gpu', 'device'), ('lr_factor', 'decay_factor'),
+                        ('lr_step', 'decay_epochs')):
+        if actions[alias] is not None and name in overrides:
+            raise UserError(f'--{alias.replace("_", "-")}: not allowed with '
+                            f'--{name.replace("_", "-")}, which it stands for')
     if actions['use_gpu']:
-        overrides.setdefault('device', 'auto' if actions['use_gpu'] == 'True' else 'cpu')
-    if actions['lr_factor']:
-        overrides.setdefault('decay_factor', actions['lr_factor'])
+        overrides['device'] = 'auto' if actions['use_gpu'] == 'True' else 'cpu'
+    if actions['lr_factor'] is not None:
+        overrides['decay_factor'] = actions['lr_factor']
     return version, folder
 
 
@@ -211,7 +216,8 @@ def main(argv):
         after_epoch=draw if actions['plotting'] else None, at_end=finish),
         actions['resume'], actions['tensorboard'])
     if actions['plotting'] and code == 0:
-        print(f'feature maps: {folder.path / "features"}, {folder.animation}')
+        print(f'feature maps: {folder.path / "features"}, {folder.animation}' if folder.frames else
+              'feature maps: none, all epochs had been trained without --plotting')
     return code
 
 

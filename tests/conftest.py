@@ -44,17 +44,9 @@ def run_here():
 
     Takes a tenth of the time of a process of its own.
     """
-    def prepare(device, dtype='float32'):
-        (kind, ids), capabilities = runtime.parse_device(device), []
-        if kind != 'cpu':
-            capabilities, problem = runtime.probe_gpus()
-            kind, ids = runtime.choose_device(kind, ids, capabilities, problem)
-        return runtime.Device(kind, ids, runtime.choose_dtype(
-            dtype, kind, [capabilities[i] for i in ids] if kind == 'gpu' else []))
-
     def run(name, *words):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-            patch.setattr(runtime, 'prepare', prepare)
+            patch.setattr(runtime, 'prepare', runtime.choose)
             patch.setattr(sys, 'argv', [name, *map(str, words)])
             runtime.exit_with(importlib.import_module(name).main)
         return end.value.code

@@ -57,6 +57,9 @@ def test_row_is_the_mean_over_seeds_and_its_distance_from_the_first_variant():
             for seed, accuracy in ((0, 0.80), (3, 0.84))]
     assert ablate.row('smooth', runs, 0.85) == ['smooth', '0, 3', '0.8200', '0.8000 to 0.8400',
                                                 '-0.0300', '0.9000', '100']
+    runs[0].validated_on = 'test set'
+    assert '| smooth | 0, 3 | 0.8200 | 0.8000 to 0.8400 | - | 0.9000 | 100 |' in \
+        ablate.table({'smooth': runs}, first='plain')
 
 
 def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):

@@ -14,7 +14,7 @@ from mxnet import cpu, nd
 
 import launch
 from conftest import ROOT, run_fields
-from training import batches, loop, parameter_server
+from training import batches, loop, parameter_server, runtime
 from training.cluster import Workers
 from training.run_folder import RunFolder
 from training.runtime import UserError
@@ -111,6 +111,41 @@ def test_launcher_mistakes_are_one_clear_line(run_script, words, message):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize('words, message', [
+    (('--lrr', 3), 'error: --lrr: unknown option'), ((), 'error: DMLC_ROLE is worker')])
+def test_mistakes_in_the_launched_command_are_one_clear_line(run_script, words, message):
+    result = run_script('launch.py', '--workers', 2, 'train_cifar.py', *words)
+    assert result.returncode == 2 and result.stderr.startswith(message)
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+UNEVEN = '''
+import sys, time
+from training import cluster, parameter_server, runtime
+if parameter_server.check_environment('dist_sync'):
+    parameter_server.serve(None)
+runtime.prepare('cpu')
+def main(_):
+    workers = cluster.Workers('dist_sync')
+    runtime.departure = workers.leave
+    open(f'{sys.argv[1]}/{workers.rank}', 'w')
+    if workers.rank == 0:
+        workers.sum([0])
+    time.sleep(600)
+runtime.exit_with(main)
+'''
+
+
+def test_ctrl_c_before_the_training_ends_workers_that_wait_for_each_other(tmp_path):
+    process = start('launch.py', '--workers', 2, '--', '-c', UNEVEN, tmp_path)
+    for rank in '01':
+        wait_for(tmp_path / rank, process)
+    time.sleep(1)  # for the first to be waiting in its sum
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+
+
 def weights(folder):
     return {name: array.asnumpy() for name, array in nd.load(str(folder / 'last.params')).items()}
 
@@ -190,12 +225,18 @@ def test_servers_take_rates_and_multipliers_of_each_parameter():
 def test_address_is_the_one_that_other_hosts_see(monkeypatch, hosts, asked):
     told = []
     monkeypatch.setattr(launch, 'address_towards', lambda host: f'seen from {host}')
-    monkeypatch.setattr(launch, 'start', lambda *member: told.append(member[-1]))
+    monkeypatch.setattr(launch, 'start', lambda *member: told.append(member))
     monkeypatch.setattr(launch, 'watch', len)
     monkeypatch.setattr(launch, 'end', lambda members: None)
     monkeypatch.setattr(launch.signal, 'signal', lambda *_: None)
-    assert launch.main(['--workers', '2', '--hosts', hosts, 'x.py']) == 4
-    assert {environment['DMLC_PS_ROOT_URI'] for environment in told} == {f'seen from {asked}'}
+    assert launch.main(['--workers', '3', '--hosts', hosts, 'x.py']) == 5
+    assert {member[-1]['DMLC_PS_ROOT_URI'] for member in told} == {f'seen from {asked}'}
+    places = [(host, environment[runtime.PLACE]) for role, _, host, _, environment in told
+              if role == 'worker']
+    first, second = hosts.split(',') if ',' in hosts else (hosts, None)
+    assert places == ([(first, '0/2'), (second, '0/1'), (first, '1/2')] if second else
+                      [(first, f'{number}/3') for number in range(3)])
+    assert [runtime.ECHO in member[-1] for member in told] == [True, True, False, True, True]
 
 
 def start(*words, **environment):

@@ -1,6 +1,7 @@
 """compare.py and the tables: figures checked by hand, damaged runs refused."""
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,6 +71,14 @@ def test_curves_of_a_recipe_share_a_name_and_those_of_others_do_not(tmp_path):
     assert [name for name, _ in curves] == ['run', 'run', 'run-seed2']
 
 
+@pytest.mark.parametrize('names, common', [
+    (('run-seed10', 'run-seed11'), 'run'), (('v4', 'v4.1'), 'v4'), (('v4-a', 'v4-b'), 'v4'),
+    (('full', 'full-seed1'), 'full'), (('v41', 'v42'), 'v4'), (('a', 'b'), 'the recipe')])
+def test_name_of_a_recipe_is_what_its_runs_share(names, common):
+    runs = [SimpleNamespace(name=name, summary={'version': 'the recipe'}) for name in names]
+    assert comparison._common_name(runs) == common
+
+
 def test_unfinished_runs_show_how_far_they_came(tmp_path):
     runs = [comparison.read(write_run(tmp_path / f'run{seed}', seed)) for seed in (0, 1)]
     (tmp_path / 'run1' / 'summary.json').unlink()
@@ -82,6 +91,8 @@ def test_unfinished_runs_show_how_far_they_came(tmp_path):
 def test_compare_writes_tables_and_figures(tmp_path, run_script):
     write_run(tmp_path / 'cifar', 0)
     write_run(tmp_path / 'mnist', 1, on_mnist=True)
+    metrics = tmp_path / 'cifar' / 'metrics.csv'  # as an earlier version may have left it
+    metrics.write_text(metrics.read_text().replace(',0,1.0', ',,'))
     rng = np.random.default_rng(0)
     points, labels = rng.normal(size=(50, 3)), np.arange(50) % 10
     with open(tmp_path / 'mnist' / 'features.npz', 'wb') as file:

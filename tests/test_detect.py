@@ -9,7 +9,7 @@ from mxnet import nd
 from conftest import ROOT
 from training import abnormal, attacks, data, detection, models
 from training.run_folder import RunFolder
-from training.runtime import Device
+from training.runtime import Device, UserError
 
 RECORD = ROOT / 'output' / 'record'
 CIFAR_RUN, MNIST_RUN = RECORD / 'cifar-fast-seed0', RECORD / 'mnist-softmax-center'
@@ -172,8 +172,9 @@ def test_other_data_sets_are_fitted_and_missing_ones_named(cifar):
     found, missing = abnormal.other_data('cifar10', 5)
     assert not missing and found['MNIST'].shape == (5, 3, 32, 32)
     assert (found['MNIST'][:, 0] == found['MNIST'][:, 2]).all() and found['MNIST'].max() > 200
-    _, missing = abnormal.other_data('mnist', 5, str(ROOT / 'configs'))
-    assert 'neither' in missing['Fashion-MNIST']
+    for dataset, message in (('mnist', 'neither'), ('cifar10', 'not set against cifar10, but MNIST')):
+        with pytest.raises(UserError, match=message):
+            abnormal.other_data(dataset, 5, str(ROOT / 'configs'))
 
 
 def test_command_writes_report_and_figures(whole_run):

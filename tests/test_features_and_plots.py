@@ -68,6 +68,10 @@ def test_figures_are_drawn_in_another_process_and_stay_whole(tmp_path):
         'epoch-001.png', 'epoch-002.png']
     folder.animate_features()
     assert Image.open(folder.animation).n_frames == 2
+    for number in (1000, 999):
+        (tmp_path / 'features' / f'epoch-{number}.png').touch()
+    assert [path.name for path in folder.frames][1:] == [
+        'epoch-002.png', 'epoch-999.png', 'epoch-1000.png']
     assert Snapshot.load(folder.features).dimensions == 3
 
 

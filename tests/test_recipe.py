@@ -50,6 +50,15 @@ def test_epochs_scale_decay_and_warmup_unless_these_are_given():
     assert (given.warmup_epochs, given.decay_epochs) == (2, [10, 20])
 
 
+def test_first_phase_is_scaled_where_there_is_one():
+    def first_phase(version, **options):
+        return recipes.load(recipes.version_path('mnist', version), recipes.MnistRecipe,
+                            options).loss.first_phase_epochs
+    assert [first_phase('two-phase', epochs=epochs) for epochs in (20, '80', 2)] == [5, 20, 0]
+    assert first_phase('two-phase', epochs=20, first_phase_epochs=3) == 3
+    assert first_phase('softmax', epochs=20) == first_phase('softmax')
+
+
 def test_command_line_overrides_fields_in_either_spelling():
     words = ['--batch_size', '64', '--lr=0.3', '--decay-epochs', '3', '4.5', '--data-dir', '/a_b']
     _, options = cli.parse(cli.make_parser('', ''), CifarRecipe, words)

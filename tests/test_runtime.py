@@ -31,8 +31,21 @@ def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch):
     assert choose('auto', None, [HOPPER, AMPERE], None) == ('gpu', (1,))
     assert choose('auto', None, [HOPPER, KEPLER], None) == ('cpu', (0,))
     assert choose('auto', None, [], 'no driver') == ('cpu', (0,))
+    taken = [choose(kind, None, [HOPPER, AMPERE, AMPERE], None, number)
+             for kind in ('auto', 'gpu') for number in range(3)]
+    assert taken == [('gpu', (1,)), ('gpu', (2,)), ('gpu', (1,))] * 2, 'workers take them in turn'
     monkeypatch.setattr(runtime, 'has_gpu_mxnet', lambda: False)
     assert choose('auto', None, [AMPERE], None) == ('cpu', (0,))
+
+
+@pytest.mark.parametrize('place, threads', [(None, 8), ('1/3', 2), ('0/20', 1)])
+def test_workers_of_one_machine_share_its_cores(monkeypatch, place, threads):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(runtime, 'usable_cores', lambda: 8)
+    monkeypatch.setenv(runtime.PLACE, place) if place else \
+        monkeypatch.delenv(runtime.PLACE, raising=False)
+    runtime.share_cores()
+    assert runtime.threads() == str(threads)
 
 
 @pytest.mark.parametrize('ids, capabilities, problem, message', [

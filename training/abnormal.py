@@ -73,7 +73,15 @@ def other_data(dataset, count, fashion_dir=None):
     -------
     (dict of str to uint8 array (count, channels, H, W), dict of str to str)
         The images; and the sets that cannot be had, with the reason.
+
+    Raises
+    ------
+    UserError
+        If Fashion-MNIST is not in the folder named, or does not stand against `dataset`.
     """
+    if fashion_dir is not None and 'fashion' not in OTHERS[dataset]:
+        raise UserError(f'--fashion-dir: Fashion-MNIST is not set against {dataset}, but '
+                        + ' and '.join(TITLES[name] for name in OTHERS[dataset]))
     found, missing = {}, {}
     for name in OTHERS[dataset]:
         if name == 'fashion' and fashion_dir is None:
@@ -83,6 +91,8 @@ def other_data(dataset, count, fashion_dir=None):
             _, test = data.load_cifar10(num_samples=count) if name == 'cifar10' else \
                 data.load_mnist(name, fashion_dir if name == 'fashion' else None, count)
         except UserError as error:
+            if name == 'fashion':  # the user has named its folder
+                raise
             missing[TITLES[name]] = str(error)
         else:
             found[TITLES[name]] = fitted(test.images, data.IMAGE_SHAPES[dataset])

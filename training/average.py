@@ -4,7 +4,7 @@ from mxnet import nd
 
 from . import models
 
-AT_ONCE = 45  # arrays of one call of multi_sgd_update, which takes 60 at most
+AT_ONCE = 60  # arrays of one call: the most that multi_sgd_update takes
 
 
 class MovingAverage:

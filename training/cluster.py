@@ -204,11 +204,11 @@ class Workers:
         if 'lr' not in message:
             self._store._barrier()
 
-    def leave(self, exit_code):
+    def leave(self, exit_code, together=True):
         """Exit this worker's process: together with all others, or at once if something failed."""
         sys.stdout.flush()
         sys.stderr.flush()
-        if exit_code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+        if together and exit_code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
             self._store._barrier()
             self._watch.end()
             parameter_server.wait_on_exit(self._store, True)

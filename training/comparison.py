@@ -228,8 +228,11 @@ def _all_but_seed(config):
 
 
 def _common_name(runs):
-    name = re.sub(r'[-_]?(seed)?\d*$', '', os.path.commonprefix([run.name for run in runs]))
-    return name or runs[0].summary['version']
+    names = [run.name for run in runs]
+    prefix = os.path.commonprefix(names)
+    if prefix not in names:  # cut off what numbers the seeds
+        prefix = re.sub(r'([-_.]|[-_.]?seed)\d*$', '', prefix)
+    return prefix or runs[0].summary['version']
 
 
 def _spread(runs):

@@ -9,6 +9,7 @@ STRICT = ConfigDict(extra='forbid', allow_inf_nan=False, validate_default=True)
 FILLED_IN = 'version', 'workers'
 MNIST_LIKE = 'mnist', 'fashion', 'idx'  # data sets in MNIST's files
 VARIANCE_FLOOR = 1e-4  # of a diagonal covariance
+FALSE_ALARM_RATES = 0.01, 0.05, 0.1  # at which runs keep thresholds of the log-likelihood
 LARGEST = 10 ** 6  # of counts: no sensible one is larger, and arithmetic on them stays exact
 
 
@@ -157,8 +158,8 @@ class MnistLoss(Loss):
 @dataclass(config=STRICT)
 class Optimisation(Section):
     """optimisation"""
-    epochs: int = field(20, 'passes over the training set; decay and warm-up epochs of the '
-                        'version are scaled in proportion', ge=1, le=LARGEST)
+    epochs: int = field(20, 'passes over the training set; epochs of decay, of the warm-up and '
+                        "of two-phase's first phase are scaled in proportion", ge=1, le=LARGEST)
     batch_size: int = field(128, 'images a step on each device', ge=1, le=LARGEST)
     optimizer: Literal['nag', 'sgd', 'adam', 'muon'] = field(
         'nag', 'nag is SGD with Nesterov momentum; muon makes its updates of kernels orthogonal')
@@ -265,5 +266,8 @@ def _check_together(recipe):
                          'orthogonal, only rows of numbers; use nag, sgd or adam, or dist_sync')
     if optimisation.optimizer == 'muon' and optimisation.momentum == 0:
         raise ValueError('momentum: muon makes its updates of a momentum above 0, got 0')
+    if optimisation.warmup != 'none' and optimisation.warmup_epochs > optimisation.epochs:
+        raise ValueError(f'warmup_epochs: a warm-up of {optimisation.warmup_epochs:g} epochs does not '
+                         f'end in a run of {optimisation.epochs}')
     if optimisation.decay_epochs != sorted(optimisation.decay_epochs):
         raise ValueError(f'decay_epochs: must ascend, got {optimisation.decay_epochs}')

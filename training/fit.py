@@ -110,9 +110,9 @@ def _fit(job, resume, tensorboard):
                 job.set_rates, stop, scale,
                 f'epoch {epoch + 1}/{epochs}', job.average)
             if not math.isfinite(result.loss):
-                raise UserError(f'epoch {epoch + 1}: the loss is {result.loss}; stopped. '
-                                f'{folder.checkpoint} holds the epoch before, if there was one; '
-                                'try a lower --lr')
+                raise UserError(f'epoch {epoch + 1}: the loss is {result.loss}; stopped. Begin '
+                                'anew with a lower --lr' +
+                                (', or --dtype float32' if job.device.dtype == 'float16' else ''))
             for trainer in job.trainers:
                 trainer.catch_up()
             for block in blocks.values():

@@ -5,9 +5,9 @@ from mxnet import nd
 from gmloss import calibrate, fit_spread, log_likelihood
 
 from . import loop
+from .fields import FALSE_ALARM_RATES
 
 SAMPLE = 10000  # images of each split
-FALSE_ALARM_RATES = 0.01, 0.05, 0.1
 
 
 def report(classifier, normalise, train_data, val_data, folder, figures):

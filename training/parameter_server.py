@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-from .runtime import UserError, make_importable
+from .runtime import UserError, make_importable, share_cores
 
 ENVIRONMENT = 'DMLC_ROLE', 'DMLC_PS_ROOT_URI', 'DMLC_PS_ROOT_PORT', 'DMLC_NUM_WORKER', \
     'DMLC_NUM_SERVER'
@@ -106,6 +106,7 @@ def serve(make_optimizer):
     role = os.environ['DMLC_ROLE']
     os.environ['DMLC_ROLE'] = 'worker'  # else mxnet serves within its import, and without a watch
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workers
+    share_cores()
     make_importable()
     import mxnet as mx
     from mxnet.kvstore.kvstore_server import KVStoreServer

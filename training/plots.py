@@ -213,7 +213,7 @@ def _by_epoch(axes, runs, column, label):
     for name, rows in runs:
         shown = '_' + name if name in numbers else name  # the legend leaves out `_...`
         number = numbers.setdefault(name, len(numbers))
-        axes.plot([row['epoch'] for row in rows], [row[column] for row in rows],
+        axes.plot([row['epoch'] for row in rows], [row.get(column, np.nan) for row in rows],
                   color=COLOURS[number % len(COLOURS)], label=shown,
                   linestyle=('-', '--', ':')[number // len(COLOURS) % 3])
     axes.set_xlabel('epoch')

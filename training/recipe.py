@@ -14,7 +14,7 @@ from .runtime import UserError
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 ABSENT = {('cifar', 'v2'): 'gluon_GMLoss counts its editions from v1 to v4 and says nothing of v2, '
                            'so there is nothing to reproduce; see v1, v3, v4, v5, v6'}
-SCALED_WITH_EPOCHS = ('decay_epochs', 'warmup_epochs')
+SCALED_WITH_EPOCHS = 'decay_epochs', 'warmup_epochs'
 
 
 def load(path, recipe_class, overrides, source='command line'):
@@ -35,15 +35,19 @@ def load(path, recipe_class, overrides, source='command line'):
         With one line that names the file, the field, and what is wrong.
     """
     base = validate(read_yaml(path), recipe_class, path)
-    tree = dataclasses.asdict(base)
+    tree, ratio = dataclasses.asdict(base), 1
+    if 'epochs' in overrides:
+        length = validate({'optimisation': {'epochs': overrides['epochs']}}, recipe_class, source)
+        ratio = length.optimisation.epochs / base.optimisation.epochs
+    for name in SCALED_WITH_EPOCHS:
+        tree['optimisation'][name] = scaled(tree['optimisation'][name], ratio)
+    if overrides.get('loss', base.loss.loss) == 'two-phase':
+        tree['loss']['first_phase_epochs'] = round(base.loss.first_phase_epochs * ratio)
     for section in tree.values():
         section.update({name: overrides[name] for name in section if name in overrides})
     recipe = validate(tree, recipe_class, source)
     if recipe.data.dataset != base.data.dataset and 'reported_val_acc' not in overrides:
         recipe.run.reported_val_acc = None  # it is of the recipe's own data
-    ratio = recipe.optimisation.epochs / base.optimisation.epochs
-    for name in set(SCALED_WITH_EPOCHS) - set(overrides):
-        setattr(recipe.optimisation, name, scaled(getattr(recipe.optimisation, name), ratio))
     return recipe
 
 

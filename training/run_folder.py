@@ -42,6 +42,12 @@ class RunFolder:
         return self.last_weights if self.last_weights.exists() else self.best_weights
 
     @property
+    def frames(self):
+        """Paths of the feature maps there are, epoch by epoch."""
+        return sorted((self.path / 'features').glob('epoch-*.png'),
+                      key=lambda path: int(path.stem.partition('-')[2]))
+
+    @property
     def has_checkpoint(self):
         """Whether there is one to go on from, be it the one before the last."""
         return any(self.path.glob('checkpoint*.npz'))
@@ -78,15 +84,18 @@ class RunFolder:
         Raises
         ------
         UserError
-            If another process trains there.
+            If another process trains there, or the file system has no locks.
         """
-        file = open(self.config)
+        file = open(self.config, 'r+')  # NFS locks only what is open for writing
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             raise UserError(f'{self.path}: another process is training in this folder; wait for it, '
                             'or choose another --output-dir') from None
+        except OSError as error:
+            raise UserError(f'{self.config}: cannot be locked ({error.strerror}); choose an '
+                            '--output-dir on another file system') from None
         return file
 
     def require_run(self):
@@ -199,9 +208,10 @@ class RunFolder:
             plots.score_histograms(part, families, title)
 
     def animate_features(self):
-        """features.gif from all frames there are."""
-        with atomic_save(str(self.animation), overwrite_part=True) as part:
-            plots.animation(part, sorted((self.path / 'features').glob('epoch-*.png')))
+        """features.gif from all frames there are, if any."""
+        if self.frames:
+            with atomic_save(str(self.animation), overwrite_part=True) as part:
+                plots.animation(part, self.frames)
 
     def event_writer(self, epochs_done):
         """A tensorboardX writer that replaces events of epochs not yet done."""

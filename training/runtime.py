@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,10 @@ CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
 
 
-departure = None  # called with the exit code at the end, if set: how a distributed run is left
+PLACE = 'GMLOSS_PLACE'  # number/of: which of how many workers on this machine, by launch.py
+ECHO = 'GMLOSS_ECHO'    # set by launch.py in all processes but the first worker
+PATIENCE = 5            # seconds in which the first worker finds a mistake that all have found
+departure = None  # called at the end, if set, as departure(code, together): how a run is left
 
 
 class UserError(Exception):
@@ -69,27 +73,39 @@ def prepare(device='auto', dtype='float32'):
     """
     if 'mxnet' in sys.modules:
         raise RuntimeError('training.runtime.prepare must run before mxnet is imported')
-    os.environ.setdefault('OMP_NUM_THREADS', str(usable_cores()))
+    share_cores()
     os.environ.setdefault('MXNET_SUBGRAPH_VERBOSE', '0')
-    kind, ids = parse_device(device)
-    capabilities = []
-    if kind != 'cpu':
-        capabilities, problem = probe_gpus()
-        kind, ids = choose_device(kind, ids, capabilities, problem)
+    chosen = choose(device, dtype)
     make_importable()
     try:
         import mxnet as mx
     except OSError as error:
         raise UserError(f'mxnet cannot be loaded: {error}; with requirements.txt it needs the '
                         'NVIDIA driver, with requirements-cpu.txt it does not') from None
-    if kind == 'gpu' and mx.context.num_gpus() == 0:
+    if chosen.kind == 'gpu' and mx.context.num_gpus() == 0:
         raise UserError('this mxnet sees no GPU: install requirements.txt (mxnet-cu112), or use '
                         '--device cpu')
-    dtype = choose_dtype(dtype, kind, [capabilities[i] for i in ids] if kind == 'gpu' else [])
-    if dtype != 'float32':
+    if chosen.dtype != 'float32':
         from mxnet.contrib import amp
-        amp.init(dtype)
-    return Device(kind, ids, dtype)
+        amp.init(chosen.dtype)
+    return chosen
+
+
+def choose(device, dtype='float32'):
+    """The Device that these options stand for on this machine; see `prepare`."""
+    kind, ids = parse_device(device)
+    capabilities = []
+    if kind != 'cpu':
+        capabilities, problem = probe_gpus()
+        kind, ids = choose_device(kind, ids, capabilities, problem, place()[0])
+    return Device(kind, ids, choose_dtype(
+        dtype, kind, [capabilities[i] for i in ids] if kind == 'gpu' else []))
+
+
+def place():
+    """(number, of): which of how many workers of a distributed run on this machine this one is."""
+    number, _, of = os.environ.get(PLACE, '0/1').partition('/')
+    return int(number), int(of)
 
 
 def make_importable():
@@ -107,25 +123,37 @@ def exit_with(main):
     So is a file or folder that cannot be read or written and that nothing has explained better.
     Ctrl-C outside of the training is exit code 130 and no traceback.
     """
+    together = True
     try:
         code = main(sys.argv[1:])
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        code = 130
+        code = complain(error)
+    except KeyboardInterrupt:  # the others may be anywhere, and not come to a common end
+        code, together = 130, False
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
-            print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
-            code = 2
+            code = complain(f'{error.filename}: {error.strerror}')
         elif departure is None:
             raise
         else:
             traceback.print_exc()
             code = 1
     if departure is not None:
-        departure(code)
+        departure(code, together)
     sys.exit(code)
+
+
+def complain(error):
+    """Say what was wrong, and return exit code 2."""
+    if ECHO in os.environ:  # most likely the first worker says the same, and launch.py ends this one
+        time.sleep(PATIENCE)
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+
+
+def share_cores():
+    """Settle the OpenMP threads: the cores there are, over the run's workers on this machine."""
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, usable_cores() // place()[1])))
 
 
 def threads():
@@ -184,17 +212,20 @@ def probe_gpus():
     return capabilities, None if capabilities else 'the machine has no NVIDIA GPU'
 
 
-def choose_device(kind, ids, capabilities, problem):
-    """Settle 'auto' and 'gpu' against what `probe_gpus` found; see `prepare` for the errors."""
+def choose_device(kind, ids, capabilities, problem, number=0):
+    """Settle 'auto' and 'gpu' against what `probe_gpus` found; see `prepare` for the errors.
+
+    Workers of different `number` on one machine take the usable GPUs in turn.
+    """
     usable = [i for i, capability in enumerate(capabilities)
               if FIRST_CAPABILITY <= capability < FIRST_UNSUPPORTED_CAPABILITY]
     if kind == 'auto':
-        kind, ids = ('gpu', tuple(usable[:1])) if usable and has_gpu_mxnet() else ('cpu', (0,))
-        return kind, ids
+        return ('gpu', (usable[number % len(usable)],)) if usable and has_gpu_mxnet() else \
+            ('cpu', (0,))
     if problem:
         raise UserError(f'--device gpu: {problem}; use --device cpu')
     if ids is None:
-        ids = (0,)
+        ids = (usable[number % len(usable)] if usable else 0,)
     for i in ids:
         if i >= len(capabilities):
             raise UserError(f'--device gpu:{i}: this machine has GPUs 0 to {len(capabilities) - 1}')
