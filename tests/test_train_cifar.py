@@ -226,7 +226,7 @@ def test_two_processes_do_not_train_in_one_folder(finished, tmp_path, run_here, 
 
 def test_v1_is_validated_both_ways_and_its_variances_are_recorded(run_here, tmp_path):
     assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run', '--version', 'v1',
-                    '--epochs', 1, '--lr', 0.01, '--margin', 5) == 0
+                    '--epochs', 1, '--lr', 0.01, '--margin', 5, '--margin-factor', 1) == 0
     row, = run_fields(tmp_path / 'run')
     assert 0 <= float(row['val_acc_with_label']) < float(row['val_acc']) - 0.05
     assert 0.5 < float(row['smallest_variance']) < 1.5 and abs(float(row['mean_log_det'])) < 5
