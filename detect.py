@@ -10,7 +10,9 @@ that is scored. Writes detection.json, roc.png and scores.png into the run folde
 into its summary.json.
 """
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -20,11 +22,43 @@ from training.run_folder import RunFolder
 from training.runtime import UserError
 
 BATCH = 500
+NET, SOFTMAX_NET = 'net', 'softmax net'
 STRENGTHS = {'cifar': (2, 4, 8, 16), 'mnist': (25.5, 51, 76.5)}  # largest change of a pixel, of 255
 
 
-def outputs(net, images, labels, attack, context, bar):
-    """The net's outputs for uint8 images, attacked first if there is an attack.
+@dataclass
+class ImageSet:
+    """Images that the nets are to be shown, and how they are attacked before."""
+    name: str
+    family: str                          # 'normal', 'FGSM', 'PGD', 'noise', ...
+    images: np.ndarray                   # uint8 (N, channels, H, W)
+    labels: Optional[np.ndarray] = None  # (N,), where the images have classes that the net knows
+    strength: Optional[float] = None     # of the attack FGSM or PGD, of 255
+
+
+def image_sets(test, dataset, seed, fashion_dir):
+    """The normal images first, then the abnormal ones.
+
+    Returns
+    -------
+    (list of ImageSet, dict of str to str)
+        And the sets that cannot be had, with the reason.
+    """
+    from training import abnormal
+    rng = np.random.default_rng(seed)
+    others, missing = abnormal.other_data(dataset, len(test), fashion_dir)
+    sets = [ImageSet('normal', 'normal', test.images, test.labels)]
+    sets += [ImageSet(f'{kind} {strength:g}/255', kind, test.images, test.labels, strength)
+             for kind in ('FGSM', 'PGD')
+             for strength in STRENGTHS['cifar' if dataset.startswith('cifar') else 'mnist']]
+    natural = {'noise': abnormal.noise(test.images, rng),
+               'transformed': abnormal.transformed(test.images, rng), 'other data': others}
+    return sets + [ImageSet(name, family, images) for family, found in natural.items()
+                   for name, images in found.items()], missing
+
+
+def outputs(net, shown, seed, context, bar):
+    """The net's outputs for an ImageSet, attacked against this net where it is to be.
 
     Returns
     -------
@@ -32,16 +66,49 @@ def outputs(net, images, labels, attack, context, bar):
         And the accuracy, where there are labels.
     """
     from mxnet import nd
+
+    from training import attacks
+    starts = np.random.default_rng([seed, int(shown.strength or 0)])
     batches = []
-    for start in range(0, len(images), BATCH):
-        pixels = nd.array(images[start:start + BATCH], ctx=context)
-        if attack:
-            own = nd.array(labels[start:start + BATCH], ctx=context)
-            pixels = attack(lambda batch: net(batch)[0], pixels, own)
+    for start in range(0, len(shown.images), BATCH):
+        part = slice(start, start + BATCH)
+        pixels = nd.array(shown.images[part], ctx=context)
+        if shown.strength is not None:
+            own = nd.array(shown.labels[part], ctx=context)
+            given = (lambda batch: net(batch)[0]), pixels, own, shown.strength
+            pixels = attacks.fgsm(*given) if shown.family == 'FGSM' else attacks.pgd(*given, starts)
         batches.append([output.asnumpy() for output in net(pixels)])
         bar.update(len(batches[-1][0]))
     joined = [np.concatenate(parts) for parts in zip(*batches)]
-    return joined, None if labels is None else float(np.mean(joined[0].argmax(axis=1) == labels))
+    return joined, None if shown.labels is None else \
+        float(np.mean(joined[0].argmax(axis=1) == shown.labels))
+
+
+def score_all(nets, sets, seed, context):
+    """Every set through every net.
+
+    Returns
+    -------
+    (dict, dict)
+        Set to score to array (N,), without the scores that are no number for some images; set to
+        net to accuracy or None.
+    """
+    from training import detection
+    values, accuracy = ({shown.name: {} for shown in sets} for _ in range(2))
+    with tqdm(total=sum(len(shown.images) for shown in sets) * len(nets), unit=' images',
+              disable=None, leave=False) as bar:
+        for which, net in nets.items():
+            for shown in sets:
+                found, accuracy[shown.name][which] = outputs(net, shown, seed, context, bar)
+                scores = detection.scores(*found)
+                values[shown.name].update(scores if which == NET else {
+                    'max_softmax_of_softmax_net': scores['max_softmax']})
+    for score in list(values['normal']):
+        if any(np.isnan(found[score]).any() for found in values.values()):
+            print(f'{score}: left out, it is no number for some images')
+            for found in values.values():
+                del found[score]
+    return values, accuracy
 
 
 def main(argv):
@@ -65,86 +132,49 @@ def main(argv):
     device = runtime.prepare(options.device)
 
     # The nets, and the images.
-    from training import abnormal, attacks, data, detection, models
+    from training import data, detection, models
     folder, contexts = RunFolder(options.run), device.contexts()[:1]
     net, recipe = models.pixel_classifier(folder, device, contexts)
     summary = None if options.output_dir else folder.read_summary()
-    nets, names = {'net': net}, {'net': folder.path.name}
+    nets, names = {NET: net}, {NET: folder.path.name}
     if options.softmax_run:
-        softmax_net, other = models.pixel_classifier(RunFolder(options.softmax_run), device,
-                                                     contexts)
+        other_folder = RunFolder(options.softmax_run)
+        nets[SOFTMAX_NET], other = models.pixel_classifier(other_folder, device, contexts)
+        names[SOFTMAX_NET] = other_folder.path.name
         if other.loss.loss == 'lgm' or other.data.dataset != recipe.data.dataset:
             raise UserError(f'--softmax-run {options.softmax_run}: expected a run on '
                             f'{recipe.data.dataset} trained by softmax, this one is '
                             f'{other.loss.loss} on {other.data.dataset}')
-        nets['softmax net'] = softmax_net
-        names['softmax net'] = RunFolder(options.softmax_run).path.name
     _, test = data.load(dataclasses.replace(
         recipe.data, data_dir=options.data_dir or recipe.data.data_dir, holdout=0,
         num_samples=options.samples))
-    rng = np.random.default_rng(options.seed)
-    others, missing = abnormal.other_data(recipe.data.dataset, len(test), options.fashion_dir)
+    sets, missing = image_sets(test, recipe.data.dataset, options.seed, options.fashion_dir)
     for name, reason in missing.items():
         print(f'{name}: left out, {reason}')
-    natural = {'noise': abnormal.noise(test.images, rng),
-               'transformed': abnormal.transformed(test.images, rng), 'other data': others}
-    strengths = STRENGTHS['cifar' if recipe.data.dataset.startswith('cifar') else 'mnist']
 
-    def attack(kind, strength):
-        if kind == 'FGSM':
-            return lambda *batch: attacks.fgsm(*batch, strength)
-        starts = np.random.default_rng([options.seed, int(strength)])
-        return lambda *batch: attacks.pgd(*batch, strength, starts)
-
-    # Every set through every net.
-    families = {kind: [f'{kind} {strength:g}/255' for strength in strengths]
-                for kind in ('FGSM', 'PGD')}
-    families.update({family: list(sets) for family, sets in natural.items() if sets})
-    sets = {'normal': (test.images, test.labels, None)}
-    sets.update({name: (test.images, test.labels, (kind, strength)) for kind in ('FGSM', 'PGD')
-                 for name, strength in zip(families[kind], strengths)})
-    sets.update({name: (images, None, None) for found in natural.values()
-                 for name, images in found.items()})
-    values = {name: {} for name in sets}  # set to score to array
-    accuracy = {name: {} for name in sets}  # set to net to number
-    with tqdm(total=sum(len(images) for images, *_ in sets.values()) * len(nets), unit=' images',
-              disable=None, leave=False) as bar:
-        for which, net in nets.items():
-            for name, (images, labels, how) in sets.items():
-                found, accuracy[name][which] = outputs(net, images, labels, how and attack(*how),
-                                                       contexts[0], bar)
-                scores = detection.scores(*found)
-                if which == 'net':
-                    values[name].update(scores)
-                else:
-                    values[name]['max_softmax_of_softmax_net'] = scores['max_softmax']
-
-    # What tells them apart.
-    for score in list(values['normal']):
-        if any(np.isnan(found[score]).any() for found in values.values()):
-            print(f'{score}: left out, it is no number for some images')
-            for found in values.values():
-                del found[score]
-    normal = values.pop('normal')
+    # What tells the abnormal ones apart.
+    values, accuracy = score_all(nets, sets, options.seed, contexts[0])
+    normal, abnormal = values['normal'], sets[1:]
     report = {'samples': len(test), 'seed': options.seed, 'positive_class': 'normal',
               'nets': names, 'accuracy': accuracy['normal'], 'left_out': missing, 'sets': {}}
-    for name, found in values.items():
-        attacked = {'accuracy': accuracy[name]} if sets[name][2] else {}
-        report['sets'][name] = {**attacked, 'scores': {
+    for shown in abnormal:
+        attacked = {} if shown.strength is None else {'accuracy': accuracy[shown.name]}
+        report['sets'][shown.name] = {**attacked, 'scores': {
             score: {measure: round(value, 4) for measure, value in
-                    detection.measures(normal[score], found[score]).items()}
+                    detection.measures(normal[score], values[shown.name][score]).items()}
             for score in normal}}
-    curves = {name: {score.replace('_', ' '): detection.roc(normal[score], found[score])[:2]
-                     for score in normal} for name, found in values.items()}
-    grouped = {score.replace('_', ' '): {
-        family: {'normal': normal[score], **{name: values[name][score] for name in names}}
-        for family, names in families.items()} for score in normal}
+    curves = {shown.name: {score.replace('_', ' '): detection.roc(
+        normal[score], values[shown.name][score])[:2] for score in normal} for shown in abnormal}
+    histograms = {score.replace('_', ' '): {
+        family: {'normal': normal[score], **{shown.name: values[shown.name][score]
+                                             for shown in abnormal if shown.family == family}}
+        for family in dict.fromkeys(shown.family for shown in abnormal)} for score in normal}
 
     target = RunFolder(options.output_dir or options.run)
     try:
         target.path.mkdir(parents=True, exist_ok=True)
         target.write_detection(report)
-        target.draw_detection(grouped, curves, folder.path.name)
+        target.draw_detection(histograms, curves, folder.path.name)
         if summary is not None:
             target.write_summary({**summary, 'detection': report['sets']})
     except OSError as error:
