@@ -84,6 +84,29 @@ def every(step, epochs):
     return [step * i for i in range(1, int(epochs / step) + 1)]
 
 
+def with_class_means(graph, normalise, train_split, contexts, num_classes):
+    """A softmax graph as one with centers, which are the class means of the training features.
+
+    Returns
+    -------
+    (training.graphs.SoftmaxCenterGraph, array (num_classes,))
+        And the number of each class's center, -1 where the training images lack the class.
+    """
+    from mxnet import nd
+
+    from center_loss import CenterLoss
+    from training import batches, features, loop
+    from training.graphs import SoftmaxCenterGraph
+    classes, means = features.class_means(*loop.extract(
+        graph.features, normalise, batches.DeviceData(train_split, contexts)))
+    center_loss = CenterLoss(*means.shape)
+    center_loss.initialize(ctx=contexts)
+    center_loss.centers.weight.set_data(nd.array(means))
+    number = np.full(num_classes, -1)
+    number[classes] = range(len(classes))
+    return SoftmaxCenterGraph(graph.net, center_loss), number
+
+
 def main(argv):
     # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
     actions, overrides = cli.parse(make_parser(), recipes.MnistRecipe, argv)
@@ -95,11 +118,9 @@ def main(argv):
     device, workers = cli.begin(recipe, recipe_file, version, folder)
 
     import mxnet as mx
-    from center_loss import CenterLoss
     from training import (batches, checkpoint, data, features, fit, likelihood, loop, losses,
                           models, optim)
     from training.classifiers import LabelledClassifier
-    from training.graphs import SoftmaxCenterGraph
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
 
@@ -130,14 +151,8 @@ def main(argv):
         method = actions['eval_method'] or graph.methods[0]
         if method == KNN and kind == SOFTMAX:
             print('a softmax run has no centers: class means of the training features serve')
-            classes, means = features.class_means(*loop.extract(
-                graph.features, normalise, batches.DeviceData(train_split, contexts)))
-            center_loss = CenterLoss(*means.shape)
-            center_loss.initialize(ctx=contexts)
-            center_loss.centers.weight.set_data(mx.nd.array(means))
-            graph = SoftmaxCenterGraph(graph.net, center_loss)
-            number = np.full(data.CLASSES[recipe.data.dataset], -1)  # of the center of each class
-            number[classes] = range(len(classes))
+            graph, number = with_class_means(graph, normalise, train_split, contexts,
+                                             data.CLASSES[recipe.data.dataset])
             val_data = batches.DeviceData(replace(val_split, labels=number[val_split.labels]),
                                           contexts)
         if method not in graph.methods:
