@@ -155,12 +155,13 @@ class ResizedCropJitter(PadCropFlip):
                 rng.integers(0, self._size - width, endpoint=True), height, width)
 
     def transform(self, F, pixels, draws, index):
-        pixels = resample(F, pixels, F.slice_axis(draws, axis=1, begin=0, end=8), index,
-                          self._channels, self._size)
+        # The columns that `draw` has put side by side.
+        geometry, colours, grays, light = (
+            F.slice_axis(draws, axis=1, begin=begin, end=end)
+            for begin, end in ((0, 8), (8, 17), (17, 20), (20, 23)))
+        pixels = resample(F, pixels, geometry, index, self._channels, self._size)
         flat = F.reshape(pixels, (0, 0, -1))
-        colours = F.reshape(F.slice_axis(draws, axis=1, begin=8, end=17), (0, 3, 3))
-        grays = F.slice_axis(draws, axis=1, begin=17, end=20)
-        light = F.slice_axis(draws, axis=1, begin=20, end=23)
+        colours = F.reshape(colours, (0, 3, 3))
         gray = F.sum(grays * F.mean(flat, axis=2), axis=1, keepdims=True)
         flat = F.broadcast_add(F.batch_dot(colours, flat), F.expand_dims(gray, axis=2))
         flat = F.broadcast_add(F.clip(flat, 0, 255), F.expand_dims(light, axis=2))

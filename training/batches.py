@@ -89,29 +89,36 @@ class TrainingData(DeviceData):
         order = rng.permutation(self.count)[:used]
         flips = draw_flips(self.flip, rng, epoch, order, self.seed)
         draws = self.augment.draw(rng, flips)
-        shares = rng.beta(self.mixup, self.mixup, self.steps_per_epoch) if self.mixup else None
-        weights = self.mixup and [nd.array(shares, ctx=context) for context in self.contexts]
-        epoch_arrays = [nd.array(order, dtype='int32')]
+        arrays = {'index': nd.array(order, dtype='int32')}
+        if draws is not None:
+            arrays['draws'] = nd.array(draws)
         if self.known_labels is not None:
             classes = self.known_labels[order].astype(np.int64)
             classes += np.arange(used) // self.batch_size * (classes.max() + 1)  # apart, by step
-            epoch_arrays.append(nd.array(np.bincount(classes)[classes]))
-        epoch_arrays += [nd.array(draws)] if draws is not None else []
+            arrays['size'] = nd.array(np.bincount(classes)[classes])
+        weights = None
+        if self.mixup:
+            drawn = rng.beta(self.mixup, self.mixup, self.steps_per_epoch)
+            weights = [nd.array(drawn, ctx=context) for context in self.contexts]
         share = self.workers.share(self.batch_size)
         for step in range(first_step, self.steps_per_epoch):
             here = slice(step * self.batch_size + share.start, step * self.batch_size + share.stop)
-            parts = [gluon.utils.split_and_load(array[here], self.contexts, even_split=False)
-                     for array in epoch_arrays]
-            sizes = [[size] for size in parts.pop(1)] if self.known_labels is not None else \
-                [[]] * len(self.contexts)
-            batch = [[self.augment(nd.take(images, index), *draw), nd.take(labels, index), *size]
-                     for images, labels, size, index, *draw in
-                     zip(self.images, self.labels, sizes, *parts)]
-            if weights:
-                for part, weight in zip(batch, weights):
-                    part[0] = self.mix(part[0], weight[step:step + 1])
-                    part.append(weight[step:step + 1])
-            if self.teacher is not None:
-                for part in batch:
-                    part.append(self.teacher(part[0]))
-            yield batch
+            parts = {name: gluon.utils.split_and_load(array[here], self.contexts, even_split=False)
+                     for name, array in arrays.items()}
+            yield [self._part(device, weights and weights[device][step:step + 1],
+                              **{name: split[device] for name, split in parts.items()})
+                   for device in range(len(self.contexts))]
+
+    def _part(self, device, weight, index, draws=None, size=None):
+        """What the graph takes of a batch on one device: a list of arrays."""
+        images = nd.take(self.images[device], index)
+        part = [self.augment(images) if draws is None else self.augment(images, draws),
+                nd.take(self.labels[device], index)]
+        if size is not None:
+            part.append(size)
+        if weight is not None:
+            part[0] = self.mix(part[0], weight)
+            part.append(weight)
+        if self.teacher is not None:
+            part.append(self.teacher(part[0]))
+        return part
