@@ -1,12 +1,12 @@
 """Center loss and classification by the nearest center."""
-import math
-
 import numpy as np
 from mxnet import init
 from mxnet.gluon import HybridBlock, nn
-from mxnet.gluon.loss import Loss, _apply_weighting
+from mxnet.gluon.loss import Loss
 
-from gmloss.mixture import half_squared_distance
+from gmloss.loss import weighted
+from gmloss.margin import not_negative
+from gmloss.mixture import check_sizes, half_squared_distance
 
 __all__ = ['CenterLoss', 'NearestCenter']
 
@@ -55,12 +55,8 @@ class CenterLoss(Loss):
     def __init__(self, num_classes, feature_size, lmbd=1.0, center_initializer=None,
                  sparse_grad=False, weight=None, **kwargs):
         super().__init__(weight, batch_axis=0, **kwargs)
-        if num_classes < 1 or feature_size < 1:
-            raise ValueError(f'num_classes and feature_size must be at least 1, got {num_classes} '
-                             f'and {feature_size}')
-        if not 0 <= lmbd < math.inf:
-            raise ValueError(f'lmbd must be finite and not negative, got {lmbd}')
-        self._lmbd = lmbd
+        check_sizes(num_classes, feature_size)
+        self._lmbd = not_negative('lmbd', lmbd)
         self._compute_dtype = 'float32'
         with self.name_scope():
             self.centers = nn.Embedding(
@@ -80,9 +76,7 @@ class CenterLoss(Loss):
             count = F.dot(same, F.ones_like(label))  # sums rows faster than F.sum
         gap = F.elemwise_sub(F.cast(x, self._compute_dtype), self.centers(label))
         loss = F.elemwise_mul(F.sum(F.square(gap), axis=1), F.stop_gradient(self._lmbd / 2 / count))
-        if sample_weight is not None:
-            loss = F.elemwise_mul(loss, F.reshape(sample_weight, (-1,)))
-        return _apply_weighting(F, loss, self._weight)
+        return weighted(F, loss, self._weight, sample_weight)
 
 
 class NearestCenter(HybridBlock):

@@ -1,11 +1,9 @@
 """The large-margin Gaussian Mixture loss."""
-import math
-
 import numpy as np
 from mxnet import init
 from mxnet.gluon.loss import Loss, _apply_weighting
 
-from .margin import check_margin
+from .margin import not_negative
 from .mixture import label_free_logits
 
 __all__ = ['LGMLoss', 'margin_logits', 'one_hot']
@@ -73,23 +71,21 @@ class LGMLoss(Loss):
     def __init__(self, alpha=0.1, lambda_=0.1, likelihood='distance', margin_add=0.0,
                  sparse_label=True, weight=None, **kwargs):
         super().__init__(weight, batch_axis=0, **kwargs)
-        if not 0 <= lambda_ < math.inf:
-            raise ValueError(f'lambda_ must be finite and not negative, got {lambda_}')
         if likelihood not in LIKELIHOODS:
             raise ValueError(f'likelihood must be one of {LIKELIHOODS}, got {likelihood!r}')
-        self._lambda = lambda_
+        self._lambda = not_negative('lambda_', lambda_)
         self._likelihood = likelihood
         self._margin_add = margin_add
         self._sparse_label = sparse_label
         self._compute_dtype = 'float32'
         with self.name_scope():
             self.margin = self.params.get('margin', shape=(1,), grad_req='null',
-                                          init=init.Constant(check_margin(alpha)),
+                                          init=init.Constant(not_negative('alpha', alpha)),
                                           differentiable=False)
 
     def set_margin(self, alpha):
         """Set the multiplicative margin, at least 0, on every context: no retrace, no host read."""
-        check_margin(alpha)
+        not_negative('alpha', alpha)
         for margin in self.margin.list_data():  # set_data makes a Trainer begin its kvstore anew
             margin[:] = alpha
 
@@ -117,9 +113,17 @@ class LGMLoss(Loss):
             if self._likelihood == 'full':
                 own = own + F.dot(target, log_det) / 2
             loss = loss + self._lambda * own
-        if sample_weight is not None:
-            loss = F.elemwise_mul(loss, F.reshape(sample_weight, (-1,)))
-        return _apply_weighting(F, loss, self._weight)
+        return weighted(F, loss, self._weight, sample_weight)
+
+
+def weighted(F, loss, weight, sample_weight):
+    """A loss (B,) times a Gluon loss's weights: a number, and an array (B,) or (B, 1), or None.
+
+    Gluon's own `_apply_weighting` would repeat a sample weight of size 1.
+    """
+    if sample_weight is not None:
+        loss = F.elemwise_mul(loss, F.reshape(sample_weight, (-1,)))
+    return _apply_weighting(F, loss, weight)
 
 
 def margin_logits(F, distance, log_det, target, margin, margin_add=0.0):

@@ -14,7 +14,7 @@ class ConstantMargin:
     """
 
     def __init__(self, alpha):
-        self.alpha = check_margin(alpha)
+        self.alpha = not_negative('alpha', alpha)
 
     def __call__(self, step):
         """Margin at training step `step`, counted from 0."""
@@ -54,8 +54,8 @@ class StepUpMargin:
         return min(self.maximum, grown)
 
 
-def check_margin(alpha):
-    """`alpha` if it can be a multiplicative margin, else ValueError."""
-    if not 0 <= alpha < math.inf:
-        raise ValueError(f'alpha must be finite and not negative, got {alpha}')
-    return alpha
+def not_negative(name, value):
+    """`value` if it can be a margin or a weight, else a ValueError that names it."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f'{name} must be finite and not negative, got {value}')
+    return value

@@ -46,9 +46,7 @@ class GaussianMixture(HybridBlock):
     def __init__(self, num_classes, feature_size, mean_initializer=None, mean_lr_mult=1.0,
                  mean_wd_mult=1.0, **kwargs):
         super().__init__(**kwargs)
-        if num_classes < 1 or feature_size < 1:
-            raise ValueError(f'num_classes and feature_size must be at least 1, got {num_classes} '
-                             f'and {feature_size}')
+        check_sizes(num_classes, feature_size)
         self.num_classes = num_classes
         self.feature_size = feature_size
         self._compute_dtype = 'float32'
@@ -215,6 +213,13 @@ class MixtureClassifier(HybridBlock):
     def hybrid_forward(self, F, x):
         distance, log_det = self.mixture(self.net(x))[:2]
         return label_free_logits(F, distance, log_det)
+
+
+def check_sizes(num_classes, feature_size):
+    """ValueError unless both are at least 1."""
+    if num_classes < 1 or feature_size < 1:
+        raise ValueError(f'num_classes and feature_size must be at least 1, got {num_classes} '
+                         f'and {feature_size}')
 
 
 def label_free_logits(F, distance, log_det):

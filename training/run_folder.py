@@ -209,9 +209,10 @@ class RunFolder:
 
     def animate_features(self):
         """features.gif from all frames there are, if any."""
-        if self.frames:
+        frames = self.frames
+        if frames:
             with atomic_save(str(self.animation), overwrite_part=True) as part:
-                plots.animation(part, self.frames)
+                plots.animation(part, frames)
 
     def event_writer(self, epochs_done):
         """A tensorboardX writer that replaces events of epochs not yet done."""

@@ -25,7 +25,7 @@ CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
 
 
-PLACE = 'GMLOSS_PLACE'  # number/of: which of how many workers on this machine, by launch.py
+PLACE = 'GMLOSS_PLACE'  # number/of: which of how many alike on this machine, by launch.py
 ECHO = 'GMLOSS_ECHO'    # set by launch.py in all processes but the first worker
 PATIENCE = 5            # seconds in which the first worker finds a mistake that all have found
 departure = None  # called at the end, if set, as departure(code, together): how a run is left
@@ -103,7 +103,7 @@ def choose(device, dtype='float32'):
 
 
 def place():
-    """(number, of): which of how many workers of a distributed run on this machine this one is."""
+    """(number, of): which of how many workers, or servers, of a run on this machine this one is."""
     number, _, of = os.environ.get(PLACE, '0/1').partition('/')
     return int(number), int(of)
 
