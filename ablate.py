@@ -129,20 +129,19 @@ def run_name(variant, seed):
 
 
 def row(name, runs, reference):
-    """What the table says of a variant's runs, next to the mean of those that it is set against."""
-    last = [run.summary['val_acc'] for run in runs]
-    mean = statistics.mean(last)
-    return [name, ', '.join(str(run.summary['seed']) for run in runs), f'{mean:.4f}',
-            f'{min(last):.4f} to {max(last):.4f}',
-            '-' if reference is None else f'{mean - reference:+.4f}',
+    """What the table says of a variant's runs, set against {seed: accuracy} of other ones."""
+    last = {run.summary['seed']: run.summary['val_acc'] for run in runs}
+    gains = [accuracy - reference[seed] for seed, accuracy in last.items() if seed in reference]
+    return [name, ', '.join(map(str, last)), f'{statistics.mean(last.values()):.4f}',
+            f'{min(last.values()):.4f} to {max(last.values()):.4f}',
+            f'{statistics.mean(gains):+.4f}' if gains else '-',
             f'{statistics.mean(run.summary["best_val_acc"] for run in runs):.4f}',
             f'{statistics.mean(run.summary["images_per_second"] for run in runs):.0f}']
 
 
 def table(runs, first):
-    """What {variant: its finished runs} shows, against the variant `first`, if it has any."""
-    reference = statistics.mean(run.summary['val_acc'] for run in runs[first]) if first in runs \
-        else None
+    """What {variant: its finished runs} shows, each against the runs of `first` with its seeds."""
+    reference = {run.summary['seed']: run.summary['val_acc'] for run in runs.get(first, ())}
     rows = [row(variant, found, reference) for variant, found in runs.items()]
     seen = next(iter(runs.values()))[0].validated_on
     return comparison.markdown(HEADER, rows) + f'\nTop-1 accuracy on the {seen}.\n'

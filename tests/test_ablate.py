@@ -51,12 +51,14 @@ def test_command_line_of_a_variant():
         '--zero-gamma', '--no-decay-bias-and-norm', '--mixup', '0.2', '--decay-epochs', '1', '2']
 
 
-def test_row_is_the_mean_over_seeds_and_its_distance_from_the_first_variant():
+def test_row_is_the_mean_over_seeds_and_its_distance_from_the_first_variants_same_seeds():
     summary = {'best_val_acc': 0.9, 'images_per_second': 100.4}
     runs = [SimpleNamespace(summary={**summary, 'seed': seed, 'val_acc': accuracy})
             for seed, accuracy in ((0, 0.80), (3, 0.84))]
-    assert ablate.row('smooth', runs, 0.85) == ['smooth', '0, 3', '0.8200', '0.8000 to 0.8400',
-                                                '-0.0300', '0.9000', '100']
+    for reference, difference in (({0: 0.86, 3: 0.84}, '-0.0300'), ({3: 0.83, 1: 0.9}, '+0.0100'),
+                                  ({1: 0.9}, '-'), ({}, '-')):
+        assert ablate.row('smooth', runs, reference) == [
+            'smooth', '0, 3', '0.8200', '0.8000 to 0.8400', difference, '0.9000', '100']
     runs[0].validated_on = 'test set'
     assert '| smooth | 0, 3 | 0.8200 | 0.8000 to 0.8400 | - | 0.9000 | 100 |' in \
         ablate.table({'smooth': runs}, first='plain')
