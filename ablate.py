@@ -67,7 +67,8 @@ def read_plan(path):
 def settle(overrides, common, version, folder, seed):
     """A variant's overrides as they are for one run: epochs scaled, texts filled in."""
     path = recipes.version_path('cifar', version)
-    epochs = recipes.load(path, recipes.CifarRecipe, {**overrides, **common}).optimisation.epochs
+    given = {name: value for name, value in {**overrides, **common}.items() if name == 'epochs'}
+    epochs = recipes.load(path, recipes.CifarRecipe, given).optimisation.epochs
     ratio = epochs / recipes.load(path, recipes.CifarRecipe, {}).optimisation.epochs
     settled = {}
     for name, value in overrides.items():

@@ -141,7 +141,8 @@ def main(argv):
         other_folder = RunFolder(options.softmax_run)
         nets[SOFTMAX_NET], other = models.pixel_classifier(other_folder, device, contexts)
         names[SOFTMAX_NET] = other_folder.path.name
-        if other.loss.loss == 'lgm' or other.data.dataset != recipe.data.dataset:
+        if other.loss.loss not in ('softmax', 'softmax-center') or \
+                other.data.dataset != recipe.data.dataset:
             raise UserError(f'--softmax-run {options.softmax_run}: expected a run on '
                             f'{recipe.data.dataset} trained by softmax, this one is '
                             f'{other.loss.loss} on {other.data.dataset}')

@@ -23,7 +23,8 @@ from training.run_folder import RunFolder
 from training.runtime import UserError
 
 SAMPLES = 1000
-TOLERANCE = 1e-4      # of the largest logit, or of 1 if that is smaller
+TOLERANCE = 1e-4      # of an output's largest value, or of 1 if that is smaller
+OUTPUTS = 'logits', 'distance', 'log_likelihood'
 OPSET, IR_VERSION = 13, 7  # of ONNX: the newest that mxnet 1.9's exporter writes, and its format
 
 
@@ -74,13 +75,15 @@ def write_onnx(symbol_file, weights_file, shapes, path):
 
 def compare(name, found, wanted):
     """Print how far outputs are from those of the run; UserError where that is too far."""
-    gap = float(np.abs(found[0] - wanted[0]).max())
+    gaps = [float(np.abs(ours - theirs).max()) for ours, theirs in zip(found, wanted)]
     same = int(np.sum(found[0].argmax(axis=1) == wanted[0].argmax(axis=1)))
-    print(f'{name}: same class for {same} of {len(wanted[0])} test images, logits within {gap:.1e}')
-    allowed = TOLERANCE * max(1.0, float(np.abs(wanted[0]).max()))
-    if not gap <= allowed:
-        raise UserError(f'{name}: is not the same net as the run, whose logits may differ by '
-                        f'{allowed:.1e}')
+    print(f'{name}: same class for {same} of {len(wanted[0])} test images, logits within '
+          f'{gaps[0]:.1e}')
+    for output, gap, theirs in zip(OUTPUTS, gaps, wanted):
+        allowed = TOLERANCE * max(1.0, float(np.abs(theirs).max()))
+        if not gap <= allowed:
+            raise UserError(f'{name}: is not the same net as the run, whose {output} may differ by '
+                            f'{allowed:.1e}; found {gap:.1e}')
 
 
 def write(net, folder, pixels, wanted, with_onnx):

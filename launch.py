@@ -164,7 +164,8 @@ def main(argv):
                 member.signal(signal.SIGINT if member.is_remote else here)  # the only one sent there
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, pass_on)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, pass_on)
     try:
         members.append(start('scheduler', 0, LOCAL, command, {**environment, runtime.ECHO: '1'}))
         for role, count in (('server', options.servers), ('worker', options.workers)):

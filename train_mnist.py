@@ -52,6 +52,8 @@ def choose(actions, overrides):
         raise UserError(f'--version {actions["version"]}: not with '
                         f'--{"second-train" if actions["second_train"] else "center-loss"}, which is '
                         f'--version {implied}')
+    if actions['train'] and actions['test']:
+        raise UserError('--train: not allowed with --test')
     if actions['eval_method'] and not actions['test']:
         raise UserError('--eval-method: goes with --test; a training records all there are')
     version = implied if actions['version'] is None else actions['version']
@@ -68,7 +70,8 @@ def choose(actions, overrides):
                         'one folder for all it writes; give one of them')
     folder = RunFolder(overrides.get('output_dir') or Path(parents.pop()) / name)
     for alias, name in (('use_gpu', 'device'), ('lr_factor', 'decay_factor'),
-                        ('lr_step', 'decay_epochs')):
+                        ('lr_step', 'decay_epochs'), ('prefix', 'output_dir'),
+                        ('ckpt_dir', 'output_dir'), ('out_dir', 'output_dir')):
         if actions[alias] is not None and name in overrides:
             raise UserError(f'--{alias.replace("_", "-")}: not allowed with '
                             f'--{name.replace("_", "-")}, which it stands for')

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import write_cifar100, write_fashion, write_idx
+from conftest import ROOT, write_cifar100, write_fashion, write_idx
 
 ALWAYS = {
     'train_cifar': '--dataset cifar100 --data-dir data --batch-size 8 --epochs 1 --dtype float32 '
@@ -26,6 +26,7 @@ ALWAYS = {
     'train_mnist': '--dataset fashion --data-dir digits --batch-size 8 --epochs 1 --dtype float32 '
                    '--device cpu --output-dir digits-run',
     'predict': '', 'compare': '', 'ablate': '', 'detect': '', 'export': ''}
+RECORD = ROOT / 'output' / 'record'
 IMAGES, LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
 
 
@@ -192,6 +193,10 @@ COMMAND_LINES = [
     ('train_mnist', '--lr-step 3 --decay-epochs 2', '--lr-step: not allowed with --decay-epochs'),
     ('train_mnist', '--lr-factor .5 --decay-factor .1', '--lr-factor: not allowed with --decay-fac'),
     ('train_mnist', '--use-gpu False --device cpu', '--use-gpu: not allowed with --device, which'),
+    ('train_mnist', '--prefix a --output-dir b', '--prefix: not allowed with --output-dir, which'),
+    ('train_mnist', '--ckpt-dir a --output-dir b', '--ckpt-dir: not allowed with --output-dir'),
+    ('train_mnist', '--out-dir a --output-dir b', '--out-dir: not allowed with --output-dir'),
+    ('train_mnist', '--train --test', '--train: not allowed with --test'),
     ('train_mnist', '--lr-step nan', '--lr-step nan: must be at least 0.01'),
     ('train_mnist', '--lr-step a', "--lr-step: invalid float value: 'a'"),
     ('train_mnist', '--eval-method psychic', "--eval-method: invalid choice: 'psychic'"),
@@ -217,6 +222,8 @@ COMMAND_LINES = [
     ('detect', 'nothing', 'nothing: there is no run in this folder'),
     ('detect', 'run --samples 0', 'at least one sample'),
     ('detect', 'run --softmax-run run', 'trained by softmax, this one is lgm on cifar100'),
+    ('detect', f'{RECORD}/mnist-softmax-center --softmax-run {RECORD}/mnist-center',
+     'trained by softmax, this one is center on mnist'),
     ('export', 'nothing', 'nothing: there is no run in this folder'),
     ('export', 'run --output-dir photo.png', 'photo.png: File exists'),
     ('ablate', 'nothing.yaml', 'nothing.yaml: cannot be read as YAML: .*No such file'),

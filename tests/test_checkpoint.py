@@ -71,6 +71,9 @@ def test_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path, 
         path.write_bytes(path.read_bytes()[:-300])
     assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 2
     assert 'the one before it is used' in capsys.readouterr().out
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 4})
+    path.write_bytes(b'')
+    assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 2
     checkpoint.before(path).write_bytes(b'')
     with pytest.raises(UserError, match='damaged'):
         checkpoint.load_checkpoint(path, {'net': net}, [trainer])

@@ -14,7 +14,8 @@ from mxnet import cpu, nd
 
 import launch
 from conftest import ROOT, run_fields
-from training import batches, loop, parameter_server, runtime
+from training import batches, cli, cluster, loop, parameter_server, runtime
+from training import recipe as recipes
 from training.cluster import Workers
 from training.run_folder import RunFolder
 from training.runtime import UserError
@@ -239,10 +240,19 @@ def test_address_is_the_one_that_other_hosts_see(monkeypatch, hosts, asked):
     assert [runtime.ECHO in member[-1] for member in told] == [True, True, False, True, True]
 
 
-def start(*words, **environment):
+def start(*words, hangup=signal.SIG_DFL, **environment):
     return subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=dict(os.environ, **environment))
+                            env=dict(os.environ, **environment),
+                            preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup))
+
+
+def start_without_launcher(*words, **environment):
+    """Scheduler, server and two workers."""
+    environment.update(DMLC_PS_ROOT_URI='127.0.0.1', DMLC_PS_ROOT_PORT=str(launch.free_port()),
+                       DMLC_NUM_WORKER='2', DMLC_NUM_SERVER='1', OMP_NUM_THREADS='1')
+    return [start(*words, '--kvstore', 'dist_sync', **environment, DMLC_ROLE=role)
+            for role in ('scheduler', 'server', 'worker', 'worker')]
 
 
 def wait_for(path, process, seconds=120):
@@ -305,19 +315,62 @@ def test_run_outlives_a_sleep_of_the_machine(tmp_path):
 
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGHUP, 143)])
 def test_interrupt_or_lost_terminal_stops_all_workers_at_one_step_and_resume_completes(
-        run_script, tmp_path, number, code):
-    run = tmp_path / 'run'
-    command = ('launch.py', '--workers', 2, *MNIST[:-2], '--epochs', 4, '--batch-size', 8,
-               '--kvstore', 'dist_sync', '--output-dir', run)
+        run_script, run_here, tmp_path, number, code):
+    run, whole = tmp_path / 'run', tmp_path / 'whole'
+    words = (*MNIST[1:-2], '--epochs', 4, '--momentum', 0.9, '--lr', 0.02)
+    command = ('launch.py', '--workers', 2, MNIST[0], *words, '--batch-size', 8, '--kvstore',
+               'dist_sync', '--output-dir', run)
     process = start(*command)
     wait_for(run / 'metrics.csv', process)
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert re.search(r'stopped (in|after) epoch', output)
-    result = run_script(*command, '--resume')
-    assert result.returncode == 0, result.stderr
-    assert [row['epoch'] for row in run_fields(run)] == ['1', '2', '3', '4']
+    if number == signal.SIGINT:
+        result = run_script(*command, '--resume')
+        assert result.returncode == 0, result.stderr
+        assert run_here('train_mnist', *words, '--batch-size', 16, '--output-dir', whole) == 0
+        losses = [[float(row['train_loss']) for row in run_fields(folder)]
+                  for folder in (run, whole)]
+        assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_sigterm_to_all_processes_without_the_launcher_leaves_a_checkpoint(tmp_path):
+    members = start_without_launcher(*MNIST[:-2], '--epochs', 50, '--batch-size', 8,
+                                     '--output-dir', tmp_path / 'run')
+    try:
+        wait_for(tmp_path / 'run' / 'metrics.csv', members[2])
+        for member in members:
+            member.terminate()
+        assert [member.wait(timeout=60) for member in members] == [0, 0, 143, 143]
+        assert RunFolder(tmp_path / 'run').has_checkpoint
+        assert 'stopped' in members[2].communicate()[0]
+    finally:
+        for member in members:
+            member.kill()
+
+
+@pytest.mark.parametrize('hangup, code', [(signal.SIG_IGN, 0), (signal.SIG_DFL, 143)])
+def test_run_under_nohup_outlives_the_terminal(tmp_path, hangup, code):
+    process = start('launch.py', '--workers', 1, '--', '-c', 'import pathlib, time; '
+                    f'pathlib.Path("{tmp_path}/begun").touch(); time.sleep(2)', hangup=hangup)
+    wait_for(tmp_path / 'begun', process)
+    process.send_signal(signal.SIGHUP)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+
+
+@pytest.mark.parametrize('asked, kvstore, kept', [
+    ('auto', 'dist_sync', 'gpu'), ('gpu', 'dist_sync', 'gpu'), ('gpu:1', 'dist_sync', 'gpu:1'),
+    ('auto', 'device', 'gpu:1')])
+def test_resumed_workers_take_gpus_in_turn_as_before(monkeypatch, tmp_path, asked, kvstore, kept):
+    monkeypatch.setattr(parameter_server, 'check_environment', lambda _: False)
+    monkeypatch.setattr(runtime, 'prepare', lambda *_: runtime.Device('gpu', (1,), 'float32'))
+    monkeypatch.setattr(cluster, 'join', lambda *_: Workers())
+    path = recipes.version_path('cifar', 'fast')
+    recipe = recipes.load(path, recipes.CifarRecipe, {'device': asked, 'kvstore': kvstore})
+    cli.begin(recipe, path, 'fast', RunFolder(tmp_path))
+    assert recipe.run.device == kept
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -361,13 +414,9 @@ def test_remote_members_are_started_over_ssh(tmp_path, run_script):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_without_the_launcher_a_killed_worker_is_noticed_by_its_heartbeat(tmp_path):
-    environment = {'DMLC_PS_ROOT_URI': '127.0.0.1', 'DMLC_PS_ROOT_PORT': str(launch.free_port()),
-                   'DMLC_NUM_WORKER': '2', 'DMLC_NUM_SERVER': '1', 'OMP_NUM_THREADS': '1',
-                   'PS_HEARTBEAT_INTERVAL': '1', 'PS_HEARTBEAT_TIMEOUT': '5'}
-    words = (*MNIST[:-2], '--epochs', 500, '--batch-size', 32, '--kvstore', 'dist_sync',
-             '--output-dir', tmp_path / 'run')
-    members = [start(*words, **environment, DMLC_ROLE=role)
-               for role in ('scheduler', 'server', 'worker', 'worker')]
+    members = start_without_launcher(*MNIST[:-2], '--epochs', 500, '--batch-size', 32,
+                                     '--output-dir', tmp_path / 'run',
+                                     PS_HEARTBEAT_INTERVAL='1', PS_HEARTBEAT_TIMEOUT='5')
     try:
         wait_for(tmp_path / 'run' / 'metrics.csv', members[2])
         members[3].kill()

@@ -88,7 +88,7 @@ def test_unfinished_runs_show_how_far_they_came(tmp_path):
     assert 'same recipe' not in comparison.table([runs[0], unfinished])
 
 
-def test_compare_writes_tables_and_figures(tmp_path, run_script):
+def test_compare_writes_tables_and_figures(tmp_path, run_here, capsys):
     write_run(tmp_path / 'cifar', 0)
     write_run(tmp_path / 'mnist', 1, on_mnist=True)
     metrics = tmp_path / 'cifar' / 'metrics.csv'  # as an earlier version may have left it
@@ -97,22 +97,22 @@ def test_compare_writes_tables_and_figures(tmp_path, run_script):
     points, labels = rng.normal(size=(50, 3)), np.arange(50) % 10
     with open(tmp_path / 'mnist' / 'features.npz', 'wb') as file:
         Snapshot(points, labels, points, labels, rng.normal(size=(10, 3))).save(file)
-    result = run_script('compare.py', tmp_path / 'cifar', tmp_path / 'mnist', '--output-dir',
-                        tmp_path / 'out')
-    assert result.returncode == 0, result.stderr
+    assert run_here('compare', tmp_path / 'cifar', tmp_path / 'mnist', '--output-dir',
+                    tmp_path / 'out') == 0
     text = (tmp_path / 'out' / 'comparison.md').read_text()
     assert '## CIFAR-10' in text and '| `mnist` | 3 | float32 | 0.9000 | 0.9000 (3) | 0.8500 | ' \
-        '+0.0500 | 0.8000 | 100 | 3.0 |' in text and text in result.stdout
+        '+0.0500 | 0.8000 | 100 | 3.0 |' in text and text in capsys.readouterr().out
     for name in ('comparison.png', 'feature-maps.png', 'covariance.png'):
         assert np.ptp(np.asarray(Image.open(tmp_path / 'out' / name).convert('L'))) > 100
 
 
-def test_features_that_are_none_are_one_clear_line(tmp_path, run_script):
+def test_features_that_are_none_are_one_clear_line(tmp_path, run_here, capsys):
     folder = write_run(tmp_path / 'run', 0, on_mnist=True)
     (folder / 'features.npz').write_text('epoch,val_acc')
-    result = run_script('compare.py', folder, '--output-dir', tmp_path / 'out')
-    assert result.returncode == 2 and not (tmp_path / 'out').exists()
-    assert 'holds no features of a run' in result.stderr and len(result.stderr.splitlines()) == 1
+    assert run_here('compare', folder, '--output-dir', tmp_path / 'out') == 2
+    assert not (tmp_path / 'out').exists()
+    error, = capsys.readouterr().err.splitlines()
+    assert 'holds no features of a run' in error
 
 
 def test_detection_of_seeds_stands_side_by_side(tmp_path, run_here, capsys):

@@ -1,6 +1,8 @@
 """detect.py: its measures by plain loops, its attacks and images on real data and kept runs."""
+import io
 import json
 import math
+from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
@@ -26,12 +28,12 @@ def subject(request):
 
 
 @pytest.fixture(scope='module')
-def whole_run(tmp_path_factory, run_script):
-    """Results of the command on 100 CIFAR-10 images."""
+def whole_run(tmp_path_factory, run_here):
+    """Folder and output of the command on 100 CIFAR-10 images."""
     folder = tmp_path_factory.mktemp('detection')
-    result = run_script('detect.py', CIFAR_RUN, '--samples', 100, '--output-dir', folder)
-    assert result.returncode == 0, result.stderr
-    return folder, result
+    with redirect_stdout(io.StringIO()) as printed:
+        assert run_here('detect', CIFAR_RUN, '--samples', 100, '--output-dir', folder) == 0
+    return folder, printed.getvalue()
 
 
 def log_odds(net, images, labels):
@@ -178,10 +180,10 @@ def test_other_data_sets_are_fitted_and_missing_ones_named(cifar):
 
 
 def test_command_writes_report_and_figures(whole_run):
-    folder, result = whole_run
+    folder, printed = whole_run
     report = json.loads((folder / 'detection.json').read_text())
     assert report['samples'] == 100 and len(report['sets']) == 15
-    assert detection.table(report) in result.stdout
+    assert detection.table(report) in printed
     for name in ('roc.png', 'scores.png'):
         assert (folder / name).read_bytes().startswith(b'\x89PNG')
     for found in report['sets'].values():
@@ -208,20 +210,18 @@ def test_with_its_spread_the_likelihood_tells_noise_from_digits():
     assert auroc['log_likelihood'] > 0.95 and auroc['log_likelihood_as_trained'] < 0.7
 
 
-def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_script, tmp_path):
+def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_here, capsys, tmp_path):
     run, softmax_run = tmp_path / 'run', RECORD / 'mnist-softmax'
     run.mkdir()
     for name in ('config.yaml', 'last.params', 'summary.json'):
         (run / name).write_bytes((MNIST_RUN / name).read_bytes())
-    result = run_script('detect.py', run, '--samples', '10', '--softmax-run', softmax_run)
-    assert result.returncode == 0, result.stderr
-    assert 'Fashion-MNIST: left out' in result.stdout
+    assert run_here('detect', run, '--samples', '10', '--softmax-run', softmax_run) == 0
+    assert 'Fashion-MNIST: left out' in capsys.readouterr().out
     summary = json.loads((run / 'summary.json').read_text())
     before = json.loads((MNIST_RUN / 'summary.json').read_text())
     sets = summary.pop('detection')
     assert summary == before
-    alone = run_script('detect.py', softmax_run, '--samples', '10', '--output-dir', tmp_path / 'alone')
-    assert alone.returncode == 0, alone.stderr
+    assert run_here('detect', softmax_run, '--samples', '10', '--output-dir', tmp_path / 'alone') == 0
     alone = json.loads((tmp_path / 'alone' / 'detection.json').read_text())['sets']
     for name, found in sets.items():  # as if it were the only net
         assert found['scores']['max_softmax_of_softmax_net'] == alone[name]['scores']['max_softmax']

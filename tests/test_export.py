@@ -19,17 +19,22 @@ RECORD = ROOT / 'output' / 'record'
 @pytest.mark.parametrize('name, outputs', [
     ('cifar-fast-seed0', ['logits', 'distance', 'log_likelihood']),
     ('mnist-softmax-center', ['logits', 'distance'])])
-def test_onnxruntime_agrees_with_the_run_on_1000_test_images(run_script, tmp_path, name, outputs):
-    result = run_script('export.py', RECORD / name, '--onnx', '--output-dir', tmp_path)
-    assert result.returncode == 0 and not result.stderr, result.stderr
-    assert result.stdout.count('same class for 1000 of 1000 test images') == 2
+def test_onnxruntime_agrees_with_the_run_on_1000_test_images(run_here, capfd, tmp_path, name,
+                                                             outputs):
+    assert run_here('export', RECORD / name, '--onnx', '--output-dir', tmp_path) == 0
+    printed = capfd.readouterr()
+    assert printed.out.count('same class for 1000 of 1000 test images') == 2 and not printed.err
     contexts = [nd.array([0]).context]
     graph, recipe = models.load(RunFolder(RECORD / name), None, contexts)
     _, test = data.load(recipe.data)
     # The net as it is trained and tested: normalised uint8 images to logits.
-    wanted = graph.classifier(models.normaliser(recipe, contexts)(
-        nd.array(test.images[:1000], dtype='uint8')))
-    wanted = (wanted[0] if isinstance(wanted, (list, tuple)) else wanted).asnumpy()
+    images = models.normaliser(recipe, contexts)(nd.array(test.images[:1000], dtype='uint8'))
+    if 'log_likelihood' in outputs:
+        wanted, distance = graph.classifier(images), graph.classifier.mixture(graph.net(images))[0]
+    else:
+        wanted, to_centers = graph.classifier(images)
+        distance = -to_centers
+    wanted = wanted.asnumpy()
 
     model = onnx.load(str(tmp_path / 'model.onnx'))
     assert [value.name for value in model.graph.input] == ['data']
@@ -41,6 +46,7 @@ def test_onnxruntime_agrees_with_the_run_on_1000_test_images(run_script, tmp_pat
     found = session.run(None, {'data': pixels})
     assert (found[0].argmax(axis=1) == wanted.argmax(axis=1)).all()
     np.testing.assert_allclose(found[0], wanted, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found[1], distance.asnumpy(), rtol=1e-4, atol=1e-4)
     assert np.mean(found[0].argmax(axis=1) == test.labels[:1000]) > 0.85
     if 'log_likelihood' in outputs:
         size, (spread, _) = graph.net.feature_size, RunFolder(RECORD / name).read_calibration()
@@ -76,4 +82,7 @@ def test_net_that_says_something_else_is_refused(size):
     for wrong in ([[2.001, 0], [0, 0]], [[np.nan, 0]] * 2, [[0, 2], [0, 0]]):
         with pytest.raises(UserError, match='model.onnx: is not the same net'):
             export.compare('model.onnx', [size * np.array(wrong)], [wanted])
-    export.compare('model.onnx', [size * np.array([[2.00001, 0], [0, 1e-5]])], [wanted])
+    right = size * np.array([[2.00001, 0], [0, 1e-5]])
+    export.compare('model.onnx', [right], [wanted])
+    with pytest.raises(UserError, match='whose distance may differ'):
+        export.compare('model.onnx', [right, -wanted], [wanted, wanted])

@@ -53,7 +53,7 @@ def killed_and_resumed(folder, version, kills, epochs, seed=0):
 
 
 @pytest.mark.parametrize('version, kills, epochs', [
-    ('fast', 3, 6), ('v4', 1, 4), pytest.param(
+    ('fast', 3, 6), pytest.param(
         'fast', 50, 100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_killed_run_ends_as_the_undisturbed_one(tmp_path, version, kills, epochs):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'

@@ -27,11 +27,11 @@ def pictures(cifar, tmp_path_factory):
     return folder, [CLASS_NAMES['cifar10'][label] for label in test.labels[:60]]
 
 
-def test_folder_is_classified_and_what_is_broken_is_named(pictures, run_script, tmp_path):
+def test_folder_is_classified_and_what_is_broken_is_named(pictures, run_here, capsys, tmp_path):
     folder, labels = pictures
-    result = run_script('predict.py', RUN, folder, '--output', tmp_path / 'out.csv')
-    assert result.returncode == 1 and 'broken.png: left out' in result.stderr
-    assert 'Traceback' not in result.stderr and '61 of 62 images' in result.stdout
+    assert run_here('predict', RUN, folder, '--output', tmp_path / 'out.csv') == 1
+    printed = capsys.readouterr()
+    assert 'broken.png: left out' in printed.err and '61 of 62 images' in printed.out
     with open(tmp_path / 'out.csv') as file:
         rows = list(csv.DictReader(file))
     assert [row['file'] for row in rows][-1].endswith('grey.jpg') and len(rows) == 61
@@ -51,7 +51,7 @@ def test_sixteen_bits_of_gray_are_scaled_and_not_cut_off(tmp_path):
         np.testing.assert_allclose(found[0], deep / 257, atol=1)
 
 
-def test_json_and_thresholds_of_a_run_that_has_them(pictures, run_script, tmp_path):
+def test_json_and_thresholds_of_a_run_that_has_them(pictures, run_here, tmp_path):
     folder, _ = pictures
     run = tmp_path / 'run'
     run.mkdir()
@@ -61,8 +61,7 @@ def test_json_and_thresholds_of_a_run_that_has_them(pictures, run_script, tmp_pa
     (run / 'summary.json').write_text(json.dumps(dict(
         summary, likelihood_thresholds={'0.05': 1e9, '0.1': -1e9})))
     for rate, flag in (('0.05', True), ('0.1', False)):
-        result = run_script('predict.py', run, folder / '05.png', '--output',
-                            tmp_path / 'out.json', '--false-alarm-rate', rate)
-        assert result.returncode == 0, result.stderr
+        assert run_here('predict', run, folder / '05.png', '--output', tmp_path / 'out.json',
+                        '--false-alarm-rate', rate) == 0
         row, = json.loads((tmp_path / 'out.json').read_text())
         assert row['unlike_training'] is flag and row['file'].endswith('05.png')

@@ -143,12 +143,14 @@ def test_checkpoint_of_an_unfinished_run_agrees_with_its_metrics_and_log(folder)
 
 
 @pytest.mark.parametrize('folder', [path for path in RUNS if (path / 'last.params').exists()
+                                    and not path.name.endswith(('-seed1', '-seed2'))  # of a recipe one
                                     and recipes.load_run(path / 'config.yaml').loss.loss == 'lgm'],
                          ids=lambda folder: folder.name)
-def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder):
+def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder, cifar):
     device = Device('cpu', (0,), 'float32')
     graph, recipe = models.load(RunFolder(folder), device, device.contexts())
-    fifth = data.load(recipe.data)[1].select(slice(None, None, 5))
+    test = cifar[1] if recipe.data.dataset == 'cifar10' else data.load(recipe.data)[1]
+    fifth = test.select(slice(None, None, 5))
     images = batches.DeviceData(fifth, device.contexts())
     spread, thresholds = RunFolder(folder).read_calibration()
     distance, _ = likelihood.distances(

@@ -81,12 +81,14 @@ def load_checkpoint(path, blocks, trainers, blank=None):
     UserError
         If neither can be read, or the checkpoint is of another model, optimizer or format.
     """
+    path = damaged = Path(path)
     try:
         arrays, state = _read(path)
     except UserError as error:
-        if not before(path).exists():
+        path = before(path)
+        if not path.exists():
             raise
-        arrays, state = _read(before(path))
+        arrays, state = _read(path)
         print(f'{error}; the one before it is used')
     if state.get('format', FORMAT) != FORMAT:
         raise UserError(f'{path}: a checkpoint of format {state["format"]!r}, and this version reads '
@@ -108,6 +110,8 @@ def load_checkpoint(path, blocks, trainers, blank=None):
             updater.optimizer._set_current_context(context.device_id)
             updater.optimizer._index_update_count.update(counts)
             updater.optimizer.num_update = max(counts.values(), default=0)
+    if path != damaged and damaged.is_file():
+        damaged.unlink(missing_ok=True)  # else the next to be saved would keep it as the one before
     return state
 
 

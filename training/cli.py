@@ -133,10 +133,12 @@ def begin(recipe, recipe_file, version, folder):
     serves = parameter_server.check_environment(recipe.run.kvstore)
     if serves:
         parameter_server.serve(_server_optimizer)
+    one_each = recipe.run.kvstore.startswith('dist') and \
+        runtime.parse_device(recipe.run.device)[1] is None
     device = runtime.prepare(recipe.run.device, recipe.run.dtype)
     recipe.run.version = recipe.run.version or version
     recipe.run.output_dir = str(folder.path)
-    recipe.run.device, recipe.run.dtype = str(device), device.dtype
+    recipe.run.device, recipe.run.dtype = device.kind if one_each else str(device), device.dtype
     workers = cluster.join(recipe, device)
     together = f', {workers.size} workers ({recipe.run.kvstore})' if workers.distributed else ''
     print(f'recipe {recipe_file}, device {device}{together}, {device.dtype}, {runtime.threads()} '

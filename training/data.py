@@ -169,5 +169,4 @@ def _read_cifar(paths, label_bytes=1, classes=10):
     if labels.max() >= classes:
         raise UserError(f'{paths[0].parent}: there is a label {labels.max()}; labels must be 0 to '
                         f'{classes - 1}')
-    return Split(np.ascontiguousarray(rows[:, label_bytes:]).reshape(-1, 3, 32, 32),
-                 labels.astype(np.int32))
+    return Split(rows[:, label_bytes:].reshape(-1, 3, 32, 32), labels.astype(np.int32))

@@ -24,7 +24,7 @@ def report(classifier, normalise, train_data, val_data, folder, figures):
     Returns
     -------
     dict
-        - likelihood_spread: of the training images, as gmloss.fit_spread has it; 1 where it has none.
+        - likelihood_spread: of the first training images, by gmloss.fit_spread; 1 where it has none.
         - likelihood_thresholds: for each false-alarm rate the log-likelihood, with that spread,
           below which so many of the validation images lie.
 

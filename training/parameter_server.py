@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-from .runtime import UserError, make_importable, share_cores
+from .runtime import ECHO, UserError, make_importable, share_cores
 
 ENVIRONMENT = 'DMLC_ROLE', 'DMLC_PS_ROOT_URI', 'DMLC_PS_ROOT_PORT', 'DMLC_NUM_WORKER', \
     'DMLC_NUM_SERVER'
@@ -106,6 +106,8 @@ def serve(make_optimizer):
     role = os.environ['DMLC_ROLE']
     os.environ['DMLC_ROLE'] = 'worker'  # else mxnet serves within its import, and without a watch
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workers
+    if ECHO not in os.environ:  # Slurm and MPI tell all to stop; for a checkpoint workers need servers
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     share_cores()
     make_importable()
     import mxnet as mx
