@@ -4,7 +4,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3.11 python3.10 python3.9 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
-REQUIREMENTS := $(shell if ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; \
+REQUIREMENTS := $(shell if PATH="$$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; \
 	then echo requirements.txt; else echo requirements-cpu.txt; fi)
 READY := .venv/ready-$(REQUIREMENTS)
 

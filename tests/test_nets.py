@@ -1,4 +1,5 @@
 """The rebuilt net gives the stock GluonCV net's numbers, and takes its weights."""
+import json
 import os
 import subprocess
 import sys
@@ -103,6 +104,13 @@ def test_swaps_are_in_place_where_they_pay():
     assert 'BatchNormReLU' not in repr(gpu) and 'PaddedStem' not in repr(gpu)
     assert not any(isinstance(block, gluon.nn.GlobalAvgPool2D) for net in (cpu, gpu)
                    for block in net.features._children.values())
+
+
+def test_dropout_follows_the_seed_on_gpus_too():
+    net = nets.FeatureNet(CifarModel(model='vgg11_bn'), Device('gpu', (0,), 'float32'))
+    graph = json.loads(net(mx.sym.var('data')).tojson())
+    found = [node['attrs'] for node in graph['nodes'] if node['op'] == 'Dropout']
+    assert [(attrs['p'], attrs['cudnn_off']) for attrs in found] == [('0.5', 'True')] * 2
 
 
 @pytest.mark.parametrize('size', [32, 20])

@@ -105,6 +105,34 @@ def test_muon_steps_equal_numpy():
         np.testing.assert_allclose(parameter.data().asnumpy(), weight, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('contexts', [[mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]], ids=['one', 'two'])
+@pytest.mark.parametrize('wrong', [np.inf, -np.inf, np.nan])
+def test_steps_whose_gradients_overflow_are_left_out_and_counted(contexts, wrong):
+    parameters = [gluon.Parameter(f'p{i}', shape=shape) for i, shape in enumerate([(3, 2, 1, 1), (4,)])]
+    for parameter in parameters:
+        parameter.initialize(mx.init.One(), ctx=contexts)
+    trainer = optim.build_trainer(parameters, Optimisation(optimizer='sgd', momentum=0, wd=0))
+    trainer.set_learning_rate(0.5)
+
+    def weights_after(last):
+        with mx.autograd.record():  # gradients of 1 and `last` on the first device, 0 on others
+            losses = [sum((parameter.data(context) * slope).sum() for parameter, slope in
+                          zip(parameters, (1, last) if context == contexts[0] else (0, 0)))
+                      for context in contexts]
+        mx.autograd.backward(losses)
+        trainer.step(1)
+        return [array.asnumpy().ravel().tolist() for parameter in parameters
+                for array in parameter.list_data()]
+
+    trainer.leave_out_overflows()
+    devices = len(contexts)
+    assert weights_after(wrong) == [[1] * 6] * devices + [[1] * 4] * devices
+    assert weights_after(wrong) == [[1] * 6] * devices + [[1] * 4] * devices
+    assert trainer.steps_left_out() == 2
+    assert weights_after(2) == [[0.5] * 6] * devices + [[0] * 4] * devices
+    assert trainer.steps_left_out() == 0
+
+
 def test_nag_is_the_plain_formula_with_the_multipliers_of_each_parameter():
     rng = np.random.default_rng(0)
     lr, momentum, wd, batch, lr_mult, wd_mult = 0.5, 0.9, 0.3, 4, 0.3, 2.0

@@ -25,7 +25,7 @@ def test_bad_device_names_are_refused(text):
         runtime.parse_device(text)
 
 
-def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch):
+def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch, capsys):
     monkeypatch.setattr(runtime, 'has_gpu_mxnet', lambda: True)
     choose = runtime.choose_device
     assert choose('auto', None, [HOPPER, AMPERE], None) == ('gpu', (1,))
@@ -34,8 +34,10 @@ def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch):
     taken = [choose(kind, None, [HOPPER, AMPERE, AMPERE], None, number)
              for kind in ('auto', 'gpu') for number in range(3)]
     assert taken == [('gpu', (1,)), ('gpu', (2,)), ('gpu', (1,))] * 2, 'workers take them in turn'
+    assert not capsys.readouterr().err
     monkeypatch.setattr(runtime, 'has_gpu_mxnet', lambda: False)
     assert choose('auto', None, [AMPERE], None) == ('cpu', (0,))
+    assert 'the GPU stays unused' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('place, threads', [(None, 8), ('1/3', 2), ('0/20', 1)])
@@ -81,6 +83,7 @@ def test_probe_reads_capabilities_from_a_driver(tmp_path, monkeypatch):
         int cuInit(unsigned f) { return 0; }
         int cuDeviceGetCount(int *n) { *n = 2; return 0; }
         int cuDeviceGet(int *d, int i) { *d = i; return 0; }
+        int cuDriverGetVersion(int *v) { *v = 11040; return 0; }
         int cuDeviceGetAttribute(int *v, int a, int d) {
             *v = a == 75 ? (d ? 9 : 8) : (d ? 0 : 6); return 0; }''')
     library = tmp_path / 'libcuda.so.1'
@@ -88,7 +91,7 @@ def test_probe_reads_capabilities_from_a_driver(tmp_path, monkeypatch):
     real = runtime.ctypes.CDLL
     monkeypatch.setattr(runtime.ctypes, 'CDLL',
                         lambda name, *a: real(str(library) if 'libcuda' in name else name, *a))
-    assert runtime.probe_gpus() == ([(8, 6), (9, 0)], None)
+    assert runtime.probe_gpus() == ([(8, 6), (9, 0)], None) and runtime.driver_version() == 11040
 
 
 def fresh(code, **settings):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import mxnet as mx
 import numpy as np
 import pytest
 import yaml
@@ -15,7 +16,7 @@ import yaml
 from conftest import (ROOT, SMALL, run_fields, same_weights, start, wait_for_epoch,
                       write_cifar100)
 from gmloss import LGMLoss
-from training import checkpoint, loop, plots, runtime
+from training import checkpoint, fit, loop, plots, runtime
 from training.cluster import Workers
 from training.run_folder import RunFolder
 
@@ -165,6 +166,16 @@ def test_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(run_
     with np.load(folder / 'checkpoint.npz', allow_pickle=False) as archive:
         assert json.loads(str(archive['state']))['epoch'] == 1
         assert all(np.isfinite(archive[name]).all() for name in archive.files if name != 'state')
+
+
+def test_steps_out_of_range_are_left_out_and_told(run_here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fit, 'LOSS_SCALE', {'float32': 8e37})  # what 65,504 is to float16
+    assert run_here('train_cifar', *SMALL, '--version', 'v4', '--epochs', 1,
+                    '--likelihood-weight', 1e4, '--output-dir', tmp_path / 'run') == 0
+    assert 'epoch 1: 8 steps left out, as gradients passed the range of float32' in \
+        capsys.readouterr().out
+    weights = mx.nd.load(str(tmp_path / 'run' / 'last.params'))
+    assert all(np.isfinite(array.asnumpy()).all() for array in weights.values())
 
 
 def test_new_run_moves_an_earlier_one_aside(finished, run_here, tmp_path):

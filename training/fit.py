@@ -12,7 +12,8 @@ from .run_folder import RunFolder, summarise
 from .runtime import Device, UserError
 
 # Of the mean loss over a device's images. Lifts small gradients over float16's underflow and leaves
-# large ones room: those of v5's kernels come to 10,000 of the 65,504 there are.
+# large ones room: those of v5's kernels come to 10,000 of the 65,504 there are. Steps in which one
+# passes that are left out.
 LOSS_SCALE = {'float16': 128.0}
 
 
@@ -100,6 +101,9 @@ def _fit(job, resume, tensorboard):
     history = state['history']
 
     events = folder.event_writer(len(history)) if tensorboard and workers.is_chief else nullcontext()
+    if job.device.dtype in LOSS_SCALE:
+        for trainer in job.trainers:
+            trainer.leave_out_overflows()
     scale = loss_scale(job.device.dtype,
                        job.data.batch_size // (len(job.data.contexts) * workers.size))
     with BackgroundPlots() as figures, loop.StopRequest().listening() as stop, events as board:
@@ -115,6 +119,10 @@ def _fit(job, resume, tensorboard):
                                 (', or --dtype float32' if job.device.dtype == 'float16' else ''))
             for trainer in job.trainers:
                 trainer.catch_up()
+            left_out = max(trainer.steps_left_out() for trainer in job.trainers)
+            if left_out:
+                print(f'epoch {epoch + 1}: {left_out} steps left out, as gradients passed the range of '
+                      f'{job.device.dtype}')
             for block in blocks.values():
                 loop.average_statistics(block, job.data)
             if result.steps < job.data.steps_per_epoch:  # asked to stop within the epoch

@@ -27,6 +27,17 @@ class Float32Dense(nn.Dense):
         return out if bias is None else F.broadcast_add(out, F.expand_dims(bias, axis=0))
 
 
+class SeededDropout(nn.Dropout):
+    """Dropout whose masks follow mxnet's seed on every device.
+
+    On a GPU the stock one leaves them to cuDNN, which draws from a seed of its own.
+    """
+
+    def hybrid_forward(self, F, x):
+        return F.Dropout(x, p=self._rate, axes=self._axes, cudnn_off=True) if self._rate else \
+            F.identity(x)
+
+
 class PaddedStem(nn.Conv2D):
     """A convolution of images whose few channels are padded with zeros inside the graph.
 

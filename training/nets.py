@@ -10,7 +10,7 @@ from mxnet import init
 from mxnet.gluon import HybridBlock, nn
 
 from .data import IMAGE_SHAPES
-from .layers import Float32Dense, PaddedStem, SpatialMean
+from .layers import Float32Dense, PaddedStem, SeededDropout, SpatialMean
 from .runtime import UserError
 
 NORMS = nn.BatchNorm, nn.BatchNormReLU
@@ -54,7 +54,8 @@ class FeatureNet(HybridBlock):
             _zero_last_gammas(self.features, model.model)
         if model.shortcut == 'pool':
             _pool_shortcuts(self.features, model.model)
-        _replace(self.features, nn.GlobalAvgPool2D, SpatialMean)
+        _replace(self.features, nn.GlobalAvgPool2D, lambda _: SpatialMean())
+        _replace(self.features, nn.Dropout, lambda stock: SeededDropout(stock._rate, stock._axes))
         if device is not None and device.kind == 'cpu':
             _fuse_batch_norm_relu(self.features)
         if device is not None and device.dtype == 'bfloat16':
@@ -176,7 +177,7 @@ def _set_child(block, name, child):
 def _replace(block, kind, replacement):
     for name, child in block._children.items():
         if isinstance(child, kind):
-            _set_child(block, name, replacement())
+            _set_child(block, name, replacement(child))
         else:
             _replace(child, kind, replacement)
 

@@ -3,12 +3,14 @@ import math
 from collections import defaultdict
 
 import mxnet as mx
+from boltons.iterutils import chunked
 from mxnet import gluon, nd
 
 from .cluster import Workers
 
 NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # quintic whose iteration takes singular values near 1
 NEWTON_SCHULZ_STEPS = 3
+AT_ONCE = 200  # arrays of one call: the most that multi_all_finite takes
 
 
 def learning_rate(optimisation, steps_per_epoch, batch_size):
@@ -167,12 +169,40 @@ class Trainer(gluon.Trainer):
                          kvstore=None if workers.distributed else workers.kvstore)
         self._workers, self._first_key, self._buckets, self._told_lr = workers, None, None, None
         self._optimizer_name, self._settings = optimizer, settings
+        self._left_out = None
+
+    def leave_out_overflows(self):
+        """From now on, take the gradients of a step in which one is infinite or NaN for zero.
+
+        As float16 needs it: one such step would end in weights that are NaN for good. No host read.
+        """
+        self._left_out = [nd.zeros((1,), ctx=context) for context in self._contexts]
+
+    def steps_left_out(self):
+        """How many steps that was since the last call."""
+        counts = [int(count.asscalar()) for count in self._left_out or ()]
+        for count in self._left_out or ():
+            count[:] = 0
+        return max(counts, default=0)
+
+    def _zero_unless_finite(self):
+        for device, count in enumerate(self._left_out or ()):
+            gradients = [parameter.list_grad()[device] for parameter in self._params
+                         if parameter.grad_req != 'null']
+            finite = nd.ones((1,), ctx=count.context)
+            for part in chunked(gradients, AT_ONCE):
+                nd.multi_all_finite(*part, num_arrays=len(part), init_output=False, out=finite)
+            count += 1 - finite
+            for gradient in gradients:
+                nd.where(nd.broadcast_to(finite, gradient.shape[:1]), gradient,
+                         nd.zeros_like(gradient), out=gradient)
 
     def _allreduce_grads(self):
         if self._workers.distributed:
             self._workers.add_up(self._buckets)
         else:
             super()._allreduce_grads()
+        self._zero_unless_finite()
 
     def step(self, batch_size):
         """One update; `batch_size` is that of all workers together."""
@@ -193,6 +223,7 @@ class Trainer(gluon.Trainer):
         if self._told_lr != self.learning_rate:
             self._workers.tell_servers(lr=self.learning_rate)
             self._told_lr = self.learning_rate
+        self._zero_unless_finite()
         self._workers.update_on_servers(self._first_key, self._params)
 
     def catch_up(self):

@@ -22,6 +22,7 @@ CUDA_LIBRARIES = (
 FIRST_CAPABILITY, FIRST_UNSUPPORTED_CAPABILITY = (5, 0), (9, 0)
 FIRST_CAPABILITY_WITH_FAST_FLOAT16 = (7, 0)
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+COMPILER = 11080  # CUDA version of requirements.txt's NVRTC, whose output no earlier driver takes
 CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
 
 
@@ -76,6 +77,8 @@ def prepare(device='auto', dtype='float32'):
     share_cores()
     os.environ.setdefault('MXNET_SUBGRAPH_VERBOSE', '0')
     chosen = choose(device, dtype)
+    if chosen.kind == 'gpu' and driver_version() < COMPILER:  # mxnet compiles kernels that it fuses
+        os.environ.setdefault('MXNET_USE_FUSION', '0')
     make_importable()
     try:
         import mxnet as mx
@@ -112,6 +115,7 @@ def make_importable():
     """Give mxnet 1.9 what it expects to find when it is imported."""
     if importlib.util.find_spec('nvidia') is not None:
         load_cuda_libraries()
+        os.environ.setdefault('MXNET_CUDNN_LIB_CHECKING', '0')  # of the version: it is a later 8
     import numpy as np
     if 'bool' not in np.__dict__:
         np.bool = bool  # the alias that numpy 1.24 removed
@@ -212,6 +216,13 @@ def probe_gpus():
     return capabilities, None if capabilities else 'the machine has no NVIDIA GPU'
 
 
+def driver_version():
+    """The CUDA version that the NVIDIA driver has, as 1000 * major + 10 * minor."""
+    version = ctypes.c_int()
+    ctypes.CDLL('libcuda.so.1').cuDriverGetVersion(ctypes.byref(version))
+    return version.value
+
+
 def choose_device(kind, ids, capabilities, problem, number=0):
     """Settle 'auto' and 'gpu' against what `probe_gpus` found; see `prepare` for the errors.
 
@@ -220,8 +231,12 @@ def choose_device(kind, ids, capabilities, problem, number=0):
     usable = [i for i, capability in enumerate(capabilities)
               if FIRST_CAPABILITY <= capability < FIRST_UNSUPPORTED_CAPABILITY]
     if kind == 'auto':
-        return ('gpu', (usable[number % len(usable)],)) if usable and has_gpu_mxnet() else \
-            ('cpu', (0,))
+        if usable and has_gpu_mxnet():
+            return 'gpu', (usable[number % len(usable)],)
+        if usable:
+            print('the GPU stays unused, as this mxnet is built for the CPU: requirements.txt has the '
+                  'other one', file=sys.stderr)
+        return 'cpu', (0,)
     if problem:
         raise UserError(f'--device gpu: {problem}; use --device cpu')
     if ids is None:
