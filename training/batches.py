@@ -1,6 +1,6 @@
 """Whole splits on the devices, and the shuffled, augmented batches that come from them."""
 import numpy as np
-from mxnet import gluon, nd
+from mxnet import nd
 
 from .augment import Mixup, draw_flips
 from .cluster import Workers
@@ -89,24 +89,27 @@ class TrainingData(DeviceData):
         order = rng.permutation(self.count)[:used]
         flips = draw_flips(self.flip, rng, epoch, order, self.seed)
         draws = self.augment.draw(rng, flips)
-        arrays = {'index': nd.array(order, dtype='int32')}
+        arrays = {'index': order.astype(np.int32)}
         if draws is not None:
-            arrays['draws'] = nd.array(draws)
+            arrays['draws'] = draws
         if self.known_labels is not None:
             classes = self.known_labels[order].astype(np.int64)
             classes += np.arange(used) // self.batch_size * (classes.max() + 1)  # apart, by step
-            arrays['size'] = nd.array(np.bincount(classes)[classes])
+            arrays['size'] = np.bincount(classes)[classes].astype(np.float32)
+        # All of the epoch goes to the devices at once; a step copies nothing.
+        arrays = [{name: nd.array(array, ctx=context, dtype=array.dtype)
+                   for name, array in arrays.items()} for context in self.contexts]
         weights = None
         if self.mixup:
             drawn = rng.beta(self.mixup, self.mixup, self.steps_per_epoch)
             weights = [nd.array(drawn, ctx=context) for context in self.contexts]
         share = self.workers.share(self.batch_size)
+        ends = np.linspace(share.start, share.stop, len(self.contexts) + 1).astype(int)
         for step in range(first_step, self.steps_per_epoch):
-            here = slice(step * self.batch_size + share.start, step * self.batch_size + share.stop)
-            parts = {name: gluon.utils.split_and_load(array[here], self.contexts, even_split=False)
-                     for name, array in arrays.items()}
+            start = step * self.batch_size
             yield [self._part(device, weights and weights[device][step:step + 1],
-                              **{name: split[device] for name, split in parts.items()})
+                              **{name: array[start + ends[device]:start + ends[device + 1]]
+                                 for name, array in arrays[device].items()})
                    for device in range(len(self.contexts))]
 
     def _part(self, device, weight, index, draws=None, size=None):
