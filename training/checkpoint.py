@@ -81,7 +81,7 @@ def load_checkpoint(path, blocks, trainers, blank=None):
     UserError
         If neither can be read, or the checkpoint is of another model, optimizer or format.
     """
-    path = damaged = Path(path)
+    path = newest = Path(path)
     try:
         arrays, state = _read(path)
     except UserError as error:
@@ -110,8 +110,8 @@ def load_checkpoint(path, blocks, trainers, blank=None):
             updater.optimizer._set_current_context(context.device_id)
             updater.optimizer._index_update_count.update(counts)
             updater.optimizer.num_update = max(counts.values(), default=0)
-    if path != damaged and damaged.is_file():
-        damaged.unlink(missing_ok=True)  # else the next to be saved would keep it as the one before
+    if path != newest and newest.is_file():
+        newest.unlink(missing_ok=True)  # damaged; the next save would keep it as the one before
     return state
 
 
