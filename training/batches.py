@@ -104,7 +104,7 @@ class TrainingData(DeviceData):
             drawn = rng.beta(self.mixup, self.mixup, self.steps_per_epoch)
             weights = [nd.array(drawn, ctx=context) for context in self.contexts]
         share = self.workers.share(self.batch_size)
-        ends = np.linspace(share.start, share.stop, len(self.contexts) + 1).astype(int)
+        ends = np.ceil(np.linspace(share.start, share.stop, len(self.contexts) + 1)).astype(int)
         for step in range(first_step, self.steps_per_epoch):
             start = step * self.batch_size
             yield [self._part(device, weights and weights[device][step:step + 1],
