@@ -67,6 +67,7 @@ def read_plan(path):
 def settle(overrides, common, version, folder, seed):
     """A variant's overrides as they are for one run: epochs scaled, texts filled in."""
     path = recipes.version_path('cifar', version)
+    # Alone: beside it a warm-up that is not scaled yet could be longer than the run.
     given = {name: value for name, value in {**overrides, **common}.items() if name == 'epochs'}
     epochs = recipes.load(path, recipes.CifarRecipe, given).optimisation.epochs
     ratio = epochs / recipes.load(path, recipes.CifarRecipe, {}).optimisation.epochs
@@ -129,9 +130,14 @@ def run_name(variant, seed):
     return f'{variant.replace(" ", "-")}-seed{seed}'
 
 
+def last_accuracies(runs):
+    """{seed: accuracy at the last epoch} of runs."""
+    return {run.summary['seed']: run.summary['val_acc'] for run in runs}
+
+
 def row(name, runs, reference):
     """What the table says of a variant's runs, set against {seed: accuracy} of other ones."""
-    last = {run.summary['seed']: run.summary['val_acc'] for run in runs}
+    last = last_accuracies(runs)
     gains = [accuracy - reference[seed] for seed, accuracy in last.items() if seed in reference]
     return [name, ', '.join(map(str, last)), f'{statistics.mean(last.values()):.4f}',
             f'{min(last.values()):.4f} to {max(last.values()):.4f}',
@@ -142,7 +148,7 @@ def row(name, runs, reference):
 
 def table(runs, first):
     """What {variant: its finished runs} shows, each against the runs of `first` with its seeds."""
-    reference = {run.summary['seed']: run.summary['val_acc'] for run in runs.get(first, ())}
+    reference = last_accuracies(runs.get(first, ()))
     rows = [row(variant, found, reference) for variant, found in runs.items()]
     seen = next(iter(runs.values()))[0].validated_on
     return comparison.markdown(HEADER, rows) + f'\nTop-1 accuracy on the {seen}.\n'
