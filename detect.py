@@ -1,6 +1,6 @@
 """Measure how well a finished run's scores tell normal test images from abnormal ones.
 
-    python detect.py output/record/cifar-fast-seed0 --softmax-run output/cifar-softmax
+    python detect.py output/record/cifar-fast-seed0 --softmax-run output/record/cifar-fast-softmax-seed0
 
 Abnormal are adversarial images (FGSM, PGD) of several strengths, noise, rotated and shuffled
 images, and the images of other data sets. Scores are the log-likelihood under the mixture, the

@@ -20,21 +20,25 @@ from training.runtime import UserError
 SAMPLE = 2000  # points of each split in a feature map
 SHORTEST_LR_STEP = 0.01  # epochs
 SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'
+OF_CENTER_LOSS = {'alpha': 'margin', 'lmbd': 'likelihood_weight'}  # and what may be meant by it
 
 
 def make_parser():
-    parser = cli.make_parser(__doc__, 'recipe: configs/mnist/VERSION.yaml (default softmax-center)')
+    parser = cli.make_parser(__doc__, 'recipe: configs/mnist/VERSION.yaml (default softmax-center; '
+                             'softmax with --prefix)')
     parser.add_argument('--train', action='store_true', help='train: the default')
     parser.add_argument('--second-train', action='store_true', help='--version center: train by '
                         'center loss alone from the best weights of a softmax-center run '
-                        '(--weights, or those in mnist-softmax-center beside the run folder)')
+                        '(--weights, or those in mnist-softmax-center, with --prefix '
+                        'mnist-PREFIX, beside the run folder)')
     parser.add_argument('--eval-method', choices=(SOFTMAX, KNN, LGM), help='with --test: '
                         'by class output, by nearest center, or by label-free L-GM posterior')
     parser.add_argument('--plotting', action='store_true',
                         help='draw feature maps every epoch and an animation of them')
     seed = parser.add_argument_group("Center_Loss_in_MXNet's other options")
     seed.add_argument('--center-loss', action='store_true', help='--version softmax-center')
-    seed.add_argument('--prefix', help='run folder output/mnist-PREFIX')
+    seed.add_argument('--prefix', help='run folder output/mnist-PREFIX; with '
+                      '--second-train output/mnist-PREFIX-second')
     seed.add_argument('--lr-step', type=float, help='decay the learning rate every N epochs')
     seed.add_argument('--lr-factor', help='--decay-factor')
     seed.add_argument('--use-gpu', choices=('True', 'False'), help='True: --device auto; False: cpu')
@@ -116,6 +120,10 @@ def main(argv):
     version, folder = choose(actions, overrides)
     recipe, recipe_file = cli.load_recipe('mnist', version, recipes.MnistRecipe, folder, actions,
                                           overrides)
+    for name, meant in OF_CENTER_LOSS.items():
+        if name in overrides and recipe.loss.loss == LGM:
+            raise UserError(f'--{name}: of the center loss, not of the L-GM loss, whose own is '
+                            f'--{meant.replace("_", "-")}')
     if actions['lr_step'] is not None:
         recipe.optimisation.decay_epochs = every(actions['lr_step'], recipe.optimisation.epochs)
     device, workers = cli.begin(recipe, recipe_file, version, folder)

@@ -18,6 +18,7 @@ from training import runtime
 runtime.prepare('cpu', 'float32')
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORD = ROOT / 'output' / 'record'
 SMALL = ('--num-samples', 512, '--batch-size', 64, '--dtype', 'float32')
 TIMES = ('images_per_second', 'seconds')
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT, write_cifar100, write_fashion, write_idx
+from conftest import RECORD, write_cifar100, write_fashion, write_idx
 
 ALWAYS = {
     'train_cifar': '--dataset cifar100 --data-dir data --batch-size 8 --epochs 1 --dtype float32 '
@@ -26,7 +26,6 @@ ALWAYS = {
     'train_mnist': '--dataset fashion --data-dir digits --batch-size 8 --epochs 1 --dtype float32 '
                    '--device cpu --output-dir digits-run',
     'predict': '', 'compare': '', 'ablate': '', 'detect': '', 'export': ''}
-RECORD = ROOT / 'output' / 'record'
 IMAGES, LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
 
 
@@ -197,6 +196,8 @@ COMMAND_LINES = [
     ('train_mnist', '--ckpt-dir a --output-dir b', '--ckpt-dir: not allowed with --output-dir'),
     ('train_mnist', '--out-dir a --output-dir b', '--out-dir: not allowed with --output-dir'),
     ('train_mnist', '--train --test', '--train: not allowed with --test'),
+    ('train_mnist', '--version lgm-full --alpha 1', '--alpha: of the center loss, .* --margin$'),
+    ('train_mnist', '--loss lgm --lmbd 1', '--lmbd: of the center loss, .* --likelihood-weight$'),
     ('train_mnist', '--lr-step nan', '--lr-step nan: must be at least 0.01'),
     ('train_mnist', '--lr-step a', "--lr-step: invalid float value: 'a'"),
     ('train_mnist', '--eval-method psychic', "--eval-method: invalid choice: 'psychic'"),

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from mxnet import nd
 
-from conftest import ROOT
+from conftest import RECORD, ROOT
 from training import abnormal, attacks, data, detection, models
 from training.run_folder import RunFolder
 from training.runtime import Device, UserError
 
-RECORD = ROOT / 'output' / 'record'
 CIFAR_RUN, MNIST_RUN = RECORD / 'cifar-fast-seed0', RECORD / 'mnist-softmax-center'
 STRENGTH = {CIFAR_RUN: 4, MNIST_RUN: 51}
 

@@ -6,14 +6,12 @@ import pytest
 from mxnet import gluon, nd
 
 import export
-from conftest import ROOT
+from conftest import RECORD
 from gmloss import MixtureClassifier
 from training import augment, data, losses, models
 from training.classifiers import PixelClassifier
 from training.run_folder import RunFolder
 from training.runtime import UserError
-
-RECORD = ROOT / 'output' / 'record'
 
 
 @pytest.mark.parametrize('name, outputs', [

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 import predict
-from conftest import ROOT
+from conftest import RECORD
 from training.data import CLASS_NAMES
 
-RUN = ROOT / 'output' / 'record' / 'cifar-fast-seed0'
+RUN = RECORD / 'cifar-fast-seed0'
 
 
 @pytest.fixture(scope='module')

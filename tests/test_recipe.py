@@ -6,7 +6,7 @@ import typing
 import pytest
 import yaml
 
-from conftest import ROOT
+from conftest import RECORD, ROOT
 from training import cli
 from training import recipe as recipes
 from training.fields import FILLED_IN, CifarRecipe
@@ -129,7 +129,7 @@ def test_v5_is_v4_with_a_trained_variance():
 
 
 @pytest.mark.parametrize(
-    'folder', sorted(path.parent for path in (ROOT / 'output' / 'record').glob('*/config.yaml')),
+    'folder', sorted(path.parent for path in RECORD.glob('*/config.yaml')),
     ids=lambda path: path.name)
 def test_recorded_runs_of_earlier_versions_are_read(folder):
     recipe = recipes.load_run(RunFolder(folder).require_run())

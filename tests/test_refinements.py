@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mxnet import autograd, gluon, nd
 
-from conftest import ROOT
+from conftest import RECORD, ROOT
 from gmloss import DiagonalMixture, LGMLoss, MixtureClassifier
 from training import augment, batches, graphs, loop, optim, teacher
 from training.data import Split
@@ -176,7 +176,7 @@ def test_teacher_that_is_not_there_is_refused(monkeypatch, name, message):
 
 
 def test_kept_run_teaches_with_its_own_accuracy(cifar):
-    folder = ROOT / 'output' / 'record' / 'cifar-fast-seed0'
+    folder = RECORD / 'cifar-fast-seed0'
     net = teacher.load(str(folder), 'cifar10', Device('cpu', (0,), 'float32'), [mx.cpu()])
     normalise = augment.Normalize()
     normalise.initialize()
@@ -208,7 +208,7 @@ def test_polynomial_decay():
 @pytest.mark.parametrize('loss', ['lgm', 'softmax'])
 def test_all_switches_together_train(run_script, tmp_path, loss):
     words = ('--loss', loss, '--label-smoothing', 0.1, '--mixup', 0.2, '--teacher',
-             ROOT / 'output' / 'record' / 'cifar-fast-seed0', '--zero-gamma', '--shortcut', 'pool',
+             RECORD / 'cifar-fast-seed0', '--zero-gamma', '--shortcut', 'pool',
              '--no-decay-bias-and-norm', '--schedule', 'polynomial', '--lr-batch-size', 128)
     result = run_script('train_cifar.py', '--num-samples', 256, '--batch-size', 64, '--dtype',
                         'auto', '--epochs', 1, '--output-dir', tmp_path / 'run', *words)

@@ -149,8 +149,8 @@ class MnistLoss(Loss):
     loss: Literal['softmax', 'softmax-center', 'center', 'two-phase', 'lgm'] = field(
         'softmax-center', 'center: center loss alone with frozen centers; two-phase: first '
         'softmax-center, then center')
-    lmbd: float = field(1.0, 'weight of the center loss', ge=0)
-    alpha: float = field(0.5, 'learning rate of the centers', ge=0)
+    lmbd: float = field(1.0, 'lambda, the weight of the center loss', ge=0)
+    alpha: float = field(0.5, 'learning rate of the centers of the center loss', ge=0)
     first_phase_epochs: int = field(10, 'length of the first phase of two-phase', ge=0,
                                     le=LARGEST)
 
