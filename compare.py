@@ -12,9 +12,9 @@ from pathlib import Path
 
 from boltons.fileutils import atomic_save
 
-from training import cli, comparison, plots, runtime
+from training import cli, comparison, data, plots, runtime
 from training.features import Snapshot
-from training.run_folder import write_text
+from training.run_folder import RunFolder, write_text
 from training.runtime import UserError
 
 
@@ -35,13 +35,19 @@ def main(argv):
     parser.add_argument('--output-dir', type=Path, default=Path('output'),
                         help='where to write (default output)')
     options = parser.parse_args(argv)
-    runs = [comparison.read(path) for path in dict.fromkeys(map(Path, options.runs))
-            if path.is_dir() or not path.is_file()]  # a shell's * also names files beside the runs
-    if not runs:
+    paths = [path for path in dict.fromkeys(map(Path, options.runs))
+             if not path.is_file()]  # a shell's * also names files beside the runs
+    if not paths:
         raise UserError(f'{options.runs[0]}: a run folder is expected')
+    begun = [path for path in paths if RunFolder(path).config.exists()
+             and not RunFolder(path).metrics.exists()]
+    for path in begun if len(begun) < len(paths) else ():
+        print(f'{path}: left out, it has not ended its first epoch')
+        paths.remove(path)
+    runs = [comparison.read(path) for path in paths]
 
     families = [(title, [run for run in runs if run.data == title])
-                for title in comparison.TITLES.values() if title in {run.data for run in runs}]
+                for title in data.TITLES.values() if title in {run.data for run in runs}]
     text = '\n'.join(f'## {name}\n\n{comparison.table(group)}' for name, group in families)
     for group in comparison.by_recipe(run for run in runs if 'detection' in run.summary):
         text += (f'\n### Abnormal images by `{"`, `".join(run.name for run in group)}`, AUROC\n\n'

@@ -9,7 +9,6 @@ the last one also of a net trained by softmax. Adversarial images are crafted an
 that is scored. Writes detection.json, roc.png and scores.png into the run folder, and the table
 into its summary.json.
 """
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -146,9 +145,7 @@ def main(argv):
             raise UserError(f'--softmax-run {options.softmax_run}: expected a run on '
                             f'{recipe.data.dataset} trained by softmax, this one is '
                             f'{other.loss.loss} on {other.data.dataset}')
-    _, test = data.load(dataclasses.replace(
-        recipe.data, data_dir=options.data_dir or recipe.data.data_dir, holdout=0,
-        num_samples=options.samples))
+    test = data.load_test(recipe.data, options.samples, options.data_dir)
     sets, missing = image_sets(test, recipe.data.dataset, options.seed, options.fashion_dir)
     for name, reason in missing.items():
         print(f'{name}: left out, {reason}')

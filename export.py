@@ -8,7 +8,6 @@ channels, H, W) for any N; normalisation is in the graph. Outputs are `logits` (
 and center loss `distance` (N, C), half the squared distance to each class, and under L-GM
 `log_likelihood` (N,). What was written is loaded again and compared with the run on test images.
 """
-import dataclasses
 import logging
 import os
 import warnings
@@ -24,7 +23,6 @@ from training.runtime import UserError
 
 SAMPLES = 1000
 TOLERANCE = 1e-4      # of an output's largest value, or of 1 if that is smaller
-OUTPUTS = 'logits', 'distance', 'log_likelihood'
 OPSET, IR_VERSION = 13, 7  # of ONNX: the newest that mxnet 1.9's exporter writes, and its format
 
 
@@ -75,6 +73,7 @@ def write_onnx(symbol_file, weights_file, shapes, path):
 
 def compare(name, found, wanted):
     """Print how far outputs are from those of the run; UserError where that is too far."""
+    from training.classifiers import OUTPUTS
     gaps = [float(np.abs(ours - theirs).max()) for ours, theirs in zip(found, wanted)]
     same = int(np.sum(found[0].argmax(axis=1) == wanted[0].argmax(axis=1)))
     print(f'{name}: same class for {same} of {len(wanted[0])} test images, logits within '
@@ -132,9 +131,7 @@ def main(argv):
     from training import data, models
     contexts = device.contexts()
     net, recipe = models.pixel_classifier(RunFolder(options.run), None, contexts)
-    _, test = data.load(dataclasses.replace(
-        recipe.data, data_dir=options.data_dir or recipe.data.data_dir, holdout=0,
-        num_samples=SAMPLES))
+    test = data.load_test(recipe.data, SAMPLES, options.data_dir)
     pixels = nd.array(test.images)
     wanted = [output.asnumpy() for output in net(pixels)]
 

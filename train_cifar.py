@@ -107,7 +107,8 @@ def main(argv):
 
     return fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, trainers=[trainer],
-        data=train_data, set_rates=set_rates, evaluate=evaluate, average=moving_average,
+        data=train_data, set_rates=set_rates, evaluate=evaluate, validation_images=val_data.count,
+        average=moving_average,
         after_epoch=draw if actions['plotting'] else None,
         at_end=report_likelihood if is_lgm else None), actions['resume'], actions['tensorboard'])
 

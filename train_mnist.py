@@ -238,7 +238,7 @@ def main(argv):
 
     code = fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, trainers=trainers,
-        data=train_data, set_rates=set_rates, evaluate=evaluate,
+        data=train_data, set_rates=set_rates, evaluate=evaluate, validation_images=val_data.count,
         after_epoch=draw if actions['plotting'] else None, at_end=finish),
         actions['resume'], actions['tensorboard'])
     if actions['plotting'] and code == 0:

@@ -196,7 +196,7 @@ class MixtureClassifier(HybridBlock):
     net : HybridBlock
         Maps inputs to features of shape (B, D).
     mixture : GaussianMixture
-        Any mixture of this module.
+        Any mixture of this package.
 
     Inputs:
         - **x**: whatever `net` takes.

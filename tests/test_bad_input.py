@@ -179,6 +179,7 @@ COMMAND_LINES = [
     ('train_cifar', '--output-dir /sys/run', '/sys/run: .* choose another --output-dir'),
     ('train_cifar', '--resume --output-dir data', 'data: there is no run in this folder'),
     ('train_cifar', '--test --output-dir data', 'data: there is no run in this folder'),
+    ('train_cifar', '--version v4 --warmup linear', 'a linear warm-up has a length above 0; for no '),
     ('train_cifar', '--warmup-epochs 21', 'a warm-up of 21 epochs does not end in a run of '),
     ('train_cifar', '--resume --wd 0.1', r'begun with other values .*wd: 0.0005 / 0.1$'),
     ('train_mnist', '--loss triplet', "'softmax', 'softmax-center', .* got 'triplet'"),

@@ -64,6 +64,15 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
     assert 'same recipe' not in comparison.table(runs)
 
 
+def test_runs_that_differ_in_what_does_not_matter_are_averaged(tmp_path):
+    folders = [write_run(tmp_path / f'run{seed}', seed) for seed in (0, 1)]
+    config = yaml.safe_load((folders[0] / 'config.yaml').read_text())
+    config['data']['data_dir'] = '/elsewhere'
+    config['loss']['likelihood_weight'] = 0.1  # as it is where a config does not say
+    (folders[0] / 'config.yaml').write_text(yaml.safe_dump(config))
+    assert '| `run`, 3 epochs | 0, 1 |' in comparison.table(list(map(comparison.read, folders)))
+
+
 def test_curves_of_a_recipe_share_a_name_and_those_of_others_do_not(tmp_path):
     folders = [write_run(tmp_path / 'run-seed0', 0), write_run(tmp_path / 'run-seed1', 1),
                write_run(tmp_path / 'run-seed2', 0, dtype='bfloat16')]
@@ -104,6 +113,17 @@ def test_compare_writes_tables_and_figures(tmp_path, run_here, capsys):
         '+0.0500 | 0.8000 | 100 | 3.0 |' in text and text in capsys.readouterr().out
     for name in ('comparison.png', 'feature-maps.png', 'covariance.png'):
         assert np.ptp(np.asarray(Image.open(tmp_path / 'out' / name).convert('L'))) > 100
+
+
+def test_run_in_its_first_epoch_is_left_out(tmp_path, run_here, capsys):
+    begun, other = (write_run(tmp_path / name, 0) for name in ('begun', 'other'))
+    for name in ('metrics.csv', 'summary.json'):
+        (begun / name).unlink()
+    assert run_here('compare', begun, other, '--output-dir', tmp_path / 'out') == 0
+    assert f'{begun}: left out, it has not ended its first epoch' in capsys.readouterr().out
+    assert '`begun`' not in (tmp_path / 'out' / 'comparison.md').read_text()
+    assert run_here('compare', begun, '--output-dir', tmp_path / 'out') == 2
+    assert 'begun: the run has not ended its first epoch' in capsys.readouterr().err
 
 
 def test_features_that_are_none_are_one_clear_line(tmp_path, run_here, capsys):

@@ -1,5 +1,6 @@
 """Learning-rate schedules at given steps, and Muon against NumPy."""
 import math
+from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
@@ -107,7 +108,7 @@ def test_muon_steps_equal_numpy():
 
 @pytest.mark.parametrize('contexts', [[mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]], ids=['one', 'two'])
 @pytest.mark.parametrize('wrong', [np.inf, -np.inf, np.nan])
-def test_steps_whose_gradients_overflow_are_left_out_and_counted(contexts, wrong):
+def test_steps_whose_gradients_overflow_are_taken_for_zero_and_counted(contexts, wrong):
     parameters = [gluon.Parameter(f'p{i}', shape=shape) for i, shape in enumerate([(3, 2, 1, 1), (4,)])]
     for parameter in parameters:
         parameter.initialize(mx.init.One(), ctx=contexts)
@@ -124,13 +125,29 @@ def test_steps_whose_gradients_overflow_are_left_out_and_counted(contexts, wrong
         return [array.asnumpy().ravel().tolist() for parameter in parameters
                 for array in parameter.list_data()]
 
-    trainer.leave_out_overflows()
+    trainer.zero_overflows()
     devices = len(contexts)
     assert weights_after(wrong) == [[1] * 6] * devices + [[1] * 4] * devices
     assert weights_after(wrong) == [[1] * 6] * devices + [[1] * 4] * devices
-    assert trainer.steps_left_out() == 2
+    assert trainer.steps_zeroed() == 2
     assert weights_after(2) == [[0.5] * 6] * devices + [[0] * 4] * devices
-    assert trainer.steps_left_out() == 0
+    assert trainer.steps_zeroed() == 0
+
+
+def test_servers_know_the_learning_rate_before_a_worker_pushes():
+    seen = []
+    workers = SimpleNamespace(distributed=True, asynchronous=True, size=2,
+                              start_from_chief=lambda parameters: 5,
+                              tell_servers=lambda **message: seen.append(message),
+                              update_on_servers=lambda *_: seen.append('push'))
+    parameter = gluon.Parameter('p', shape=(2,))
+    parameter.initialize()
+    trainer = optim.build_trainer([parameter], Optimisation(optimizer='sgd'), workers)
+    for rate in (0.3, 0.3, 0.1):
+        trainer.set_learning_rate(rate)
+        trainer.step(4)
+    assert seen[1:] == ['push', 'push', {'lr': 0.1}, 'push']
+    assert optim.server_optimizer(**seen[0]).learning_rate == 0.3
 
 
 def test_nag_is_the_plain_formula_with_the_multipliers_of_each_parameter():

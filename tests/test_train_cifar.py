@@ -168,11 +168,11 @@ def test_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(run_
         assert all(np.isfinite(archive[name]).all() for name in archive.files if name != 'state')
 
 
-def test_steps_out_of_range_are_left_out_and_told(run_here, tmp_path, monkeypatch, capsys):
+def test_steps_out_of_range_are_taken_for_zero_and_told(run_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fit, 'LOSS_SCALE', {'float32': 8e37})  # what 65,504 is to float16
     assert run_here('train_cifar', *SMALL, '--version', 'v4', '--epochs', 1,
                     '--likelihood-weight', 1e4, '--output-dir', tmp_path / 'run') == 0
-    assert 'epoch 1: 8 steps left out, as gradients passed the range of float32' in \
+    assert 'epoch 1: gradients of 8 steps taken for zero, as some passed the range of float32' in \
         capsys.readouterr().out
     weights = mx.nd.load(str(tmp_path / 'run' / 'last.params'))
     assert all(np.isfinite(array.asnumpy()).all() for array in weights.values())

@@ -7,7 +7,6 @@ from .runtime import UserError
 
 OTHERS = {'cifar10': ('mnist',), 'cifar100': ('mnist',), 'mnist': ('fashion', 'cifar10'),
           'fashion': ('mnist', 'cifar10'), 'idx': ('mnist', 'cifar10')}
-TITLES = {'mnist': 'MNIST', 'fashion': 'Fashion-MNIST', 'cifar10': 'CIFAR-10'}
 PATCHES = 4  # along each side
 
 
@@ -81,11 +80,11 @@ def other_data(dataset, count, fashion_dir=None):
     """
     if fashion_dir is not None and 'fashion' not in OTHERS[dataset]:
         raise UserError(f'--fashion-dir: Fashion-MNIST is not set against {dataset}, but '
-                        + ' and '.join(TITLES[name] for name in OTHERS[dataset]))
+                        + ' and '.join(data.TITLES[name] for name in OTHERS[dataset]))
     found, missing = {}, {}
     for name in OTHERS[dataset]:
         if name == 'fashion' and fashion_dir is None:
-            missing[TITLES[name]] = 'name the folder of its IDX files with --fashion-dir'
+            missing[data.TITLES[name]] = 'name the folder of its IDX files with --fashion-dir'
             continue
         try:
             _, test = data.load_cifar10(num_samples=count) if name == 'cifar10' else \
@@ -93,9 +92,9 @@ def other_data(dataset, count, fashion_dir=None):
         except UserError as error:
             if name == 'fashion':  # the user has named its folder
                 raise
-            missing[TITLES[name]] = str(error)
+            missing[data.TITLES[name]] = str(error)
         else:
-            found[TITLES[name]] = fitted(test.images, data.IMAGE_SHAPES[dataset])
+            found[data.TITLES[name]] = fitted(test.images, data.IMAGE_SHAPES[dataset])
     return found, missing
 
 

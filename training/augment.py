@@ -9,11 +9,10 @@ Crops, resizes and flips are separable, hence products with two small matrices p
 import numpy as np
 from mxnet.gluon import HybridBlock
 
-__all__ = ['CIFAR10_MEAN', 'CIFAR10_STD', 'Mixup', 'Normalize', 'PadCropFlip',
-           'ResizedCropJitter', 'build', 'mix']
-
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2023, 0.1994, 0.2010)
+SIZE = 32  # of CIFAR's images
+CROP_ATTEMPTS = 10
 GRAY = (0.299, 0.587, 0.114)
 # mxnet 1.9's random_saturation mixes each pixel with this in place of its gray: its loop over the
 # channels overwrites the sum, so that the last channel's part alone is left.
@@ -69,37 +68,41 @@ class Normalize(HybridBlock):
         return pixels
 
 
-class PadCropFlip(Normalize):
+class Resampled(Normalize):
+    """What augmentations by `resample` share: the pixels' numbers along an axis."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.index = self.params.get_constant('index', np.arange(SIZE, dtype=np.float32))
+
+
+class PadCropFlip(Resampled):
     """Reflect-pad, crop at random, flip left-right, normalise.
 
     Parameters
     ----------
     padding : int
         Pixels of padding on each side.
-    size : int
-        Height and width of the images, pixels.
     mean, std, inputs, outputs
         As in :class:`Normalize`, with draws.
     """
 
-    def __init__(self, padding=4, size=32, **kwargs):
+    def __init__(self, padding=4, **kwargs):
         super().__init__(**kwargs)
         self._padding = padding
-        self._size = size
-        with self.name_scope():
-            self.index = self.params.get_constant('index', np.arange(size, dtype=np.float32))
 
     def draw(self, rng, flips):
         shifts = rng.integers(-self._padding, self._padding, (2, len(flips)), endpoint=True)
-        bounds = -self._padding, self._size - 1 + self._padding
-        return _columns(*_line(shifts[0], self._size, 0, self._size), *bounds,
-                        *_line(shifts[1], self._size, flips, self._size), *bounds)
+        bounds = -self._padding, SIZE - 1 + self._padding
+        return _columns(*_line(shifts[0], SIZE, 0, SIZE), *bounds,
+                        *_line(shifts[1], SIZE, flips, SIZE), *bounds)
 
     def transform(self, F, pixels, draws, index):
-        return resample(F, pixels, draws, index, self._channels, self._size)
+        return resample(F, pixels, draws, index, self._channels)
 
 
-class ResizedCropJitter(PadCropFlip):
+class ResizedCropJitter(Resampled):
     """The published set: resized crop, flip, colour jitter, lighting noise, normalise.
 
     The distributions are those of mxnet's RandomResizedCrop, RandomFlipLeftRight,
@@ -117,8 +120,8 @@ class ResizedCropJitter(PadCropFlip):
         Standard deviation of the weights of the three principal colours.
     area, ratio : (float, float)
         Bounds of the crop's share of the area, and of its width / height.
-    size, mean, std, inputs, outputs
-        As in :class:`PadCropFlip`.
+    mean, std, inputs, outputs
+        As in :class:`Normalize`, with draws.
     """
 
     def __init__(self, jitter=0.1, lighting=0.1, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), **kwargs):
@@ -130,7 +133,7 @@ class ResizedCropJitter(PadCropFlip):
         top, left, height, width = self._draw_boxes(rng, count)
         geometry = []
         for first, length, flip in ((top, height, 0), (left, width, flips)):
-            geometry += [*_line(first, length, flip, self._size), first, first + length - 1]
+            geometry += [*_line(first, length, flip, SIZE), first, first + length - 1]
         brightness, contrast, saturation = rng.uniform(1 - self._jitter, 1 + self._jitter,
                                                        (3, count, 1, 1))
         gray = np.array(SATURATION_GRAY)
@@ -141,25 +144,25 @@ class ResizedCropJitter(PadCropFlip):
         return np.concatenate([_columns(*geometry), colours.reshape(count, 9), grays, light],
                               axis=1).astype(np.float32)
 
-    def _draw_boxes(self, rng, count, attempts=10):
-        """Top, left, height and width of each crop: the first of ten tries that fits, or all."""
-        shape = (count, attempts)
-        area = rng.uniform(*self._area, shape) * self._size ** 2
+    def _draw_boxes(self, rng, count):
+        """Top, left, height and width of each crop: the first of the tries that fits, or all."""
+        shape = count, CROP_ATTEMPTS
+        area = rng.uniform(*self._area, shape) * SIZE ** 2
         ratio = np.exp(rng.uniform(*np.log(self._ratio), shape))
         width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
-        fits = (width <= self._size) & (height <= self._size)
+        fits = (width <= SIZE) & (height <= SIZE)
         first = np.arange(count), fits.argmax(axis=1)
-        width = np.where(fits.any(axis=1), width[first], self._size)
-        height = np.where(fits.any(axis=1), height[first], self._size)
-        return (rng.integers(0, self._size - height, endpoint=True),
-                rng.integers(0, self._size - width, endpoint=True), height, width)
+        width = np.where(fits.any(axis=1), width[first], SIZE)
+        height = np.where(fits.any(axis=1), height[first], SIZE)
+        return (rng.integers(0, SIZE - height, endpoint=True),
+                rng.integers(0, SIZE - width, endpoint=True), height, width)
 
     def transform(self, F, pixels, draws, index):
         # The columns that `draw` has put side by side.
         geometry, colours, grays, light = (
             F.slice_axis(draws, axis=1, begin=begin, end=end)
             for begin, end in ((0, 8), (8, 17), (17, 20), (20, 23)))
-        pixels = resample(F, pixels, geometry, index, self._channels, self._size)
+        pixels = resample(F, pixels, geometry, index, self._channels)
         flat = F.reshape(pixels, (0, 0, -1))
         colours = F.reshape(colours, (0, 3, 3))
         gray = F.sum(grays * F.mean(flat, axis=2), axis=1, keepdims=True)
@@ -222,12 +225,12 @@ def draw_flips(how, rng, epoch, index, seed):
     return (first[index] + epoch) % 2
 
 
-def resample(F, pixels, draws, index, channels, size):
-    """Bilinear samples of every image (B, channels, size, size) at a grid of its own.
+def resample(F, pixels, draws, index, channels):
+    """Bilinear samples of every image (B, channels, SIZE, SIZE) at a grid of its own.
 
     Along each axis, output i is read at ``clip(first + step * i, low, high)``, reflected at the
     image's edges. Draws (B, 8) hold first, step, low and high for the rows, then for the columns;
-    index is 0 .. size - 1.
+    index is 0 .. SIZE - 1.
     """
     target, source = F.reshape(index, (1, -1)), F.reshape(index, (1, 1, -1))
     sampled = pixels
@@ -236,11 +239,11 @@ def resample(F, pixels, draws, index, channels, size):
                                                end=4 * axis + i + 1) for i in range(4))
         position = F.broadcast_add(first, F.broadcast_mul(step, target))
         position = F.broadcast_minimum(F.broadcast_maximum(position, low), high)
-        position = (size - 1) - F.abs((size - 1) - F.abs(position))
+        position = (SIZE - 1) - F.abs((SIZE - 1) - F.abs(position))
         weights = F.relu(1 - F.abs(F.broadcast_sub(F.expand_dims(position, axis=2), source)))
-        rows = F.reshape(sampled, (0, channels * size, size))
+        rows = F.reshape(sampled, (0, channels * SIZE, SIZE))
         sampled = F.reshape(F.batch_dot(rows, weights, transpose_b=True),
-                            (0, channels, size, size))
+                            (0, channels, SIZE, SIZE))
         sampled = F.transpose(sampled, (0, 1, 3, 2))
     return sampled
 

@@ -3,6 +3,8 @@ from mxnet.gluon import HybridBlock
 
 from gmloss import (MixtureClassifier, label_free_logits, log_likelihood, margin_logits, one_hot)
 
+OUTPUTS = 'logits', 'distance', 'log_likelihood'  # of PixelClassifier, as far as it has them
+
 
 class LabelledClassifier(HybridBlock):
     """Logits with the margin on the true class, whose label it is told.
@@ -98,4 +100,4 @@ class PixelClassifier(HybridBlock):
             logits, *to_centers = logits if isinstance(logits, (list, tuple)) else [logits]
             outputs = [logits, *(-head for head in to_centers)]
         return tuple(F.identity(output, name=name)
-                     for output, name in zip(outputs, ('logits', 'distance', 'log_likelihood')))
+                     for output, name in zip(outputs, OUTPUTS))

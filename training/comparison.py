@@ -1,20 +1,18 @@
 """Runs side by side, and next to what their sources reported."""
 import csv
+import dataclasses
 import json
 import os
 import re
 import statistics
-from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from . import recipe as recipes
+from .data import TITLES
 from .fields import MNIST_LIKE
-from .run_folder import RunFolder
+from .run_folder import FREE_ON_RESUME, RunFolder, totals
 from .runtime import UserError
 
-TITLES = {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100', 'mnist': 'MNIST',
-          'fashion': 'Fashion-MNIST', 'idx': 'Images of your own'}
 MILESTONES = 0.85, 0.89  # the accuracies that the CIFAR-10 seed reports on its way
 # gluon_GMLoss v6 over its 400 epochs, read from the plot it published; 381 is its best epoch.
 PUBLISHED_V6 = {25: 0.53, 50: 0.76, 75: 0.80, 100: 0.85, 125: 0.86, 150: 0.88, 175: 0.88,
@@ -25,9 +23,9 @@ CIFAR_HEADER = MNIST_HEADER[:7] + MNIST_HEADER[8:] + tuple(
     f'minutes to {accuracy}' for accuracy in MILESTONES)
 
 
-@dataclass
+@dataclasses.dataclass
 class Run:
-    """A run: its folder, config (sections of fields), metrics (rows) and summary."""
+    """A run: its folder, config (sections of all fields there are), metrics (rows) and summary."""
     folder: RunFolder
     config: dict
     metrics: list
@@ -39,23 +37,18 @@ class Run:
         return self.folder.path.name
 
     @property
-    def _data(self):
-        """The fields of its data; the earliest runs were all on CIFAR-10, and do not say so."""
-        return {'dataset': 'cifar10', **self.config.get('data', {})}
-
-    @property
     def data(self):
         """The name of its data set."""
-        return TITLES[self._data['dataset']]
+        return TITLES[self.config['data']['dataset']]
 
     @property
     def on_mnist(self):
-        return self._data['dataset'] in MNIST_LIKE
+        return self.config['data']['dataset'] in MNIST_LIKE
 
     @property
     def held_out(self):
         """Whether it was validated on images held out of the training set."""
-        return bool(self._data.get('holdout'))
+        return bool(self.config['data']['holdout'])
 
     @property
     def validated_on(self):
@@ -80,25 +73,24 @@ def read(path):
         If there is none, or its files are damaged.
     """
     folder = RunFolder(path)
+    config = dataclasses.asdict(recipes.load_run(folder.require_run()))
     try:
-        config = yaml.safe_load(folder.config.read_text())
         with open(folder.metrics, newline='') as file:
             rows = [{name: float(value) for name, value in row.items() if value}
                     for row in csv.DictReader(file)]
         if not rows:
             raise ValueError('metrics.csv has no rows')
         finished = folder.summary.exists()
-        run = Run(folder, config, rows, json.loads(folder.summary.read_text()) if finished else
-                  _partial_summary(config['run'], rows), finished)
-        run.data, cells(run), curves([run])  # whatever is missing shows here
-        _spread([run]), _all_but_seed(config)
+        run = Run(folder, config, rows, folder.read_summary() if finished else
+                  {**config['run'], **totals(rows)}, finished)
+        cells(run), curves([run]), _spread([run])  # whatever is missing shows here
         if 'detection' in run.summary:
             detection_table([run])
     except FileNotFoundError as error:
-        raise UserError(f'{path}: there is no run in this folder '
+        raise UserError(f'{path}: the run has not ended its first epoch '
                         f'({Path(error.filename).name} is missing)') from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError,
-            RecursionError, yaml.YAMLError) as error:
+            RecursionError) as error:
         raise UserError(f'{path}: the files of this run are damaged ({type(error).__name__}: '
                         f'{" ".join(str(error).split())})') from None
     return run
@@ -213,18 +205,9 @@ def verdict(summary):
     return line + f'; reported {summary["reported_val_acc"]:.4f}, difference {difference:+.4f}'
 
 
-def _partial_summary(run, rows):
-    best = max(rows, key=lambda row: row['val_acc'])
-    return {**{name: run[name] for name in ('version', 'dtype', 'seed', 'reported_val_acc')},
-            'epochs': len(rows), 'val_acc': rows[-1]['val_acc'], 'best_val_acc': best['val_acc'],
-            'best_epoch': int(best['epoch']), 'seconds': sum(row['seconds'] for row in rows),
-            'images_per_second': statistics.mean(row['images_per_second'] for row in rows)}
-
-
 def _all_but_seed(config):
-    run = {name: value for name, value in config['run'].items()
-           if name not in ('seed', 'output_dir')}
-    return json.dumps({**config, 'run': run}, sort_keys=True)
+    return json.dumps([{name: value for name, value in section.items()
+                        if name not in ('seed', *FREE_ON_RESUME)} for section in config.values()])
 
 
 def _common_name(runs):

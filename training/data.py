@@ -2,7 +2,7 @@
 import math
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from .runtime import UserError
 CLASSES = {'cifar10': 10, 'cifar100': 100, 'mnist': 10, 'fashion': 10, 'idx': 10}
 IMAGE_SHAPES = {'cifar10': (3, 32, 32), 'cifar100': (3, 32, 32), 'mnist': (1, 28, 28),
                 'fashion': (1, 28, 28), 'idx': (1, 28, 28)}
+TITLES = {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100', 'mnist': 'MNIST',
+          'fashion': 'Fashion-MNIST', 'idx': 'Images of your own'}
 CLASS_NAMES = {
     'cifar10': ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship',
                 'truck'),
@@ -41,6 +43,12 @@ def load(settings):
     loader = {'cifar10': load_cifar10, 'cifar100': load_cifar100}.get(
         settings.dataset, lambda *rest: load_mnist(settings.dataset, *rest))
     return loader(settings.data_dir, settings.num_samples, settings.holdout)
+
+
+def load_test(settings, count, data_dir=None):
+    """The first `count` test images of a training.fields.Data, from `data_dir` if given: a Split."""
+    return load(replace(settings, data_dir=data_dir or settings.data_dir, holdout=0,
+                        num_samples=count))[1]
 
 
 def load_cifar10(data_dir=None, num_samples=None, holdout=0):

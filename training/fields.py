@@ -45,12 +45,11 @@ class Data(Section):
         """Name of the split that validation sees."""
         return 'held-out' if self.holdout else 'test'
 
-    @property
-    def validated_on(self):
-        """What validation sees, in words."""
+    def validated_on(self, count):
+        """What validation sees, in words, if that is `count` images."""
         if self.holdout:
-            return f'{min(self.holdout, self.num_samples or self.holdout)} held-out training images'
-        return f'first {self.num_samples} test images' if self.num_samples else 'test set'
+            return f'{count} held-out training images'
+        return f'first {count} test images' if count == self.num_samples else 'test set'
 
 
 @dataclass(config=STRICT)
@@ -266,6 +265,9 @@ def _check_together(recipe):
                          'orthogonal, only rows of numbers; use nag, sgd or adam, or dist_sync')
     if optimisation.optimizer == 'muon' and optimisation.momentum == 0:
         raise ValueError('momentum: muon makes its updates of a momentum above 0, got 0')
+    if optimisation.warmup != 'none' and optimisation.warmup_epochs == 0:
+        raise ValueError(f'warmup_epochs: a {optimisation.warmup} warm-up has a length above 0; for no '
+                         'warm-up, warmup is none')
     if optimisation.warmup != 'none' and optimisation.warmup_epochs > optimisation.epochs:
         raise ValueError(f'warmup_epochs: a warm-up of {optimisation.warmup_epochs:g} epochs does not '
                          f'end in a run of {optimisation.epochs}')

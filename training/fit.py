@@ -12,8 +12,8 @@ from .run_folder import RunFolder, summarise
 from .runtime import Device, UserError
 
 # Of the mean loss over a device's images. Lifts small gradients over float16's underflow and leaves
-# large ones room: those of v5's kernels come to 10,000 of the 65,504 there are. Steps in which one
-# passes that are left out.
+# large ones room: those of v5's kernels come to 10,000 of the 65,504 there are. Of a step in which one
+# passes that, all gradients are taken for zero.
 LOSS_SCALE = {'float16': 128.0}
 
 
@@ -35,6 +35,8 @@ class Job:
         Of the graph's weights; with it, the average is what is kept.
     evaluate : callable
         () to {'val_acc': ...} and whatever else is to be recorded.
+    validation_images : int
+        How many `evaluate` sees.
     after_epoch : callable or None
         Called with the history and a training.plots.BackgroundPlots after every epoch.
     at_end : callable or None
@@ -49,6 +51,7 @@ class Job:
     data: batches.TrainingData
     set_rates: Callable
     evaluate: Callable
+    validation_images: int
     average: Optional[MovingAverage] = None
     after_epoch: Optional[Callable] = None
     at_end: Optional[Callable] = None
@@ -103,7 +106,7 @@ def _fit(job, resume, tensorboard):
     events = folder.event_writer(len(history)) if tensorboard and workers.is_chief else nullcontext()
     if job.device.dtype in LOSS_SCALE:
         for trainer in job.trainers:
-            trainer.leave_out_overflows()
+            trainer.zero_overflows()
     scale = loss_scale(job.device.dtype,
                        job.data.batch_size // (len(job.data.contexts) * workers.size))
     with BackgroundPlots() as figures, loop.StopRequest().listening() as stop, events as board:
@@ -119,10 +122,10 @@ def _fit(job, resume, tensorboard):
                                 (', or --dtype float32' if job.device.dtype == 'float16' else ''))
             for trainer in job.trainers:
                 trainer.catch_up()
-            left_out = max(trainer.steps_left_out() for trainer in job.trainers)
-            if left_out:
-                print(f'epoch {epoch + 1}: {left_out} steps left out, as gradients passed the range of '
-                      f'{job.device.dtype}')
+            zeroed = max(trainer.steps_zeroed() for trainer in job.trainers)
+            if zeroed:
+                print(f'epoch {epoch + 1}: gradients of {zeroed} steps taken for zero, as some passed '
+                      f'the range of {job.device.dtype}')
             for block in blocks.values():
                 loop.average_statistics(block, job.data)
             if result.steps < job.data.steps_per_epoch:  # asked to stop within the epoch
@@ -174,8 +177,7 @@ def _conclude(job, history, findings):
     folder.write_metrics(history)
     trained = [parameter for parameter in job.graph._collect_params_with_prefix().values()
                if parameter.grad_req != 'null']
-    summary = summarise(job.recipe, job.device, history,
-                        job.data.steps_per_epoch * job.data.batch_size,
+    summary = summarise(job.recipe, job.device, history, job.validation_images,
                         sum(math.prod(p.shape) for p in trained))
     summary.update(findings)
     folder.write_summary({**folder.found_since(len(history)), **summary})

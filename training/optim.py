@@ -169,24 +169,24 @@ class Trainer(gluon.Trainer):
                          kvstore=None if workers.distributed else workers.kvstore)
         self._workers, self._first_key, self._buckets, self._told_lr = workers, None, None, None
         self._optimizer_name, self._settings = optimizer, settings
-        self._left_out = None
+        self._zeroed = None
 
-    def leave_out_overflows(self):
+    def zero_overflows(self):
         """From now on, take the gradients of a step in which one is infinite or NaN for zero.
 
         As float16 needs it: one such step would end in weights that are NaN for good. No host read.
         """
-        self._left_out = [nd.zeros((1,), ctx=context) for context in self._contexts]
+        self._zeroed = [nd.zeros((1,), ctx=context) for context in self._contexts]
 
-    def steps_left_out(self):
+    def steps_zeroed(self):
         """How many steps that was since the last call."""
-        counts = [int(count.asscalar()) for count in self._left_out or ()]
-        for count in self._left_out or ():
+        counts = [int(count.asscalar()) for count in self._zeroed or ()]
+        for count in self._zeroed or ():
             count[:] = 0
         return max(counts, default=0)
 
     def _zero_unless_finite(self):
-        for device, count in enumerate(self._left_out or ()):
+        for device, count in enumerate(self._zeroed or ()):
             gradients = [parameter.list_grad()[device] for parameter in self._params
                          if parameter.grad_req != 'null']
             finite = nd.ones((1,), ctx=count.context)
@@ -216,13 +216,14 @@ class Trainer(gluon.Trainer):
         if self._told_lr is None:
             keys = range(self._first_key, self._first_key + len(self._params))
             self._workers.tell_servers(
-                name=self._optimizer_name, settings=self._settings,
+                name=self._optimizer_name,
+                settings={**self._settings, 'learning_rate': self.learning_rate},
                 rescale_grad=self._workers.size / batch_size,
                 lr_mult={key: p.lr_mult for key, p in zip(keys, self._params)},
                 wd_mult={key: p.wd_mult for key, p in zip(keys, self._params)})
-        if self._told_lr != self.learning_rate:
+        elif self._told_lr != self.learning_rate:
             self._workers.tell_servers(lr=self.learning_rate)
-            self._told_lr = self.learning_rate
+        self._told_lr = self.learning_rate
         self._zero_unless_finite()
         self._workers.update_on_servers(self._first_key, self._params)
 

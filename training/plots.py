@@ -121,11 +121,11 @@ def _name_class(axes, k, place, offset):
                   bbox={'boxstyle': 'round,pad=0.1', 'color': 'white', 'alpha': 0.6})
 
 
-def animation(file, frames, milliseconds=300):
+def animation(file, frames):
     """Write a GIF of PNG frames; the last one stays for two seconds."""
     images = [Image.open(frame).convert('P', palette=Image.ADAPTIVE, colors=64)
               for frame in frames]
-    durations = [milliseconds] * (len(images) - 1) + [2000]
+    durations = [300] * (len(images) - 1) + [2000]
     images[0].save(file, format='GIF', save_all=True, append_images=images[1:],
                    duration=durations, loop=0, optimize=True)
 

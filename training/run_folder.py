@@ -3,6 +3,7 @@ import csv
 import fcntl
 import io
 import json
+import statistics
 from pathlib import Path
 
 from boltons.fileutils import atomic_save
@@ -226,36 +227,46 @@ def write_text(path, text, overwrite=True):
         part.write(text)
 
 
-def summarise(recipe, device, history, images_per_epoch, parameters):
+def totals(history):
+    """What rows of metrics.csv amount to, a dict.
+
+    images_per_second is that of training alone; seconds includes evaluation.
+    """
+    best = max(history, key=lambda row: row['val_acc'])
+    speed = statistics.harmonic_mean(row['images_per_second'] for row in history)
+    return {
+        'epochs': len(history),
+        'val_acc': history[-1]['val_acc'],
+        'best_val_acc': best['val_acc'],
+        'best_epoch': int(best['epoch']),
+        'images_per_second': round(speed, 1),
+        'seconds': round(sum(row['seconds'] for row in history), 1),
+    }
+
+
+def summarise(recipe, device, history, validation_images, parameters):
     """What a finished run amounts to, as written to summary.json.
 
     Parameters
     ----------
-    recipe : CifarRecipe
+    recipe : CifarRecipe or MnistRecipe
     device : training.runtime.Device
     history : list of dict
         Rows of metrics.csv.
-    images_per_epoch : int
+    validation_images : int
+        How many the accuracy is of.
     parameters : int
         Number of trained values.
 
     Returns
     -------
     dict
-        images_per_second is that of training alone; seconds includes evaluation.
     """
-    best = max(history, key=lambda row: row['val_acc'])
-    train_seconds = sum(images_per_epoch / row['images_per_second'] for row in history)
     return {
         'version': recipe.run.version,
-        'epochs': len(history),
-        'val_acc': history[-1]['val_acc'],
-        'best_val_acc': best['val_acc'],
-        'best_epoch': best['epoch'],
-        'validated_on': recipe.data.validated_on,
+        **totals(history),
+        'validated_on': recipe.data.validated_on(validation_images),
         'reported_val_acc': recipe.run.reported_val_acc,
-        'images_per_second': round(images_per_epoch * len(history) / train_seconds, 1),
-        'seconds': round(sum(row['seconds'] for row in history), 1),
         'device': str(device),
         'dtype': device.dtype,
         'seed': recipe.run.seed,

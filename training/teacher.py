@@ -33,8 +33,8 @@ def load(name, dataset, device, contexts, student=None):
         teacher = graph.classifier
         if recipe.data.dataset != dataset:
             raise UserError(f'--teacher {name}: was trained on {recipe.data.dataset}, not {dataset}')
-    else:
-        teacher = _pretrained(name, data.CLASSES[dataset], contexts)
+        return teacher
+    teacher = _pretrained(name, data.CLASSES[dataset], contexts)
     teacher.collect_params().setattr('grad_req', 'null')
     teacher.hybridize(static_alloc=True, static_shape=True)
     return teacher
