@@ -84,7 +84,7 @@ def bench_epoch(rounds):
 
 
 def bench_pipeline(rounds):
-    dtype = '_bfloat16' if runtime.cpu_has_bfloat16() else ''
+    dtype = '_bfloat16' if runtime.cpu_is_faster_in_bfloat16() else ''
     results = measure({'net alone': (f'step_ours{dtype}', EQUAL),
                        'baseline, pad-crop': (f'epoch_ours{dtype}', EQUAL),
                        'baseline, resized-crop (v6)': (f'epoch_ours{dtype}_v6', EQUAL)}, rounds)

@@ -67,10 +67,13 @@ def test_dtype_auto_and_refusals(monkeypatch):
     choose = runtime.choose_dtype
     assert choose('auto', 'gpu', [AMPERE]) == 'float16'
     assert choose('auto', 'gpu', [AMPERE, PASCAL]) == 'float32'
-    monkeypatch.setattr(runtime, 'cpu_has_bfloat16', lambda: True)
-    assert choose('auto', 'cpu', []) == choose('bfloat16', 'cpu', []) == 'bfloat16'
-    monkeypatch.setattr(runtime, 'cpu_has_bfloat16', lambda: False)
-    assert choose('auto', 'cpu', []) == 'float32'
+    for description, auto in (('AuthenticAMD avx512_bf16', 'bfloat16'), ('AuthenticAMD', 'float32'),
+                              ('GenuineIntel avx512_bf16 amx_bf16', 'float32')):
+        monkeypatch.setattr(runtime, '_cpu_description', lambda: description)
+        assert choose('auto', 'cpu', []) == auto
+        if 'avx512_bf16' in description:
+            assert choose('bfloat16', 'cpu', []) == 'bfloat16'
+    monkeypatch.setattr(runtime, '_cpu_description', lambda: '')
     for dtype, kind in (('bfloat16', 'gpu'), ('float16', 'cpu'), ('bfloat16', 'cpu')):
         with pytest.raises(UserError, match=f'--dtype {dtype}'):
             choose(dtype, kind, [AMPERE])
