@@ -1,4 +1,5 @@
 """The kept runs are whole, and the README quotes them as they are."""
+import argparse
 import csv
 import glob
 import hashlib
@@ -13,13 +14,12 @@ import pytest
 import ablate
 import train_cifar
 import train_mnist
-from conftest import ROOT
+from conftest import RECORD, ROOT
 from training import batches, cli, comparison, data, likelihood, models
 from training import recipe as recipes
 from training.run_folder import RunFolder
 from training.runtime import Device
 
-RECORD = ROOT / 'output' / 'record'
 RUNS = sorted(path.parent for path in RECORD.glob('*/summary.json'))
 UNFINISHED = sorted({path.parent for path in RECORD.glob('*/checkpoint.npz')} - set(RUNS))
 README = (ROOT / 'README.md').read_text()
@@ -85,23 +85,30 @@ def test_runs_are_what_the_quoted_options_make(folder):
                                                   'dtype', 'seed'))
 
 
-def test_ablation_on_the_page_is_that_of_the_kept_runs(tmp_path, monkeypatch):
-    command, = [line for line in README.splitlines() if line.startswith('python ablate.py')
-                and '--output-dir' not in line]
-    plan, *words = command.split()[2:]
-    words, seeds = words[:words.index('--seeds')], words[words.index('--seeds') + 1:]
-    version, variants = ablate.read_plan(ROOT / plan)
-    kept, folder = RECORD / Path(plan).stem, Path('output') / Path(plan).stem
+@pytest.mark.parametrize('command', [line for line in README.splitlines()
+                                     if line.startswith('python ablate.py')])
+def test_ablation_on_the_page_is_that_of_the_kept_runs(command, tmp_path, monkeypatch):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('plan', type=Path)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--output-dir', type=Path)
+    given, words = parser.parse_known_args(command.split()[2:])
+    version, variants = ablate.read_plan(ROOT / given.plan)
+    folder = given.output_dir or Path('output') / given.plan.stem
+    kept = RECORD / folder.name
     shutil.copytree(kept, tmp_path / folder)  # a teacher is named by where its run was made
     monkeypatch.chdir(tmp_path)
     runs = ablate.finished_runs(folder, variants, version, ablate.read_common(words))
     assert next(iter(runs)) == next(iter(variants)) and len(runs) >= 2
     assert {path.parent.name for path in kept.glob('*/config.yaml')} == {
         run.name for found in runs.values() for run in found}
-    assert {str(run.summary['seed']) for found in runs.values() for run in found} <= set(seeds)
+    assert {run.summary['seed'] for found in runs.values() for run in found} <= set(given.seeds)
     table = ablate.table(runs, 'baseline')
     assert table == (kept / 'ablation.md').read_text()
     assert table.rpartition('\nTop-1')[0] in README
+    log = (kept / 'log.txt').read_text()
+    for run in (run for found in runs.values() for run in found):
+        assert f'{folder / run.name}: ' in log and comparison.verdict(run.summary) in log
 
 
 def test_weights_have_the_digests_that_are_listed():
