@@ -344,14 +344,14 @@ CHECKPOINTS = [
 ]
 
 RUN_FILES = [
-    ('compare', 'run', remove('run/config.yaml'), 'config.yaml is missing'),
+    ('compare', 'run', remove('run/config.yaml'), 'run: there is no run in this folder'),
     ('compare', 'run', remove('run/metrics.csv'), 'metrics.csv is missing'),
     ('compare', 'run', put('run/metrics.csv', b'epoch,val_acc\n1,\n'), 'damaged'),
     ('compare', 'run', put('run/metrics.csv', b''), 'damaged'),
     ('compare', 'run', put('run/summary.json', b'{'), 'damaged'),
     ('compare', 'run', put('run/summary.json', b'[]'), 'damaged'),
-    ('compare', 'run', put('run/config.yaml', b'[]'), 'damaged'),
-    ('compare', 'run', put('run/config.yaml', b'a: ['), 'damaged'),
+    ('compare', 'run', put('run/config.yaml', b'[]'), 'config.yaml: expected NAME: VALUE pairs'),
+    ('compare', 'run', put('run/config.yaml', b'a: ['), 'config.yaml: cannot be read as YAML'),
     ('predict', 'run photo.png', put('run/summary.json', b'{'), 'run/summary.json: '),
     ('predict', 'run photo.png', put('run/summary.json', b'[]'), 'run/summary.json: '),
     ('predict', 'run photo.png', cut('run/last.params', 100), 'cannot be read as weights'),
@@ -380,7 +380,7 @@ RUN_FILES = [
     ('train_cifar', '--test --version v4', None, '--version v4: the run in run is of fast'),
     ('train_cifar', '--resume --version v4', None, '--version v4: the run in run is of fast'),
     ('compare', 'run', put('run/summary.json', b'{}'), 'damaged'),
-    ('compare', 'run', config('dataset: cifar100', 'dataset: cifar1000'), 'damaged'),
+    ('compare', 'run', config('dataset: cifar100', 'dataset: cifar1000'), "got 'cifar1000'"),
     ('ablate', 'plan.yaml', put('plan.yaml', b'version: fast\nvariants: {a: {mixup: -1}}'),
      r'error: plan.yaml: a: refinement.mixup: .*got -1$'),
     ('ablate', 'plan.yaml', put('plan.yaml', b'version: fast\nvariant: {a: {}}'), 'variant'),
