@@ -108,8 +108,7 @@ def main(argv):
     return fit.fit(fit.Job(
         recipe=recipe, device=device, folder=folder, graph=graph, trainers=[trainer],
         data=train_data, set_rates=set_rates, evaluate=evaluate, validation_images=val_data.count,
-        average=moving_average,
-        after_epoch=draw if actions['plotting'] else None,
+        average=moving_average, after_epoch=draw if actions['plotting'] else None,
         at_end=report_likelihood if is_lgm else None), actions['resume'], actions['tensorboard'])
 
 

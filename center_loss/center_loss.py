@@ -23,8 +23,8 @@ class CenterLoss(Loss):
     Source: Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition"
     (ECCV 2016), in the form of Center_Loss_in_MXNet, which keeps the centers in an embedding. The
     paper's loss has no :math:`n`: its lambda is about lmbd C / B for batches of B. As a Trainer
-    divides by B too, a learning rate of alpha moves a center by alpha / B of its gap; the paper's
-    alpha moves it by alpha.
+    divides by B too, a learning rate of alpha moves a center by lmbd alpha / B of its gap; the
+    paper's alpha moves it by nearly alpha.
 
     Parameters
     ----------
