@@ -99,15 +99,15 @@ def test_ablation_on_the_page_is_that_of_the_kept_runs(command, tmp_path, monkey
     shutil.copytree(kept, tmp_path / folder)  # a teacher is named by where its run was made
     monkeypatch.chdir(tmp_path)
     runs = ablate.finished_runs(folder, variants, version, ablate.read_common(words))
+    every = [run for found in runs.values() for run in found]
     assert next(iter(runs)) == next(iter(variants)) and len(runs) >= 2
-    assert {path.parent.name for path in kept.glob('*/config.yaml')} == {
-        run.name for found in runs.values() for run in found}
-    assert {run.summary['seed'] for found in runs.values() for run in found} <= set(given.seeds)
+    assert {path.parent.name for path in kept.glob('*/config.yaml')} == {run.name for run in every}
+    assert {run.summary['seed'] for run in every} <= set(given.seeds)
     table = ablate.table(runs, 'baseline')
     assert table == (kept / 'ablation.md').read_text()
     assert table.rpartition('\nTop-1')[0] in README
     log = (kept / 'log.txt').read_text()
-    for run in (run for found in runs.values() for run in found):
+    for run in every:
         assert f'{folder / run.name}: ' in log and comparison.verdict(run.summary) in log
 
 
