@@ -12,7 +12,7 @@ class RawDiagonalMixture(GaussianMixture):
     r"""A diagonal covariance whose trained parameters are the variances themselves.
 
     .. math::
-        q_k = \frac{1}{2} \sum_d \frac{(x_d - \mu_{kd})^2}{s_{kd}}, \qquad
+        q_k = \frac{1}{2} \sum_d \frac{(x_d - \mu_{kd})^2}{s_{kd} + 10^{-8}}, \qquad
         \log|\Lambda_k| = \sum_d \log s_{kd}
 
     A step of the optimizer can make a variance zero or negative, and the loss NaN: that is the
@@ -28,7 +28,7 @@ class RawDiagonalMixture(GaussianMixture):
     variance_lr_mult, variance_wd_mult : float, default 1
         Multipliers for the variances.
     euclidean : bool, default False
-        Also give the squared Euclidean distances, for the likelihood term of v3.
+        Also give half the squared Euclidean distances, for the likelihood term of v3.
 
     Inputs as in :class:`GaussianMixture`.
 

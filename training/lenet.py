@@ -8,8 +8,8 @@ class LeNetPlusPlus(HybridBlock):
     """The LeNet++ of the center-loss paper (Wen et al., ECCV 2016, table 1).
 
     Three blocks of two 5 x 5 convolutions (32, 64, 128 channels), each followed by
-    LeakyReLU(0.01), a 2 x 2 max pool ending each block; a dense layer to the features, and one
-    from these to the classes.
+    LeakyReLU(0.01) as in Center_Loss_in_MXNet (the paper has PReLU), a 2 x 2 max pool ending each
+    block; a dense layer to the features, and one from these to the classes.
 
     Parameters
     ----------
