@@ -5,9 +5,10 @@
 The file names a recipe of configs/cifar and, for each variant, the fields it changes; with
 `cumulative: true` each variant keeps the changes of those before it. Decay and warm-up epochs of a
 variant are meant for the recipe's own number of epochs and scaled with --epochs; `{output_dir}` and
-`{seed}` in a text stand for those of the run, so that one variant can learn from another. Runs go
-one after the other into folders of their own; called again, it goes on where it stopped, and
-refuses to take the runs of another plan or budget for its own.
+`{seed}` in a text stand for those of the run, so that one variant can learn from another. What a
+variant sets, options that all runs share do not change. Runs go one after the other into folders of
+their own; called again, it goes on where it stopped, in the precision it began with where that is
+left to the machine, and refuses to take the runs of another plan or budget for its own.
 """
 import re
 import signal
@@ -58,9 +59,9 @@ def read_plan(path):
             if value is None:
                 raise UserError(f'{path}: {name}: {field}: expected a value')
         gathered = {**(gathered if plan.cumulative else {}), **(overrides or {})}
-        variants[name] = gathered
-        recipes.load(recipes.version_path('cifar', plan.version), recipes.CifarRecipe, gathered,
-                     f'{path}: {name}')
+        checked = recipes.values(recipes.load(recipes.version_path('cifar', plan.version),
+                                              recipes.CifarRecipe, gathered, f'{path}: {name}'))
+        variants[name] = {field: checked[field] for field in gathered}
     return plan.version, variants
 
 
@@ -68,7 +69,7 @@ def settle(overrides, common, version, folder, seed):
     """A variant's overrides as they are for one run: epochs scaled, texts filled in."""
     path = recipes.version_path('cifar', version)
     # Alone: beside it a warm-up that is not scaled yet could be longer than the run.
-    given = {name: value for name, value in {**overrides, **common}.items() if name == 'epochs'}
+    given = {name: value for name, value in {**common, **overrides}.items() if name == 'epochs'}
     epochs = recipes.load(path, recipes.CifarRecipe, given).optimisation.epochs
     ratio = epochs / recipes.load(path, recipes.CifarRecipe, {}).optimisation.epochs
     settled = {}
@@ -113,17 +114,33 @@ def check_run(folder, version, fields):
 
 def finished_runs(folder, variants, version, common):
     """{variant: its finished runs by seed}, of those that have any and are of this plan."""
-    found, summaries = {}, list(folder.glob('*/summary.json'))
+    found = {}
     for name, overrides in variants.items():
-        for path in summaries:
-            seed = re.fullmatch(re.escape(run_name(name, '')) + r'(\d+)', path.parent.name)
-            if seed:
-                fields = {**settle(overrides, common, version, folder, seed[1]), **common,
-                          'seed': int(seed[1])}
-                check_run(RunFolder(path.parent), version, fields)
-                found.setdefault(name, []).append(comparison.read(path.parent))
-        found.get(name, []).sort(key=lambda run: run.summary['seed'])
+        for seed, path in runs_of(name, folder).items():
+            if (path / 'summary.json').exists():
+                fields = {**common, **settle(overrides, common, version, folder, seed), 'seed': seed}
+                check_run(RunFolder(path), version, fields)
+                found.setdefault(name, []).append(comparison.read(path))
     return found
+
+
+def begun_dtype(folder, variants):
+    """The precision of the runs there whose variant sets none, or None if there are none."""
+    for name, overrides in variants.items():
+        if 'dtype' not in overrides:
+            for path in runs_of(name, folder).values():
+                return recipes.load_run(path / 'config.yaml').run.dtype
+    return None
+
+
+def runs_of(variant, folder):
+    """{seed: run folder} of the runs that there are of a variant, by seed."""
+    runs = {}
+    for config in folder.glob('*/config.yaml'):
+        seed = re.fullmatch(re.escape(run_name(variant, '')) + r'(\d+)', config.parent.name)
+        if seed:
+            runs[int(seed[1])] = config.parent
+    return dict(sorted(runs.items()))
 
 
 def run_name(variant, seed):
@@ -173,6 +190,12 @@ def main(argv):
             raise UserError(f'--only {name}: no such variant; there are {", ".join(variants)}')
     folder = given.output_dir or Path('output') / Path(given.plan).stem
 
+    recipe = recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
+    begun = begun_dtype(folder, variants)
+    if begun and common_fields.get('dtype', recipe.run.dtype) == 'auto':
+        print(f'{begun}, in which the runs in {folder} began')
+        common_fields['dtype'], common = begun, [*common, '--dtype', begun]
+
     # Signals are for the run, which writes its checkpoint first; Ctrl-C reaches it by itself.
     run, stopped = None, []
 
@@ -187,14 +210,14 @@ def main(argv):
         for name in given.only or variants:
             path = folder / run_name(name, seed)
             overrides = settle(variants[name], common_fields, version, folder, seed)
-            check_run(RunFolder(path), version, {**overrides, **common_fields, 'seed': seed})
+            check_run(RunFolder(path), version, {**common_fields, **overrides, 'seed': seed})
             if stopped:
                 return 128 + stopped[0]
             if not (path / 'summary.json').exists():
                 print(f'{path}:', ' '.join(options(overrides)) or f'{version} as it is', flush=True)
                 resume = ['--resume'] if RunFolder(path).has_checkpoint else []
                 run = subprocess.Popen([sys.executable, train_cifar.__file__, '--version', version,
-                                        *options(overrides), *common, '--seed', str(seed),
+                                        *common, *options(overrides), '--seed', str(seed),
                                         '--output-dir', str(path), *resume])
                 if stopped:  # just before there was a run to hear of it
                     run.terminate()

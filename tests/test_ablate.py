@@ -10,6 +10,7 @@ import yaml
 
 import ablate
 from conftest import ROOT
+from training import recipe as recipes
 
 
 def write(tmp_path, plan):
@@ -30,6 +31,13 @@ def test_variants_stand_alone_or_build_on_each_other(tmp_path):
     assert len(together['plain']) == 4
 
 
+def test_values_are_those_that_the_check_made_of_them(tmp_path):
+    _, variants = ablate.read_plan(write(tmp_path, 'version: fast\nvariants: {a: {warmup_epochs: "3", '
+                                         'decay_epochs: [1e1, 15], zero_gamma: 1}}'))
+    assert variants == {'a': {'warmup_epochs': 3, 'decay_epochs': [10, 15], 'zero_gamma': True}}
+    assert ablate.options(variants['a'])[-1] == '--zero-gamma'
+
+
 @pytest.mark.parametrize('plan', sorted((ROOT / 'configs' / 'ablations').glob('*.yaml')),
                          ids=lambda path: path.stem)
 def test_kept_plans_are_valid(plan):
@@ -44,6 +52,12 @@ def test_epochs_of_variants_are_scaled_and_texts_filled_in():
             **overrides, 'decay_epochs': pytest.approx([10 * ratio, 15 * ratio]),
             'warmup_epochs': pytest.approx(4 * ratio),
             'teacher': 'out/base-seed2'}
+
+
+def test_epochs_that_a_variant_sets_are_its_own():
+    overrides = {'epochs': 40, 'warmup_epochs': 4}
+    assert ablate.settle(overrides, {'epochs': '10'}, 'baseline', 'out', 0) == {
+        'epochs': 40, 'warmup_epochs': 8}
 
 
 def test_command_line_of_a_variant():
@@ -67,7 +81,7 @@ def test_row_is_the_mean_over_seeds_and_its_distance_from_the_first_variants_sam
 
 def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):
     plan = write(tmp_path, {'version': 'fast', 'variants': {'base': {}, '[smooth] *': {
-        'label_smoothing': 0.1}}})
+        'label_smoothing': 0.1, 'batch_size': 32}}})
     words = ('ablate.py', plan, '--seeds', 0, '--output_dir', tmp_path / 'out', '--num-samples',
              128, '--batch-size', 64, '--epochs', 1, '--dtype', 'float32')
     first = run_script(*words)
@@ -75,6 +89,8 @@ def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):
     table = (tmp_path / 'out' / 'ablation.md').read_text()
     names = [line.split('|')[1].strip() for line in table.splitlines()[2:4]]
     assert names == ['base', '[smooth] *']
+    assert [recipes.load_run(tmp_path / 'out' / run / 'config.yaml').optimisation.batch_size
+            for run in ('base-seed0', '[smooth]-*-seed0')] == [64, 32]
     assert table in first.stdout and '+0.0000' in table.splitlines()[2]
     assert table.splitlines()[4:] == ['', 'Top-1 accuracy on the first 128 test images.']
     again = run_script(*words, '--only', '[smooth] *')
@@ -127,6 +143,22 @@ def test_goes_on_from_whichever_checkpoint_there_is(tmp_path, run_here, monkeypa
     for only, resumed in (('base', True), ('more', False)):
         assert run_here('ablate', plan, '--output-dir', tmp_path / 'out', '--only', only) == 2
         assert ('--resume' in started.pop()) == resumed
+
+
+@pytest.mark.parametrize('common, given', [
+    ((), ['float32']), (('--dtype', 'auto'), ['auto', 'float32']), (('--dtype', 'bfloat16'), ['bfloat16'])])
+def test_runs_that_leave_the_precision_open_share_it(tmp_path, run_here, monkeypatch, common, given):
+    started = []
+    monkeypatch.setattr(subprocess, 'Popen', lambda words: started.append(words) or SimpleNamespace(
+        wait=lambda: 2))
+    plan = write(tmp_path, {'version': 'fast', 'variants': {
+        'low': {'dtype': 'bfloat16'}, 'base': {}, 'more': {'mixup': 0.2}}})
+    for name, dtype in (('low-seed0', 'bfloat16'), ('base-seed3', 'float32')):
+        (tmp_path / 'out' / name).mkdir(parents=True)
+        (tmp_path / 'out' / name / 'config.yaml').write_text(f'run: {{dtype: {dtype}}}')
+    assert run_here('ablate', plan, '--output-dir', tmp_path / 'out', '--only', 'more', *common) == 2
+    words, = started
+    assert [after for word, after in zip(words, words[1:]) if word == '--dtype'] == given
 
 
 def test_sigterm_while_a_run_is_being_started_stops_that_run(tmp_path, run_here, monkeypatch):

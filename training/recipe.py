@@ -51,6 +51,12 @@ def load(path, recipe_class, overrides, source='command line'):
     return recipe
 
 
+def values(recipe):
+    """{name: value} of all fields of all sections."""
+    return {name: value for section in dataclasses.asdict(recipe).values()
+            for name, value in section.items()}
+
+
 def scaled(epochs, ratio):
     """A number of epochs, or a list of them, in a run `ratio` times as long."""
     return [epoch * ratio for epoch in epochs] if isinstance(epochs, list) else epochs * ratio
@@ -88,10 +94,9 @@ def to_yaml(recipe):
 
 def differences(recipe, other, ignored=()):
     """['lr: 0.1 / 0.2', ...] for the fields in which two recipes differ."""
-    first, second = dataclasses.asdict(recipe), dataclasses.asdict(other)
-    return [f'{name}: {value!r} / {second[section][name]!r}'
-            for section in first for name, value in first[section].items()
-            if name not in ignored and value != second[section][name]]
+    second = values(other)
+    return [f'{name}: {value!r} / {second[name]!r}' for name, value in values(recipe).items()
+            if name not in ignored and value != second[name]]
 
 
 def read_yaml(path):
