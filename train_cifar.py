@@ -26,7 +26,7 @@ def main(argv):
     folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
     recipe, recipe_file = cli.load_recipe('cifar', version, recipes.CifarRecipe, folder, actions,
                                           overrides)
-    device, workers = cli.begin(recipe, recipe_file, version, folder)
+    device, workers = cli.begin(recipe, recipe_file, version, folder, overrides)
 
     import mxnet as mx
     from training import (augment, average, batches, checkpoint, data, fit, likelihood, loop,

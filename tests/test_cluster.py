@@ -369,7 +369,7 @@ def test_resumed_workers_take_gpus_in_turn_as_before(monkeypatch, tmp_path, aske
     monkeypatch.setattr(cluster, 'join', lambda *_: Workers())
     path = recipes.version_path('cifar', 'fast')
     recipe = recipes.load(path, recipes.CifarRecipe, {'device': asked, 'kvstore': kvstore})
-    cli.begin(recipe, path, 'fast', RunFolder(tmp_path))
+    cli.begin(recipe, path, 'fast', RunFolder(tmp_path), {})
     assert recipe.run.device == kept
 
 

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from conftest import RECORD, ROOT
-from training import cli
+from training import cli, runtime
 from training import recipe as recipes
-from training.fields import FILLED_IN, CifarRecipe
+from training.fields import COUNT_WITH, FILLED_IN, CifarRecipe
 from training.run_folder import RunFolder
 from training.runtime import UserError
 
@@ -65,6 +65,29 @@ def test_command_line_overrides_fields_in_either_spelling():
     recipe = load('v6', **options)
     assert recipe.optimisation.batch_size == 64 and recipe.optimisation.lr == 0.3
     assert recipe.optimisation.decay_epochs == [3, 4.5] and recipe.data.data_dir == '/a_b'
+
+
+@pytest.mark.parametrize('version, words, told', [
+    ('fast', '--decay-epochs 5', '--decay-epochs: counts for nothing here, but with --schedule step; that '
+                                 'is cosine'),
+    ('fast', '--feature-size 2', 'but with --features output; that is pool'),
+    ('v4', '--warmup-epochs 3', 'but with --warmup linear or constant; that is none'),
+    ('v6', '--decay-epochs 5 --warmup-lr 0.1 --feature-size 3 --seed 1', None)])
+def test_options_that_count_for_nothing_are_told(monkeypatch, tmp_path, capsys, version, words, told):
+    monkeypatch.setattr(runtime, 'prepare', lambda *_: runtime.Device('cpu', (0,), 'float32'))
+    path = recipes.version_path('cifar', version)
+    _, options = cli.parse(cli.make_parser('', ''), CifarRecipe, words.split())
+    cli.begin(load(version, **options), path, version, RunFolder(tmp_path), options)
+    output = capsys.readouterr().out
+    assert told in output if told else 'counts for nothing' not in output
+
+
+def test_what_fields_count_with_are_values_that_there_are():
+    known = recipes.values(load('fast'))
+    for name, (other, *needed) in COUNT_WITH.items():
+        assert name in known and needed
+        for value in needed:
+            assert recipes.values(load('fast', **{other: value, 'warmup_epochs': 1}))[other] == value
 
 
 def another(item, value):

@@ -8,7 +8,7 @@ from pathlib import Path
 from . import cluster, parameter_server
 from . import recipe as recipes
 from . import runtime
-from .fields import FILLED_IN
+from .fields import COUNT_WITH, FILLED_IN
 from .runtime import UserError
 
 
@@ -121,10 +121,11 @@ def load_recipe(family, version, recipe_class, folder, actions, overrides):
     return recipe, path
 
 
-def begin(recipe, recipe_file, version, folder):
+def begin(recipe, recipe_file, version, folder, overrides):
     """Set the runtime up as the recipe says, write the outcome into it, and say what is in use.
 
-    A process that is to be a server of a distributed run does not come back from here.
+    And which of the overrides count for nothing. A process that is to be a server of a distributed
+    run does not come back from here.
 
     Returns
     -------
@@ -143,6 +144,12 @@ def begin(recipe, recipe_file, version, folder):
     together = f', {workers.size} workers ({recipe.run.kvstore})' if workers.distributed else ''
     print(f'recipe {recipe_file}, device {device}{together}, {device.dtype}, {runtime.threads()} '
           f'threads, seed {recipe.run.seed}')
+    values = recipes.values(recipe)
+    for name in overrides:
+        other, *needed = COUNT_WITH.get(name, (None,))
+        if other in values and values[other] not in needed:
+            print(f'--{name.replace("_", "-")}: counts for nothing here, but with --{other} '
+                  f'{" or ".join(needed)}; that is {values[other]}')
     return device, workers
 
 

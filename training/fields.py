@@ -10,6 +10,13 @@ FILLED_IN = 'version', 'workers'
 MNIST_LIKE = 'mnist', 'fashion', 'idx'  # data sets in MNIST's files
 VARIANCE_FLOOR = 1e-4  # of a diagonal covariance
 FALSE_ALARM_RATES = 0.01, 0.05, 0.1  # at which runs keep thresholds of the log-likelihood
+# Fields that count for nothing unless another one has one of these values.
+COUNT_WITH = {
+    'padding': ('augmentation', 'pad-crop'), 'feature_size': ('features', 'output'),
+    'matrix_lr': ('optimizer', 'muon'),
+    'decay_epochs': ('schedule', 'step'), 'decay_factor': ('schedule', 'step'),
+    'decay_power': ('schedule', 'polynomial'), 'warmup_epochs': ('warmup', 'linear', 'constant'),
+    'warmup_lr': ('warmup', 'constant')}
 LARGEST = 10 ** 6  # of counts: no sensible one is larger, and arithmetic on them stays exact
 
 
