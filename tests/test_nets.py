@@ -150,6 +150,7 @@ def test_any_classifier_of_the_zoo_gives_its_features(name, width):
     ({'model': 'mobilenetv2_0.25'}, 'no dense output layer'),
     ({'model': 'cifar_resnet20_v2', 'zero_gamma': True}, 'no residual block that ends'),
     ({'model': 'resnet50_v1b_gn'}, r'cannot take images of 32 x 32 \(.*Reshape'),
+    ({'model': 'resnest26'}, r'cannot take images of 32 x 32 \(.*mul'),
     ({'model': 'vgg11_bn', 'shortcut': 'pool'}, 'no strided 1 x 1')])
 def test_what_the_zoo_does_not_have_is_refused(settings, message):
     with pytest.raises(UserError, match=message):

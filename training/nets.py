@@ -6,7 +6,7 @@ stock net, the CPU and the GPU.
 import sys
 
 import mxnet as mx
-from mxnet import init
+from mxnet import autograd, init
 from mxnet.gluon import HybridBlock, nn
 
 from .data import IMAGE_SHAPES
@@ -160,7 +160,8 @@ def _output_shape(features, name):
     """That of the features of one image, which some models leave to the first batch to show."""
     shape = IMAGE_SHAPES['cifar10']
     try:
-        _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *shape))
+        with autograd.train_mode():  # where the masks of ResNeSt's DropBlock have a fixed size
+            _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *shape))
     except mx.MXNetError as error:
         raise UserError(f'--model {name}: cannot take images of {shape[1]} x {shape[2]} '
                         f'({str(error).strip().splitlines()[-1]})') from None
