@@ -21,10 +21,14 @@ from training.runtime import UserError
 def feature_map(run):
     """The panel of a run's test features, with its accuracies in the title."""
     flat = Snapshot.load(run.folder.features).in_plane()
-    accuracies = [f'accuracy {run.summary["val_acc"]:.4f}']
-    if 'knn_acc' in run.metrics[-1]:
-        accuracies.append(f'nearest center {run.metrics[-1]["knn_acc"]:.4f}')
-    return plots.FeatureMap(f'{run.name}\n{", ".join(accuracies)}', flat.test_features,
+    last = run.metrics[-1]
+    row = next((row for row in run.metrics if row['epoch'] == flat.epoch), last)
+    facts = [f'accuracy {row["val_acc"]:.4f}']
+    if 'knn_acc' in row:
+        facts.append(f'nearest center {row["knn_acc"]:.4f}')
+    if row is not last:  # the run went on without --plotting
+        facts.insert(0, f'epoch {row["epoch"]:.0f}')
+    return plots.FeatureMap(f'{run.name}\n{", ".join(facts)}', flat.test_features,
                             flat.test_labels, flat.centers, flat.deviations)
 
 

@@ -125,8 +125,9 @@ def main(argv):
             raise UserError(f'--{name}: of the center loss, not of the L-GM loss, whose own is '
                             f'--{meant.replace("_", "-")}')
     if actions['lr_step'] is not None:
-        recipe.optimisation.decay_epochs = every(actions['lr_step'], recipe.optimisation.epochs)
-    device, workers = cli.begin(recipe, recipe_file, version, folder)
+        overrides['decay_epochs'] = every(actions['lr_step'], recipe.optimisation.epochs)
+        recipe.optimisation.decay_epochs = overrides['decay_epochs']
+    device, workers = cli.begin(recipe, recipe_file, version, folder, overrides)
 
     import mxnet as mx
     from training import (batches, checkpoint, data, features, fit, likelihood, loop, losses,
@@ -182,10 +183,13 @@ def main(argv):
     # Schedules and optimizers: the net's, and one of their own for the centers. In the second
     # phase, center loss alone, centers stay as they are and the learning rate starts anew.
     steps = train_data.steps_per_epoch
-    learning_rate = optim.learning_rate(recipe.optimisation, steps, train_data.batch_size)
+    epochs = recipe.optimisation.epochs
+    first_epochs = {'center': 0, 'two-phase': recipe.loss.first_phase_epochs}.get(kind, epochs)
+    second_phase = first_epochs * steps
+    rate_of_first, rate_of_second = (
+        optim.learning_rate(recipe.optimisation, steps, train_data.batch_size, length)
+        for length in (first_epochs, epochs - first_epochs))
     margin = losses.margin_schedule(recipe.loss)
-    second_phase = {'center': 0, 'two-phase': recipe.loss.first_phase_epochs * steps}.get(
-        kind, recipe.optimisation.epochs * steps)
     trained = {'net': graph.net, **({'mixture': mixture} if mixture else {})}
     trainers = [optim.build_trainer(checkpoint.named_parameters(trained).values(),
                                     recipe.optimisation, workers)]
@@ -194,7 +198,7 @@ def main(argv):
 
     def set_rates(step):
         frozen = step >= second_phase
-        lr = learning_rate(step - second_phase if frozen else step)
+        lr = rate_of_second(step - second_phase) if frozen else rate_of_first(step)
         trainers[0].set_learning_rate(lr)
         if center_loss is not None:
             trainers[1].set_learning_rate(0.0 if frozen else
@@ -219,15 +223,15 @@ def main(argv):
 
     def draw(history, figures):
         centers = center_loss.centers.weight if center_loss else mixture and mixture.mean
+        epoch, accuracy = history[-1]['epoch'], history[-1]['val_acc']
         snapshot = features.Snapshot(
             *loop.extract(graph.features, normalise, train_data, SAMPLE),
             *loop.extract(graph.features, normalise, val_data, SAMPLE),
             centers and centers.data(contexts[0]).asnumpy(),
-            mixture and mixture.variances().sqrt().asnumpy())
-        epoch, accuracy = history[-1]['epoch'], history[-1]['val_acc']
+            mixture and mixture.variances().sqrt().asnumpy(), epoch)
         title = (f'{folder.path.name}, epoch {epoch}: {recipe.data.validation_split} accuracy '
                  f'{accuracy:.4f}')
-        figures.submit(folder.draw_features, snapshot, epoch, title, recipe.data.validation_split)
+        figures.submit(folder.draw_features, snapshot, title, recipe.data.validation_split)
         figures.submit(folder.draw_curves, history, folder.path.name)
 
     def finish(figures):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import compare
 from training import comparison
 from training.features import Snapshot
 
@@ -113,6 +114,18 @@ def test_compare_writes_tables_and_figures(tmp_path, run_here, capsys):
         '+0.0500 | 0.8000 | 100 | 3.0 |' in text and text in capsys.readouterr().out
     for name in ('comparison.png', 'feature-maps.png', 'covariance.png'):
         assert np.ptp(np.asarray(Image.open(tmp_path / 'out' / name).convert('L'))) > 100
+
+
+@pytest.mark.parametrize('epoch, title', [
+    (None, 'run\naccuracy 0.9000, nearest center 0.8000'),
+    (3, 'run\naccuracy 0.9000, nearest center 0.8000'),
+    (2, 'run\nepoch 2, accuracy 0.7000, nearest center 0.6000')])
+def test_feature_map_has_the_accuracies_of_its_own_epoch(tmp_path, epoch, title):
+    folder = write_run(tmp_path / 'run', 1, on_mnist=True)
+    points, labels = np.zeros((5, 2)), np.arange(5)
+    with open(folder / 'features.npz', 'wb') as file:
+        Snapshot(points, labels, points, labels, epoch=epoch).save(file)
+    assert compare.feature_map(comparison.read(folder)).title == title
 
 
 def test_run_in_its_first_epoch_is_left_out(tmp_path, run_here, capsys):

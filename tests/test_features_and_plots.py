@@ -18,12 +18,12 @@ from training.features import Snapshot
 from training.run_folder import RunFolder
 
 
-def snapshot(dimensions, seed=0):
+def snapshot(dimensions, seed=0, epoch=None):
     rng = np.random.default_rng(seed)
     scales = np.linspace(3, 0.1, dimensions)
     points, labels = rng.normal(size=(60, dimensions)) * scales, np.arange(60) % 10
     return Snapshot(points, labels, points[:30] + 1, labels[:30], rng.normal(size=(10, dimensions)),
-                    np.ones((10, dimensions)))
+                    np.ones((10, dimensions)), epoch)
 
 
 def test_two_dimensions_are_drawn_as_they_are_and_more_on_their_principal_axes():
@@ -39,12 +39,12 @@ def test_two_dimensions_are_drawn_as_they_are_and_more_on_their_principal_axes()
 
 
 def test_snapshots_survive_the_disk(tmp_path):
-    before = snapshot(2)
+    before = snapshot(2, epoch=12)
     before.centers = None
     with open(tmp_path / 'features.npz', 'wb') as file:
         before.save(file)
     after = Snapshot.load(tmp_path / 'features.npz')
-    assert after.centers is None
+    assert after.centers is None and after.epoch == 12
     for name in ('train_features', 'train_labels', 'test_features', 'test_labels', 'deviations'):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
@@ -63,7 +63,7 @@ def test_figures_are_drawn_in_another_process_and_stay_whole(tmp_path):
     folder = RunFolder(tmp_path)
     with plots.BackgroundPlots() as figures:
         for epoch in (1, 2):
-            figures.submit(folder.draw_features, snapshot(3, epoch), epoch, 'run', 'test')
+            figures.submit(folder.draw_features, snapshot(3, epoch, epoch), 'run', 'test')
     assert sorted(path.name for path in (tmp_path / 'features').iterdir()) == [
         'epoch-001.png', 'epoch-002.png']
     folder.animate_features()

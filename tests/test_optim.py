@@ -40,6 +40,13 @@ def test_rates_scale_linearly_with_the_batch(batch_size, scale):
     assert [rate(0), rate(10), rate(50)] == pytest.approx([0.01 * scale, 0.1 * scale, 0.05 * scale])
 
 
+@pytest.mark.parametrize('schedule', ['cosine', 'polynomial'])
+def test_schedule_of_a_phase_is_that_of_a_run_of_its_length(schedule):
+    whole, phase = (optim.learning_rate(Optimisation(epochs=epochs, schedule=schedule), 10, 128, length)
+                    for epochs, length in ((4, None), (10, 4)))
+    assert [phase(step) for step in range(40)] == [whole(step) for step in range(40)]
+
+
 def test_fractional_decay_epochs_fall_within_an_epoch():
     rate = optim.learning_rate(Optimisation(epochs=30, lr=1.0, schedule='step', decay_factor=0.5,
                                             decay_epochs=[7.5]), 10, 128)

@@ -1,6 +1,7 @@
 """train_mnist.py as its users run it, on small real data."""
 import csv
 import json
+import math
 import re
 
 import numpy as np
@@ -114,6 +115,21 @@ def test_two_phases_restart_the_rate_and_freeze_the_centers(run_here, tmp_path, 
     assert (centers[0] != centers[1]).any() and (centers[1] == centers[3]).all()
     last = mx.nd.load(str(tmp_path / 'run' / 'last.params'))
     assert (last['center_loss.centers.weight'].asnumpy() == centers[1]).all()
+
+
+def test_each_phase_has_a_whole_schedule(run_here, tmp_path):
+    assert train(run_here, tmp_path / 'run', '--version', 'two-phase', '--epochs', 5,
+                 '--first-phase-epochs', 2, '--lr', 0.02, '--schedule', 'cosine') == 0
+    steps = 300 / 50
+    assert [float(row['lr']) for row in run_fields(tmp_path / 'run')] == pytest.approx(
+        [0.01 * (1 + math.cos(math.pi * (epoch * steps - 1) / (length * steps)))
+         for length in (2, 3) for epoch in range(1, length + 1)], rel=1e-4)
+
+
+def test_decay_that_the_schedule_does_not_have_is_told(run_here, tmp_path, capsys):
+    assert train(run_here, tmp_path / 'run', '--version', 'lgm-full', '--lr-step', 4, '--test',
+                 '--weights', tmp_path / 'none') == 2
+    assert '--decay-epochs: counts for nothing here' in capsys.readouterr().out
 
 
 def test_published_validation_is_told_the_label(run_here, tmp_path):

@@ -19,6 +19,8 @@ class Snapshot:
         Centers or class means, where the loss has them.
     deviations : array (C, D) or None
         One standard deviation of each class along each axis, under L-GM.
+    epoch : int or None
+        After which they were taken; None in files of an earlier version.
     """
     train_features: np.ndarray
     train_labels: np.ndarray
@@ -26,6 +28,7 @@ class Snapshot:
     test_labels: np.ndarray
     centers: Optional[np.ndarray] = None
     deviations: Optional[np.ndarray] = None
+    epoch: Optional[int] = None
 
     @property
     def dimensions(self):
@@ -56,7 +59,9 @@ class Snapshot:
         """Read what `save` wrote; UserError if the file is damaged or something else."""
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return cls(**{name: archive[name] for name in archive.files})
+                arrays = {name: archive[name] for name in archive.files}
+            return cls(**{name: array if array.ndim else array.item()
+                          for name, array in arrays.items()})
         except Exception as error:  # zipfile, zlib, numpy and cls each raise their own kinds
             raise UserError(f'{path}: holds no features of a run ({error})') from None
 

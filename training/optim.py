@@ -13,7 +13,7 @@ NEWTON_SCHULZ_STEPS = 3
 AT_ONCE = 200  # arrays of one call: the most that multi_all_finite takes
 
 
-def learning_rate(optimisation, steps_per_epoch, batch_size):
+def learning_rate(optimisation, steps_per_epoch, batch_size, epochs=None):
     """The schedule of a recipe as a function of the training step, counted from 0.
 
     Parameters
@@ -23,6 +23,8 @@ def learning_rate(optimisation, steps_per_epoch, batch_size):
     batch_size : int
         Images a step over all devices, for the recipes whose rates are scaled with it (linear
         scaling: He et al., arXiv 1812.01187, section 3.1).
+    epochs : int, optional
+        Over which the schedule runs, if not over all of the recipe's.
 
     Returns
     -------
@@ -33,7 +35,7 @@ def learning_rate(optimisation, steps_per_epoch, batch_size):
         lr * (1 - t) ** decay_power.
     """
     o = optimisation
-    total = o.epochs * steps_per_epoch
+    total = (o.epochs if epochs is None else epochs) * steps_per_epoch
     warmup = 0 if o.warmup == 'none' else round(o.warmup_epochs * steps_per_epoch)
     decays = [round(epoch * steps_per_epoch) for epoch in o.decay_epochs]
 

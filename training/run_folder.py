@@ -180,7 +180,7 @@ class RunFolder:
         with atomic_save(str(self.path / 'curves.png'), overwrite_part=True) as part:
             plots.curves(part, history, title)
 
-    def draw_features(self, snapshot, epoch, title, validated_on):
+    def draw_features(self, snapshot, title, validated_on):
         """features/epoch-NNN.png: maps of both splits; features.npz keeps the last snapshot."""
         frames = self.path / 'features'
         frames.mkdir(exist_ok=True)
@@ -193,7 +193,7 @@ class RunFolder:
                 for name, points, labels in
                 (('training', flat.train_features, flat.train_labels),
                  (validated_on, flat.test_features, flat.test_labels))]
-        with atomic_save(str(frames / f'epoch-{epoch:03d}.png'), overwrite_part=True) as part:
+        with atomic_save(str(frames / f'epoch-{snapshot.epoch:03d}.png'), overwrite_part=True) as part:
             plots.feature_maps(part, maps, title)
 
     def draw_likelihoods(self, splits):
