@@ -77,9 +77,10 @@ class CenterLoss(Loss):
         if count is None:
             same = F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(label, axis=0))
             count = F.dot(same, F.ones_like(label))  # sums rows faster than F.sum
+        count = F.cast(count, self._compute_dtype)
         gap = F.elemwise_sub(F.cast(x, self._compute_dtype), self.centers(label))
         loss = F.elemwise_mul(F.sum(F.square(gap), axis=1), F.stop_gradient(self._lmbd / 2 / count))
-        return weighted(F, loss, self._weight, sample_weight)
+        return weighted(F, loss, self._weight, sample_weight, self._compute_dtype)
 
 
 class NearestCenter(HybridBlock):

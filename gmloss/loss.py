@@ -75,7 +75,7 @@ class LGMLoss(Loss):
             raise ValueError(f'likelihood must be one of {LIKELIHOODS}, got {likelihood!r}')
         self._lambda = not_negative('lambda_', lambda_)
         self._likelihood = likelihood
-        self._margin_add = margin_add
+        self._margin_add = float(margin_add)
         self._sparse_label = sparse_label
         self._compute_dtype = 'float32'
         with self.name_scope():
@@ -113,16 +113,17 @@ class LGMLoss(Loss):
             if self._likelihood == 'full':
                 own = own + F.dot(target, log_det) / 2
             loss = loss + self._lambda * own
-        return weighted(F, loss, self._weight, sample_weight)
+        return weighted(F, loss, self._weight, sample_weight, self._compute_dtype)
 
 
-def weighted(F, loss, weight, sample_weight):
-    """A loss (B,) times a Gluon loss's weights: a number, and an array (B,) or (B, 1), or None.
+def weighted(F, loss, weight, sample_weight, dtype):
+    """A loss (B,) of `dtype` times a Gluon loss's weights: a number, and an array (B,) or (B, 1) of
+    any type; either can be None.
 
     Gluon's own `_apply_weighting` would repeat a sample weight of size 1.
     """
     if sample_weight is not None:
-        loss = F.elemwise_mul(loss, F.reshape(sample_weight, (-1,)))
+        loss = F.elemwise_mul(loss, F.cast(F.reshape(sample_weight, (-1,)), dtype))
     return _apply_weighting(F, loss, weight)
 
 
@@ -131,7 +132,7 @@ def margin_logits(F, distance, log_det, target, margin, margin_add=0.0):
     distance (B, C), log_det (C,) and the multiplicative margin (1,)."""
     stretch = F.stop_gradient(F.broadcast_mul(target, margin) + 1)
     logits = label_free_logits(F, F.elemwise_mul(distance, stretch), log_det)
-    return logits - target * margin_add if margin_add else logits
+    return logits - F.stop_gradient(target * margin_add) if margin_add else logits
 
 
 def one_hot(F, label, like):

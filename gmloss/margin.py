@@ -55,7 +55,7 @@ class StepUpMargin:
 
 
 def not_negative(name, value):
-    """`value` if it can be a margin or a weight, else a ValueError that names it."""
+    """`value`, a float, if it can be a margin or a weight, else a ValueError that names it."""
     if not 0 <= value < math.inf:
         raise ValueError(f'{name} must be finite and not negative, got {value}')
-    return value
+    return float(value)  # Gluon's initialisers take no NumPy scalars once hybridised

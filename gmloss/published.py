@@ -45,7 +45,7 @@ class RawDiagonalMixture(GaussianMixture):
         self._euclidean = euclidean
         with self.name_scope():
             self.variance = self.params.get('variance', shape=(num_classes, feature_size),
-                                            init=init.Constant(variance_init),
+                                            init=init.Constant(float(variance_init)),
                                             lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
 
     def _variances_on(self, ctx):
@@ -91,7 +91,7 @@ class InverseSumMixture(GaussianMixture):
         super().__init__(num_classes, feature_size, **kwargs)
         with self.name_scope():
             self.variance = self.params.get('variance', shape=(num_classes, feature_size),
-                                            init=init.Constant(variance_init),
+                                            init=init.Constant(float(variance_init)),
                                             lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
 
     def _variances_on(self, ctx):

@@ -162,6 +162,16 @@ def test_low_precision_features_are_measured_in_float32(hybridize):
                                rtol=1e-5)
 
 
+@pytest.mark.parametrize('hybridize', [False, True])
+def test_sample_weights_and_counts_may_have_any_type(hybridize):
+    loss_fn, centers = make(dtype='float32', hybridize=hybridize)
+    x, label = np.random.default_rng(0).normal(size=(6, D)), LABELS['mixed']
+    given, count = np.array([0, 1, 2, 3, 1, 2]), [list(label).count(y) for y in label]
+    found = loss_fn(nd.array(x), nd.array(label), nd.array(given, dtype='float16'),
+                    nd.array(count, dtype='int32'))
+    np.testing.assert_allclose(found.asnumpy(), given * plain(x, centers, label, 1.0), rtol=1e-5)
+
+
 def test_takes_a_weight_and_an_initialiser_of_the_centers():
     loss_fn = CenterLoss(C, D, weight=0.25, center_initializer=mx.init.Constant(2))
     loss_fn.initialize()

@@ -10,6 +10,7 @@ from mxnet.contrib.amp.amp import bfloat16
 from gmloss import (ConstantMargin, DiagonalMixture, FixedVolumeMixture, GaussianMixture,
                     InverseSumMixture, LGMLoss, MixtureClassifier, RawDiagonalMixture,
                     StepUpMargin)
+from gmloss.loss import margin_logits
 from training.classifiers import LabelledClassifier
 
 B, C, D = 6, 5, 4
@@ -402,6 +403,54 @@ def test_low_precision_features_are_measured_in_float32(kind, dtype):
     want = ((as_float32.asnumpy()[:, None] - mixture.mean.data().asnumpy()) ** 2 /
             mixture.variances().asnumpy()).sum(2) / 2
     np.testing.assert_allclose(distance.asnumpy(), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize('kind', MIXTURES[1:])
+def test_gradients_in_float32_are_those_in_float64(kind):
+    gradients = {}
+    for dtype in ('float64', 'float32'):  # MXNet has operators of its own for float32 on a CPU
+        mixture, loss_fn, x, *_ = make(kind, 'full', dtype, hybridize=True)
+        forward_backward(mixture, loss_fn, x, nd.array([0, 1, 2, 3, 4, 0]), dtype)
+        gradients[dtype] = [parameter.grad().asnumpy() for parameter in
+                            mixture.collect_params().values()]
+    for found, want in zip(gradients['float32'], gradients['float64']):
+        np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5 * abs(want).max())
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+@pytest.mark.parametrize('dtype', ['float16', 'int32'])
+def test_sample_weights_may_have_any_type(hybridize, dtype):
+    given = np.array([0, 1, 2, 3, 1, 2], dtype=dtype)
+    mixture, loss_fn, x, *_ = make(GaussianMixture, 'full', hybridize=hybridize)
+    outputs = mixture(nd.array(x, dtype='float64'))
+    found, whole = (loss_fn(*outputs, nd.array([0, 1, 2, 3, 4, 0]), nd.array(weight, dtype=dtype)).asnumpy()
+                    for weight in (given, np.ones(B)))
+    np.testing.assert_allclose(found, given * whole)
+    assert found.any()
+
+
+def test_numpy_scalars_are_settings_too():
+    loss_fn, mixture = LGMLoss(*np.float32([0.25, 0.5]), margin_add=np.float32(0.5)), \
+        RawDiagonalMixture(C, D, variance_init=np.float32(2))
+    outputs = []
+    for block in (loss_fn, mixture):
+        block.initialize()
+    for _ in range(2):
+        outputs.append(loss_fn(*mixture(nd.ones((B, D))), nd.array([0, 1, 2, 3, 4, 0])).asnumpy())
+        loss_fn.hybridize()
+        mixture.hybridize()
+    np.testing.assert_allclose(*outputs, rtol=1e-5)
+
+
+@pytest.mark.parametrize('margin_add', [0, 0.5])
+def test_target_of_the_margin_gets_no_gradient(margin_add):
+    distance, log_det, target = nd.ones((B, C)), nd.zeros((C,)), nd.ones((B, C)) / C
+    target.attach_grad()
+    distance.attach_grad()
+    with autograd.record():
+        logits = margin_logits(nd, distance, log_det, target, nd.array([0.1]), margin_add)
+    logits.backward()
+    assert (target.grad == 0).asnumpy().all() and (distance.grad != 0).asnumpy().all()
 
 
 @pytest.mark.parametrize('rho', [-1e4, -100.0, 0.0, 100.0, 1e4])
