@@ -226,9 +226,12 @@ def test_spread_is_of_the_training_images_and_thresholds_of_the_others():
     for rate in (0.01, 0.05, 0.1):
         assert found['likelihood_thresholds'][str(rate)] == pytest.approx(
             expected[int(150 * rate)], abs=2e-4)
-    (_, first, _), (_, second, _) = figures.drawn[0]
+    (_, first, _), (_, second, likelihoods) = figures.drawn[0]
     np.testing.assert_allclose(first, own, rtol=1e-4)
     assert len(second) == 150
+    for rate, threshold in found['likelihood_thresholds'].items():
+        assert (likelihoods < threshold).sum() <= 150 * float(rate) < \
+            (likelihoods < threshold + 1e-4).sum()
 
 
 def test_features_that_are_their_means_cost_no_run_its_end():

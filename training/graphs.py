@@ -176,7 +176,8 @@ class SoftmaxCenterGraph(HybridBlock):
 
     def set_softmax_weight(self, weight):
         """1 for the sum of both losses, 0 for center loss alone; no retrace, no host read."""
-        self.softmax_weight.set_data(nd.array([weight]))
+        for array in self.softmax_weight.list_data():
+            array[:] = weight
 
     def hybrid_forward(self, F, images, label, count=None, softmax_weight=None):
         features, logits = self.net(images)
