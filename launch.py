@@ -24,7 +24,8 @@ from training.runtime import UserError
 
 GRACE = 10            # seconds between asking a process to stop and ending it
 # To other machines, beside ENVIRONMENT.
-PASSED_ON = runtime.PLACE, runtime.ECHO, 'OMP_NUM_THREADS', 'MXNET_HOME', *HEARTBEAT
+PASSED_ON = (runtime.PLACE, runtime.ECHO, 'OMP_NUM_THREADS', 'MXNET_HOME', 'NVIDIA_TF32_OVERRIDE',
+             *HEARTBEAT)
 LOCAL = 'localhost'
 
 
@@ -127,7 +128,16 @@ def address_towards(host):
             probe.connect((host.rpartition('@')[2], 22))
             return probe.getsockname()[0]
     except OSError as error:
-        raise UserError(f'--hosts {host}: {error.strerror or error}') from None
+        raise UserError(f'--hosts {host}: {error.strerror or error}; if ssh knows the host all the '
+                        'same, give this machine\'s --address') from None
+
+
+def resolved(address):
+    """An address or name of this machine as the number that the scheduler can listen at."""
+    try:
+        return socket.gethostbyname(address)
+    except OSError as error:
+        raise UserError(f'--address {address}: {error.strerror or error}') from None
 
 
 def main(argv):
@@ -145,15 +155,18 @@ def main(argv):
             raise UserError(f'--{name} {getattr(options, name)}: must be at least 1')
     if not options.command:
         raise UserError('no script to run: for instance train_cifar.py --kvstore dist_sync')
-    hosts = [host for host in options.hosts.split(',') if host]
+    hosts = [host.strip() for host in options.hosts.split(',') if host.strip()]
     if not hosts:
         raise UserError(f'--hosts {options.hosts}: expected names separated by commas')
 
     farthest = next((host for host in hosts if host != LOCAL), LOCAL)
-    environment = {'DMLC_PS_ROOT_URI': options.address or address_towards(farthest),
+    address = resolved(options.address) if options.address else address_towards(farthest)
+    environment = {'DMLC_PS_ROOT_URI': address,
                    'DMLC_PS_ROOT_PORT': str(free_port()),
                    'DMLC_NUM_WORKER': str(options.workers),
                    'DMLC_NUM_SERVER': str(options.servers)}
+    if farthest == LOCAL:  # all else that there may be of networks is not needed
+        environment['DMLC_NODE_HOST'] = address
     command = [sys.executable, *options.command[options.command[0] == '--':]]
     members = []
 

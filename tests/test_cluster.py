@@ -221,8 +221,16 @@ def test_servers_take_rates_and_multipliers_of_each_parameter():
         np.testing.assert_allclose(weight.asnumpy(), expected, rtol=1e-6)
 
 
+def test_address_may_be_a_name_and_is_refused_where_it_is_none():
+    assert launch.resolved('localhost') == '127.0.0.1' == launch.resolved('127.0.0.1')
+    for words, message in (('--address no-such-host.invalid', '--address no-such-host.invalid: '),
+                           ('--hosts no-such-host.invalid', "give this machine's --address")):
+        with pytest.raises(UserError, match=message):
+            launch.main(['--workers', '1', *words.split(), 'x.py'])
+
+
 @pytest.mark.parametrize('hosts, asked', [
-    ('localhost,node2', 'node2'), ('me@node1,localhost', 'me@node1'), ('localhost', 'localhost')])
+    ('localhost, node2', 'node2'), ('me@node1,localhost', 'me@node1'), ('localhost', 'localhost')])
 def test_address_is_the_one_that_other_hosts_see(monkeypatch, hosts, asked):
     told = []
     monkeypatch.setattr(launch, 'address_towards', lambda host: f'seen from {host}')
@@ -232,9 +240,11 @@ def test_address_is_the_one_that_other_hosts_see(monkeypatch, hosts, asked):
     monkeypatch.setattr(launch.signal, 'signal', lambda *_: None)
     assert launch.main(['--workers', '3', '--hosts', hosts, 'x.py']) == 5
     assert {member[-1]['DMLC_PS_ROOT_URI'] for member in told} == {f'seen from {asked}'}
+    assert {member[-1].get('DMLC_NODE_HOST') for member in told} == {
+        'seen from localhost' if hosts == 'localhost' else None}
     places = [(host, environment[runtime.PLACE]) for role, _, host, _, environment in told
               if role == 'worker']
-    first, second = hosts.split(',') if ',' in hosts else (hosts, None)
+    first, second = hosts.replace(' ', '').split(',') if ',' in hosts else (hosts, None)
     assert places == ([(first, '0/2'), (second, '0/1'), (first, '1/2')] if second else
                       [(first, f'{number}/3') for number in range(3)])
     assert [runtime.ECHO in member[-1] for member in told] == [True, True, False, True, True]
