@@ -2,22 +2,23 @@
 
     python predict.py output/record/cifar-fast-seed0 photo.png folder/ --output predictions.csv
 
-Images may be PNG or JPEG of any size, grey or in colour; folders are searched through. For each the
-output holds file, class, probability and, under an L-GM run, the log-likelihood and whether it is
-lower than that of all but a few images held out of the training. Images that cannot be read are
-named and left out, and the exit code is then 1.
+Images may be PNG or JPEG of any size, grey or in colour; what is transparent is taken for white.
+Folders are searched through. For each image the output holds file, class, probability and, under an
+L-GM run, the log-likelihood and whether it is lower than that of all but a few images held out of the
+training. Images that cannot be read are named and left out, and the exit code is then 1.
 """
 import csv
 import io
 import json
 import os
+import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from boltons.iterutils import chunked_iter
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 from tqdm import tqdm
 
 from training import cli, runtime
@@ -51,13 +52,18 @@ def read_image(path, shape):
     channels, height, width = shape
     try:
         with Image.open(path) as image:
+            image = ImageOps.exif_transpose(image)
             if image.mode.startswith('I'):  # 16 bits, which convert() would cut off at 255
                 image = Image.fromarray((np.asarray(image, np.int64) // 257).astype(np.uint8))
+            if 'transparency' in image.info or image.mode[-1] in 'Aa':
+                image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'),
+                                              image.convert('RGBA'))
             image = image.convert('RGB' if channels == 3 else 'L')
             if image.size != (width, height):
                 image = image.resize((width, height), Image.BICUBIC)
             return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, LookupError, TypeError, struct.error,
+            Image.DecompressionBombError) as error:  # the last but one of EXIF data
         return f'{path}: left out, no image that can be read ({error})'
 
 
@@ -116,7 +122,8 @@ def main(argv):
             for number, (path, _) in enumerate(good):
                 best = int(posterior[number].argmax())
                 value = None if likelihood is None else round(float(likelihood[number]), 4)
-                rows.append((str(path), names[best], round(float(posterior[number, best]), 6), value,
+                name = str(path).encode(errors='backslashreplace').decode()  # of whatever bytes
+                rows.append((name, names[best], round(float(posterior[number, best]), 6), value,
                              None if threshold is None else bool(likelihood[number] < threshold)))
             bar.update(len(chunk))
     text = io.StringIO()

@@ -1,6 +1,7 @@
 """predict.py on real test images written as files."""
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -49,6 +50,40 @@ def test_sixteen_bits_of_gray_are_scaled_and_not_cut_off(tmp_path):
         found = predict.read_image(tmp_path / 'deep.png', (channels, 32, 32))
         assert found.shape == (channels, 32, 32)
         np.testing.assert_allclose(found[0], deep / 257, atol=1)
+
+
+def test_photos_are_turned_as_their_camera_was_held(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    image = Image.fromarray(np.rot90(pixels))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned a quarter to the right when shown
+    image.save(tmp_path / 'held.png', exif=exif)
+    np.testing.assert_array_equal(predict.read_image(tmp_path / 'held.png', (3, 32, 32)),
+                                  pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA', 'P'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_what_is_transparent_is_white(tmp_path, mode, channels):
+    black, alpha = np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
+    alpha[8:20, 4:9] = 255
+    if mode == 'P':
+        image = Image.fromarray((alpha // 255).astype(np.uint8), 'P')
+        image.putpalette([255, 0, 0, 0, 0, 0])
+        image.save(tmp_path / 'drawn.png', transparency=0)
+    else:
+        Image.merge(mode, [Image.fromarray(a) for a in [black] * (len(mode) - 1) + [alpha]]).save(
+            tmp_path / 'drawn.png')
+    found = predict.read_image(tmp_path / 'drawn.png', (channels, 32, 32))
+    np.testing.assert_array_equal(found, np.broadcast_to(255 - alpha, (channels, 32, 32)))
+
+
+@pytest.mark.parametrize('output', ['out.csv', 'out.json'])
+def test_names_of_whatever_bytes_cost_no_results(pictures, run_here, tmp_path, output):
+    folder, _ = pictures
+    (tmp_path / os.fsdecode(b'caf\xe9.png')).write_bytes((folder / '05.png').read_bytes())
+    assert run_here('predict', RUN, tmp_path, '--output', tmp_path / output) == 0
+    assert 'caf' in (tmp_path / output).read_text(encoding='utf-8')
 
 
 def test_json_and_thresholds_of_a_run_that_has_them(pictures, run_here, tmp_path):
