@@ -48,7 +48,7 @@ def main(argv):
     for path in begun if len(begun) < len(paths) else ():
         print(f'{path}: left out, it has not ended its first epoch')
         paths.remove(path)
-    runs = [comparison.read(path) for path in paths]
+    runs = comparison.read_all(paths)
 
     families = [(title, [run for run in runs if run.data == title])
                 for title in data.TITLES.values() if title in {run.data for run in runs}]

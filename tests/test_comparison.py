@@ -48,10 +48,12 @@ def test_tables_by_hand(tmp_path):
     assert lines[-1] == '| `run`, 3 epochs | 0, 1 | 0.8500 | 0.8000 to 0.9000 | 0.8800 |'
 
 
-@pytest.mark.parametrize('epochs, version, drawn', [(400, 'v6', 2), (40, 'v6', 1), (400, 'v4', 1)])
-def test_published_curve_stands_beside_a_run_of_its_length(tmp_path, epochs, version, drawn):
+@pytest.mark.parametrize('epochs, version, dataset, drawn', [
+    (400, 'v6', 'cifar10', 2), (40, 'v6', 'cifar10', 1), (400, 'v4', 'cifar10', 1),
+    (400, 'v6', 'cifar100', 1)])
+def test_published_curve_stands_beside_a_run_of_its_kind(tmp_path, epochs, version, dataset, drawn):
     run = comparison.read(write_run(tmp_path / 'run', 0))
-    run.config['optimisation'] = {'epochs': epochs}
+    run.config['optimisation'], run.config['data']['dataset'] = {'epochs': epochs}, dataset
     run.summary['version'] = version
     curves = comparison.curves([run])
     assert len(curves) == drawn and curves[0] == ('run', run.metrics)
@@ -79,6 +81,18 @@ def test_curves_of_a_recipe_share_a_name_and_those_of_others_do_not(tmp_path):
                write_run(tmp_path / 'run-seed2', 0, dtype='bfloat16')]
     curves = comparison.curves([comparison.read(folder) for folder in folders])
     assert [name for name, _ in curves] == ['run', 'run', 'run-seed2']
+
+
+def test_one_name_in_several_folders_or_recipes_stays_with_one_recipe(tmp_path):
+    runs = comparison.read_all([write_run(tmp_path / parent / f'run-seed{seed}', seed, dtype=dtype)
+                                for parent, seed, dtype in (
+                                    ('a', 0, 'float32'), ('a', 1, 'float32'), ('b', 0, 'bfloat16'))])
+    assert [run.name for run in runs] == ['a/run-seed0', 'a/run-seed1', 'b/run-seed0']
+    assert [name for name, _ in comparison.named(runs)] == ['a/run', 'a/run', 'b/run-seed0']
+    assert '| `b/run-seed0` |' in comparison.table(runs)
+    runs = comparison.read_all([write_run(tmp_path / f'run-seed{seed}', seed % 2, dtype=dtype) for
+                                seed, dtype in enumerate(['float32'] * 2 + ['bfloat16'] * 2)])
+    assert [name for name, _ in comparison.named(runs)] == [f'run-seed{seed}' for seed in range(4)]
 
 
 @pytest.mark.parametrize('names, common', [

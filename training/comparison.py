@@ -5,6 +5,7 @@ import json
 import os
 import re
 import statistics
+from collections import defaultdict
 from pathlib import Path
 
 from . import recipe as recipes
@@ -13,6 +14,7 @@ from .fields import MNIST_LIKE
 from .run_folder import FREE_ON_RESUME, RunFolder, totals
 from .runtime import UserError
 
+SEED = re.compile(r'[-_.]?seed\d*$')  # at the end of a name
 MILESTONES = 0.85, 0.89  # the accuracies that the CIFAR-10 seed reports on its way
 # gluon_GMLoss v6 over its 400 epochs, read from the plot it published; 381 is its best epoch.
 PUBLISHED_V6 = {25: 0.53, 50: 0.76, 75: 0.80, 100: 0.85, 125: 0.86, 150: 0.88, 175: 0.88,
@@ -31,10 +33,7 @@ class Run:
     metrics: list
     summary: dict
     finished: bool
-
-    @property
-    def name(self):
-        return self.folder.path.name
+    name: str  # of the folder, or what else tells it from other runs
 
     @property
     def data(self):
@@ -82,7 +81,7 @@ def read(path):
             raise ValueError('metrics.csv has no rows')
         finished = folder.summary.exists()
         run = Run(folder, config, rows, folder.read_summary() if finished else
-                  {**config['run'], **totals(rows)}, finished)
+                  {**config['run'], **totals(rows)}, finished, folder.path.name)
         cells(run), curves([run]), _spread([run])  # whatever is missing shows here
         if 'detection' in run.summary:
             detection_table([run])
@@ -94,6 +93,17 @@ def read(path):
         raise UserError(f'{path}: the files of this run are damaged ({type(error).__name__}: '
                         f'{" ".join(str(error).split())})') from None
     return run
+
+
+def read_all(paths):
+    """The runs in several folders, named with the parent folder where one name is in several."""
+    runs, parents = [read(path) for path in paths], defaultdict(set)
+    for run in runs:
+        parents[SEED.sub('', run.name)].add(run.folder.path.resolve().parent)
+    for run in runs:
+        if len(parents[SEED.sub('', run.name)]) > 1:
+            run.name = f'{run.folder.path.resolve().parent.name}/{run.name}'
+    return runs
 
 
 def cells(run):
@@ -173,9 +183,16 @@ def detection_table(runs):
 
 
 def named(runs):
-    """[(name, metrics rows), ...] of runs; those of `by_recipe` have the name of their recipe."""
-    names = {run.folder.path: _common_name(group)
-             for group in by_recipe(runs) if len(group) > 1 for run in group}
+    """[(name, metrics rows), ...] of runs; those of `by_recipe` have the name of their recipe.
+
+    Unless that is the name of others as well.
+    """
+    groups = [(_common_name(group), group) for group in by_recipe(runs) if len(group) > 1]
+    together = [run.folder.path for _, group in groups for run in group]
+    taken = [name for name, _ in groups]
+    taken += [run.name for run in runs if run.folder.path not in together]
+    names = {run.folder.path: name for name, group in groups if taken.count(name) == 1
+             for run in group}
     return [(names.get(run.folder.path, run.name), run.metrics) for run in runs]
 
 
@@ -183,7 +200,7 @@ def curves(runs):
     """`named` runs, with the published curve where one of them redoes it."""
     drawn = named(runs)
     if any(run.summary['version'] == 'v6' and run.config['optimisation']['epochs'] == 400
-           for run in runs):
+           and run.config['data']['dataset'] == 'cifar10' for run in runs):
         drawn.append(('v6 as published', [{'epoch': epoch, 'val_acc': accuracy}
                                           for epoch, accuracy in PUBLISHED_V6.items()]))
     return drawn
