@@ -28,8 +28,8 @@ setup: $(READY)
 
 $(READY): requirements-common.txt $(REQUIREMENTS)
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || { \
-		echo "error: mxnet 1.9.1 needs Python 3.9 to 3.12, found $$($(or $(PYTHON),python3) --version 2>&1); try make PYTHON=/path/to/python3.11"; exit 2; }
-	@echo "making .venv with $$($(PYTHON) --version) and $(REQUIREMENTS)"
-	@$(PYTHON) -m venv --clear .venv
+		echo "error: mxnet 1.9.1 needs Python 3.9 to 3.12, found $$("$(or $(PYTHON),python3)" --version 2>&1); try make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "making .venv with $$("$(PYTHON)" --version) and $(REQUIREMENTS)"
+	@"$(PYTHON)" -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $@

@@ -213,6 +213,7 @@ def epoch_of_fields():
 
 def epoch_stock():
     """The environment decides the threads, as for a user who just starts a script."""
+    runtime.make_importable()
     return baselines.stock_epoch(BATCH, EPOCH_IMAGES)
 
 
