@@ -210,6 +210,12 @@ def test_lighting_equals_mxnets_operator_with_the_weights_drawn(images):
         np.testing.assert_allclose(result, want.transpose(2, 0, 1), atol=1e-2)
 
 
+def test_lighting_is_of_the_published_strength():
+    light = make_draws(make(augment.ResizedCropJitter), 0, 20000)[:, 20:]
+    np.testing.assert_allclose(light.std(axis=0), 0.1 * np.linalg.norm(augment.LIGHTING, axis=1),
+                               rtol=0.02)
+
+
 def test_draws_have_the_distributions_of_mxnets_transforms(images):
     """Boxes against mxnet's own sampler, pixels against its whole pipeline."""
     from mxnet.image import random_size_crop

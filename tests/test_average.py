@@ -50,10 +50,26 @@ def test_average_by_a_plain_loop_on_two_contexts(decay):
         assert max(gaps) < 1e-5 if decay == 0 else max(gaps) > 0.01
 
 
-def test_run_keeps_the_average_and_goes_on_with_it(run_here, tmp_path, capsys):
+def test_run_keeps_the_average_and_goes_on_with_it(run_here, tmp_path, capsys, monkeypatch):
     words = ['--epochs', 3, '--weight-average', 0.9]
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    assert run_here('train_cifar', *SMALL, *words, '--output-dir', whole) == 0
+    steps, expected, update = [], [], MovingAverage.update
+
+    def watched(average, step):
+        expected[:] = expected or [average._parts[0][0][0].asnumpy()]
+        update(average, step)
+        steps.append(step)
+        share = min(0.9, (1 + step) / (10 + step))
+        expected.append(share * expected[-1] + (1 - share) * average._parts[0][0][1].asnumpy())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MovingAverage, 'update', watched)
+        assert run_here('train_cifar', *SMALL, *words, '--output-dir', whole) == 0
+    assert steps == list(range(24))
+    kept = next(array.asnumpy() for array in mx.nd.load(str(whole / 'last.params')).values()
+                if array.shape == expected[0].shape)
+    np.testing.assert_allclose(kept, expected[-1], rtol=1e-4, atol=1e-6)
+    assert abs(expected[-1] - expected[0]).max() > 1e-3
     process = start(parts, *words)
     wait_for_epoch(process, 1)
     process.send_signal(signal.SIGINT)

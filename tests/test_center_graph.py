@@ -59,6 +59,13 @@ def test_loss_is_the_sum_of_both_and_the_weight_takes_softmax_out(softmax_weight
     assert learns == (softmax_weight > 0), 'center loss alone leaves the output layer as it is'
 
 
+def test_weight_is_set_on_every_context():
+    graph = make(1.0, False)
+    graph.initialize(ctx=[mx.cpu(0), mx.cpu(1)], force_reinit=True)
+    graph.set_softmax_weight(0)
+    assert [weight.asscalar() for weight in graph.softmax_weight.list_data()] == [0, 0]
+
+
 def test_both_ways_to_classify():
     graph = make(1.0, True)
     images = nd.random.normal(shape=(B, 3))

@@ -89,6 +89,79 @@ def test_batchnorm_statistics_become_the_mean_over_devices():
     np.testing.assert_array_equal(net[1].gamma.data(contexts[0]).asnumpy(), gamma)
 
 
+def test_batchnorm_statistics_become_the_mean_over_workers():
+    from mxnet.gluon import nn
+    net = nn.BatchNorm(in_channels=3)
+    net.initialize()
+    net.running_mean.set_data(nd.array([1, 2, 3]))
+    workers = of_size(0, 2)
+    workers.sum = lambda values: np.asarray(values) + [5, 6, 7, 3, 3, 3]  # the other one's
+    loop.average_statistics(net, type('Data', (), {'contexts': [cpu()], 'workers': workers}))
+    assert net.running_mean.data().asnumpy().tolist() == [3, 4, 5]
+    assert net.running_var.data().asnumpy().tolist() == [2, 2, 2]
+
+
+def test_workers_that_differ_are_refused():
+    workers = of_size(0, 2)
+    for others, refused in (('one recipe', False), ('another one', True)):
+        other = of_size(1, 2)
+        other.sum = lambda halves: sent.append(halves) or halves * 2
+        sent = []
+        other.agree(others, '')
+        workers.sum = lambda halves: halves + sent[0]
+        if refused:
+            with pytest.raises(UserError, match='they differ'):
+                workers.agree('one recipe', 'they differ')
+        else:
+            workers.agree('one recipe', 'they differ')
+
+
+@pytest.mark.parametrize('silences, ended', [([0, 1, 1, 0, 1, 1, 0, 0], False), ([0, 1, 1, 1], True)])
+def test_silence_that_lasts_ends_the_process(monkeypatch, capsys, silences, ended):
+    """Two heartbeats of a second each; what the engine says of the others is made up."""
+    from mxnet import base
+    answers, codes = iter(silences), []
+
+    class Ended:
+        def wait(self, seconds):
+            return bool(codes) or self.over
+
+        over = False
+
+    def count_silent(handle, nodes, silent, timeout):
+        silent._obj.value = next(answers)
+        Ended.over = answers.__length_hint__() == 0
+        return 0
+
+    monkeypatch.setattr(base, '_LIB', type('Engine', (), {
+        'MXKVStoreGetNumDeadNode': staticmethod(count_silent)}))
+    monkeypatch.setattr(parameter_server.os, '_exit', codes.append)
+    for name, value in zip(parameter_server.HEARTBEAT, ('1', '5')):
+        monkeypatch.setenv(name, value)
+    watch = parameter_server.Watch.__new__(parameter_server.Watch)
+    watch._store, watch._ended = type('Store', (), {'handle': None}), Ended()
+    watch.run()
+    assert codes == ([1] if ended else [])
+    assert ('silent for 5 seconds' in capsys.readouterr().err) == ended
+
+
+def test_what_a_member_on_another_machine_is_told(monkeypatch):
+    commands = []
+    monkeypatch.setattr(launch.subprocess, 'Popen', lambda words, **_: commands.append(words))
+    for name, value in (('MXNET_HOME', '/data sets'), ('PS_HEARTBEAT_TIMEOUT', '9')):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    environment = {**dict.fromkeys(parameter_server.ENVIRONMENT, '1'), runtime.PLACE: '1/2'}
+    launch.start('worker', 1, 'node', ['python', 'a b.py'], environment)
+    remote = commands[0][-1]
+    assert commands[0][0] == 'ssh' and 'node' in commands[0]
+    assert remote.startswith(f'cd {os.getcwd()} && exec env ') and remote.endswith("python 'a b.py'")
+    for part in ('DMLC_ROLE=worker', 'DMLC_NUM_WORKER=1', f'{runtime.PLACE}=1/2',
+                 "'MXNET_HOME=/data sets'", 'PS_HEARTBEAT_TIMEOUT=9'):
+        assert part in remote
+    assert 'OMP_NUM_THREADS' not in remote
+
+
 @pytest.mark.parametrize('kvstore, environment, message', [
     ('device', {'DMLC_ROLE': 'worker'}, 'DMLC_ROLE is worker.*--kvstore dist_sync, or unset'),
     ('dist_sync', {}, 'DMLC_ROLE, DMLC_PS_ROOT_URI.*must be set, which launch.py does'),
@@ -439,6 +512,18 @@ def test_without_the_launcher_a_killed_worker_is_noticed_by_its_heartbeat(tmp_pa
     finally:
         for member in members:
             member.kill()
+
+
+def test_cifar_with_two_workers_takes_the_steps_of_two_devices(run_script, tmp_path):
+    words = ('train_cifar.py', '--version', 'baseline', '--num-samples', 128, '--epochs', 1,
+             '--batch-size', 32, '--warmup', 'none', '--dtype', 'float32', '--output-dir')
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    assert run_script(*words, one, '--device', 'cpu:0,1').returncode == 0
+    result = run_script('launch.py', '--workers', 2, *words, two, '--kvstore', 'dist_sync')
+    assert result.returncode == 0, result.stderr
+    expected, found = weights(one), weights(two)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow

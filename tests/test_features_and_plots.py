@@ -34,6 +34,10 @@ def test_two_dimensions_are_drawn_as_they_are_and_more_on_their_principal_axes()
     eigenvalues = np.sort(np.linalg.eigvalsh(centred.T @ centred / 60))[::-1]
     np.testing.assert_allclose(flat.train_features.var(axis=0), eigenvalues[:2], rtol=1e-9)
     assert flat.centers.shape == (10, 2) and flat.deviations is None
+    whole = snapshot(5)  # all on the same axes, from the same origin
+    basis = np.linalg.lstsq(whole.train_features, flat.train_features, rcond=None)[0]
+    for name in ('train_features', 'test_features', 'centers'):
+        np.testing.assert_allclose(getattr(flat, name), getattr(whole, name) @ basis, atol=1e-9)
     one = Snapshot(np.arange(4.)[:, None], np.arange(4), np.arange(4.)[:, None], np.arange(4))
     assert one.in_plane().test_features.shape == (4, 2)
 
@@ -102,6 +106,43 @@ def test_accuracies_are_drawn_where_the_runs_end(monkeypatch):
     first, second = drawn[0].axes
     assert first.get_ylim() == pytest.approx((0.695, 0.905))
     assert second.get_ylim() == pytest.approx((0.895, 0.905))
+
+
+def drawn_lines(figure):
+    return {line.get_label(): list(line.get_ydata()) for axes in figure.axes for line in axes.lines}
+
+
+def test_lines_have_the_names_of_what_they_show(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: drawn.append(figure))
+    names = 'train_acc', 'val_acc', 'train_loss', 'lr', 'margin'
+    plots.curves(None, [{'epoch': epoch, **{name: epoch + 10 * number for number, name in
+                                            enumerate(names)}} for epoch in (1, 2)], 'run')
+    assert drawn_lines(drawn[0]) == {
+        'training': [1, 2], 'validation': [11, 12], 'training loss': [21, 22],
+        'learning rate': [31, 32], 'margin': [41, 42]}
+    plots.covariances(None, [('run', [{'epoch': 1, 'mean_log_det': -2, 'smallest_variance': 0.5}])])
+    for axes, value, label in zip(drawn[1].axes, (-2, 0.5), ('log-determinant', 'smallest variance')):
+        assert list(axes.lines[0].get_ydata()) == [value] and axes.get_ylabel().startswith(label)
+    plots.roc_curves(None, {'noise': {'a': ([0, 1], [0.25, 1]), 'b': ([0, 1], [0.5, 1])}}, 'run')
+    assert drawn_lines(drawn[2]) == {'a': [0.25, 1], 'b': [0.5, 1]}
+
+
+def test_histograms_have_the_names_of_what_they_show(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: drawn.append(figure))
+    low, high = np.linspace(0, 1, 50), np.linspace(9, 10, 50)
+    plots.likelihoods(None, [('one', low, high), ('other', high, low)], 'run')
+    plots.score_histograms(None, {'score': {'family': {'normal': high, 'noise': low}}}, 'run')
+    for axes, ends in zip([*drawn[0].axes, *drawn[1].axes],
+                          ({'one': 1, 'other': 10}, {'one': 10, 'other': 1}, {'normal': 10, 'noise': 1})):
+        handles, labels = axes.get_legend_handles_labels()
+        shown = {label: handle.get_path().vertices if hasattr(handle, 'get_path') else
+                 handle[0].get_path().vertices for handle, label in zip(handles, labels)}
+        assert set(shown) == set(ends)
+        for label, vertices in shown.items():
+            where = vertices[vertices[:, 1] > 0, 0]
+            assert where.max() == pytest.approx(ends[label], abs=0.3)
 
 
 def test_a_figure_that_cannot_be_drawn_is_one_line(capfd):

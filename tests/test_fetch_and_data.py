@@ -14,8 +14,10 @@ import pytest
 
 from conftest import ROOT, write_cifar100, write_fashion
 from training import data, fetch
+from training.fields import CifarData
 from training.runtime import UserError
 
+HELD_OUT = [4, 1, 3, 9, 0, 6, 6, 6, 2, 8, 3, 7, 3, 3, 4, 4, 9, 8, 4, 4]  # classes of the first ones
 GOOD = {'a.bin': b'first file', 'b.bin': b'second file' * 1000}
 
 
@@ -218,6 +220,10 @@ def test_holdout_is_disjoint_fixed_and_of_the_size_asked_for(cifar):
     duplicates = 50000 - len({image.tobytes() for image in cifar[0].images})
     assert len(both) <= duplicates
     assert np.bincount(held_out.labels).min() > 400
+    # Always the same: kept runs are compared and resumed with them.
+    assert held_out.labels[:20].tolist() == HELD_OUT
+    settings = CifarData(holdout=5000)
+    np.testing.assert_array_equal(data.load_test(settings, 5).images, cifar[1].images[:5])
 
 
 def test_num_samples_cuts_both_splits():

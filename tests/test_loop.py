@@ -1,13 +1,16 @@
 """The training loop in process: no host reads, several contexts, order of the data."""
+import signal
+
 import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import autograd, gluon, init, nd
 from mxnet.ndarray import NDArray
 
-from gmloss import GaussianMixture, LGMLoss, MixtureClassifier
-from training import augment, batches, fit, graphs, likelihood, loop, models
+from gmloss import GaussianMixture, LGMLoss, MixtureClassifier, RawDiagonalMixture
+from training import augment, batches, fit, graphs, likelihood, loop, losses, models
 from training import recipe as recipes
+from training.cluster import Workers
 from training.data import Split
 from training.runtime import Device
 
@@ -180,6 +183,23 @@ def test_net_with_dropout_resumes_within_an_epoch_with_the_masks_it_would_have_h
     np.testing.assert_array_equal(*results)
 
 
+def test_every_step_of_every_epoch_has_masks_of_its_own(monkeypatch):
+    net = gluon.nn.HybridSequential()
+    net.add(gluon.nn.Dropout(0.5), gluon.nn.Dense(4, in_units=3072))
+    graph, data, trainer = toy(net=net)
+    seeds = []
+    monkeypatch.setattr(mx.random, 'seed', seeds.append)
+    for seed, rank in ((0, 0), (0, 0), (1, 0), (0, 1)):
+        data.seed, data.workers = seed, Workers()
+        data.workers.rank, data.workers.share = rank, lambda count: slice(0, count)
+        data.workers.sum = lambda values: np.array(values) + (len(values) == 3)  # the chief's steps
+        for epoch in range(2):
+            loop.train_epoch(graph, data, [trainer], epoch, 0, (0, 0), lambda step: None,
+                             loop.StopRequest())
+    first, again, other_seed, other_rank = np.reshape(seeds, (4, 10)).tolist()
+    assert first == again and len({*first, *other_seed, *other_rank}) == 30
+
+
 def test_signal_during_the_agreement_is_for_the_next_one():
     """The other workers have not heard of it: to stop now would leave them waiting."""
     class Workers:
@@ -190,6 +210,26 @@ def test_signal_during_the_agreement_is_for_the_next_one():
 
     stop = loop.StopRequest()
     assert not stop.agree(Workers()) and stop.agree(Workers())
+
+
+def test_second_ctrl_c_acts_as_usual():
+    stop = loop.StopRequest()
+    with stop.listening():
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_recorded_covariances_are_those_of_numpy():
+    variances = np.random.default_rng(0).uniform(0.1, 3, (5, 4))
+    mixture = RawDiagonalMixture(5, 4)
+    mixture.initialize()
+    mixture.variance.set_data(nd.array(variances))
+    found = losses.variance_statistics(mixture)
+    assert found == pytest.approx({'smallest_variance': variances.min(),
+                                   'mean_log_det': np.log(variances).sum(axis=1).mean()}, rel=1e-5)
+    assert losses.variance_statistics(GaussianMixture(5, 4)) == {}
 
 
 class Figures:

@@ -9,9 +9,9 @@ def test_constant_margin_never_changes():
 
 
 def test_step_up_doubles_every_5000_steps_up_to_its_maximum():
-    margin = StepUpMargin(0.1, 2, 5000, 0.3)
     steps = [0, 4999, 5000, 9999, 10000, 10 ** 12]
-    assert [margin(step) for step in steps] == [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
+    for margin in (StepUpMargin(0.1, 2, 5000, 0.3), StepUpMargin()):
+        assert [margin(step) for step in steps] == [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
 
 
 @pytest.mark.parametrize('settings', [dict(start=0), dict(start=0.4), dict(factor=0.5),

@@ -313,6 +313,13 @@ def test_margin_changes_without_a_new_graph():
     assert cached[0] is not None and all(op is cached[0] for op in cached)
 
 
+def test_margin_is_set_on_every_context():
+    loss_fn = LGMLoss()
+    loss_fn.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
+    loss_fn.set_margin(0.75)
+    assert [margin.asscalar() for margin in loss_fn.margin.list_data()] == [0.75, 0.75]
+
+
 def test_margin_gets_no_gradient_and_no_update():
     mixture, loss_fn, x, *_ = make(GaussianMixture, dtype='float32', alpha=0.25)
     trainer = gluon.Trainer({**mixture.collect_params(), **loss_fn.collect_params()}, 'sgd',
@@ -469,6 +476,18 @@ def test_variance_starts_at_the_value_asked_for():
     mixture = DiagonalMixture(C, D, variance_init=0.37)
     mixture.initialize()
     np.testing.assert_allclose(mixture.variances().asnumpy(), 0.37, rtol=1e-6)
+
+
+@pytest.mark.parametrize('kind, multipliers', [
+    (DiagonalMixture, (1, 0)), (FixedVolumeMixture, (1, 0)), (RawDiagonalMixture, (1, 1)),
+    (InverseSumMixture, (0.01, 1))])
+def test_variances_have_the_documented_multipliers(kind, multipliers):
+    for settings, expected in (({}, multipliers),
+                               ({'variance_lr_mult': 3, 'variance_wd_mult': 5}, (3, 5))):
+        mixture = kind(C, D, **settings)
+        second = next(p for p in mixture.params.values() if p is not mixture.mean)
+        assert (second.lr_mult, second.wd_mult) == expected
+        assert (mixture.mean.lr_mult, mixture.mean.wd_mult) == (1, 1)
 
 
 def test_parameter_groups_have_their_own_multipliers_and_initialisers():

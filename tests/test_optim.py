@@ -147,14 +147,18 @@ def test_servers_know_the_learning_rate_before_a_worker_pushes():
                               start_from_chief=lambda parameters: 5,
                               tell_servers=lambda **message: seen.append(message),
                               update_on_servers=lambda *_: seen.append('push'))
-    parameter = gluon.Parameter('p', shape=(2,))
-    parameter.initialize()
-    trainer = optim.build_trainer([parameter], Optimisation(optimizer='sgd'), workers)
+    parameters = [gluon.Parameter(name, shape=(2,), lr_mult=lr_mult, wd_mult=wd_mult)
+                  for name, lr_mult, wd_mult in (('p', 2, 3), ('q', 5, 7))]
+    for parameter in parameters:
+        parameter.initialize()
+    trainer = optim.build_trainer(parameters, Optimisation(optimizer='sgd'), workers)
     for rate in (0.3, 0.3, 0.1):
         trainer.set_learning_rate(rate)
         trainer.step(4)
     assert seen[1:] == ['push', 'push', {'lr': 0.1}, 'push']
     assert optim.server_optimizer(**seen[0]).learning_rate == 0.3
+    assert seen[0]['rescale_grad'] == 0.5  # each worker's gradients are of its half of the 4 images
+    assert (seen[0]['lr_mult'], seen[0]['wd_mult']) == ({5: 2, 6: 5}, {5: 3, 6: 7})
 
 
 def test_nag_is_the_plain_formula_with_the_multipliers_of_each_parameter():

@@ -52,6 +52,22 @@ def test_sixteen_bits_of_gray_are_scaled_and_not_cut_off(tmp_path):
         np.testing.assert_allclose(found[0], deep / 257, atol=1)
 
 
+def test_batches_change_nothing(pictures, run_here, tmp_path, monkeypatch, capsys):
+    folder, _ = pictures
+    (tmp_path / 'broken.png').write_bytes(b'none')
+    for name, size in (('whole', 500), ('parts', 10)):
+        monkeypatch.setattr(predict, 'BATCH', size)
+        assert run_here('predict', RUN, tmp_path / 'broken.png', *sorted(folder.glob('[01]?.png')),
+                        '--output', tmp_path / f'{name}.csv') == 1
+        assert capsys.readouterr().err.count('broken.png: left out') == 1
+    whole, parts = (list(csv.DictReader(open(tmp_path / f'{name}.csv'))) for name in
+                    ('whole', 'parts'))
+    assert len(whole) == 20
+    for row, other in zip(whole, parts):
+        assert (row['file'], row['class']) == (other['file'], other['class'])
+        assert float(row['probability']) == pytest.approx(float(other['probability']), abs=1e-4)
+
+
 def test_photos_are_turned_as_their_camera_was_held(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     image = Image.fromarray(np.rot90(pixels))

@@ -144,7 +144,7 @@ def test_mixup_weights_follow_the_beta_distribution():
     drawn = np.array([batch[2].asscalar() for batch in drawn_batches(40, mixup=0.2)])
     variance = 0.2 * 0.2 / ((0.4) ** 2 * 1.4)
     assert drawn.mean() == pytest.approx(0.5, abs=0.09)
-    assert drawn.var() == pytest.approx(variance, rel=0.2)
+    assert drawn.var() == pytest.approx(variance, rel=0.1)
 
 
 def test_teacher_sees_the_mixed_images_and_gets_no_gradient():
@@ -182,7 +182,7 @@ def test_kept_run_teaches_with_its_own_accuracy(cifar):
     normalise.initialize()
     test = batches.DeviceData(cifar[1].select(slice(1000)), [mx.cpu()])
     accuracy, = loop.evaluate(net, normalise, test)
-    assert 0.88 < accuracy < 0.94
+    assert accuracy == pytest.approx(0.912, abs=0.002)  # what detect.py noted of these images
     assert all(p.grad_req == 'null' for p in net.collect_params().values())
 
 

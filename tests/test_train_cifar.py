@@ -12,6 +12,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 import yaml
+from tensorboardX.proto.event_pb2 import Event
 
 from conftest import (ROOT, SMALL, run_fields, same_weights, start, wait_for_epoch,
                       write_cifar100)
@@ -19,6 +20,7 @@ from gmloss import LGMLoss
 from training import checkpoint, fit, loop, plots, runtime
 from training.cluster import Workers
 from training.run_folder import RunFolder
+from training.runtime import UserError
 
 
 def train(run_script, folder, *words):
@@ -67,7 +69,16 @@ def test_run_folder_holds_everything_promised(finished):
 def test_event_files_hold_the_metrics(finished):
     folder, _ = finished
     events = list((folder / 'tensorboard').glob('events.out.tfevents.*'))
-    assert len(events) == 1 and b'val_acc' in events[0].read_bytes()
+    assert len(events) == 1
+    found, content = {}, events[0].read_bytes()
+    while content:  # records: length (8 bytes), its digest (4), the event, its digest (4)
+        length = int.from_bytes(content[:8], 'little')
+        event = Event.FromString(content[12:12 + length])
+        found.update({(value.tag, event.step): value.simple_value for value in event.summary.value})
+        content = content[16 + length:]
+    for row in run_fields(folder):
+        for name in ('val_acc', 'train_acc', 'lr'):
+            assert found[name, int(row['epoch'])] == pytest.approx(float(row[name]), rel=1e-4)
 
 
 def test_accuracy_of_saved_weights_is_the_recorded_one(finished, run_script):
@@ -138,11 +149,42 @@ def test_what_happens_at_the_end_of_an_epoch(run_here, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, 'save_weights', lambda path, block: saved.append(
         (path.name, len(margins))) or save(path, block))
     assert run_here('train_cifar', *SMALL, '--device', 'cpu:1,2', '--epochs', 3, '--margin-factor', 2,
-                    '--margin-every', 4, '--output-dir', tmp_path / 'run') == 0  # 4 steps an epoch
+                    '--margin-every', 4, '--schedule', 'step', '--warmup', 'none', '--lr', 0.1,
+                    '--lr-batch-size', 64, '--output-dir', tmp_path / 'run') == 0  # 4 steps an epoch
+    assert [row['lr'] for row in run_fields(tmp_path / 'run')] == ['0.2'] * 3  # of 128 images
     assert margins == pytest.approx([0.1, 0.2, 0.3]) and averaged == [1, 2, 3]
     assert saved == [('best.params', 1), ('best.params', 2), ('last.params', 3)]
     summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
     assert (summary['best_val_acc'], summary['best_epoch'], summary['val_acc']) == (0.5, 2, 0.3)
+
+
+@pytest.mark.parametrize('script, words', [
+    ('train_cifar', (*SMALL, '--flip', 'alternating')),
+    ('train_mnist', ('--version', 'lgm-off', '--num-samples', 300, '--batch-size', 50))])
+def test_seed_decides_weights_and_order(run_here, tmp_path, monkeypatch, script, words):
+    def train_epoch(graph, data, *_):
+        (images, labels, *_), = next(data.batches(0))
+        seen.append([labels.asnumpy().tolist(), float(images.sum().asscalar()),
+                     *(float(p.data().abs().sum().asscalar()) for p in
+                       graph.net.collect_params('.*weight').values())])
+        flips.add(data.flip)
+        raise UserError('seen')
+
+    seen, flips = [], set()
+    monkeypatch.setattr(loop, 'train_epoch', train_epoch)
+    for number, seed in enumerate((0, 0, 1)):
+        assert run_here(script, *words, '--seed', seed, '--output-dir', tmp_path / str(number)) == 2
+    assert seen[0] == seen[1] and flips == {'alternating' if '--flip' in words else 'random'}
+    for ours, theirs in zip(seen[0], seen[2]):
+        assert ours != theirs
+
+
+def test_runs_validated_on_held_out_images_are_tested_on_the_test_set(run_here, tmp_path, capsys):
+    run = ('train_cifar', '--output-dir', tmp_path / 'run')
+    assert run_here(*run, *SMALL, '--epochs', 1, '--holdout', 100, '--augmentation', 'none') == 0
+    assert '512 training images, 100 held-out images' in capsys.readouterr().out
+    assert run_here(*run, '--test') == 0
+    assert '512 test images' in capsys.readouterr().out
 
 
 def test_resuming_a_finished_run_keeps_what_detect_found(finished, tmp_path, run_here):

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from conftest import run_fields, write_fashion, write_idx
+from gmloss import LGMLoss
 
 SMALL = ('--num-samples', 300, '--batch-size', 50)
 
@@ -100,7 +101,7 @@ def test_two_phases_restart_the_rate_and_freeze_the_centers(run_here, tmp_path, 
     def train_epoch(graph, data, trainers, *rest):
         result = kept_epoch(graph, data, trainers, *rest)
         centers.append(graph.center_loss.centers.weight.data().asnumpy())
-        rates.append(trainers[1].learning_rate)
+        rates.append([trainer.learning_rate for trainer in trainers])
         return result
 
     monkeypatch.setattr(loop, 'train_epoch', train_epoch)
@@ -111,7 +112,8 @@ def test_two_phases_restart_the_rate_and_freeze_the_centers(run_here, tmp_path, 
                  '--decay-factor', 0.5) == 0
     rows = run_fields(tmp_path / 'run')
     assert [float(row['lr']) for row in rows] == pytest.approx([0.02, 0.01, 0.02, 0.01])
-    assert weights == [1, 0] and rates == pytest.approx([0.4, 0.2, 0, 0])
+    assert weights == [1, 0]
+    np.testing.assert_allclose(rates, [[0.02, 0.4], [0.01, 0.2], [0.02, 0], [0.01, 0]])
     assert (centers[0] != centers[1]).any() and (centers[1] == centers[3]).all()
     last = mx.nd.load(str(tmp_path / 'run' / 'last.params'))
     assert (last['center_loss.centers.weight'].asnumpy() == centers[1]).all()
@@ -119,8 +121,9 @@ def test_two_phases_restart_the_rate_and_freeze_the_centers(run_here, tmp_path, 
 
 def test_each_phase_has_a_whole_schedule(run_here, tmp_path):
     assert train(run_here, tmp_path / 'run', '--version', 'two-phase', '--epochs', 5,
-                 '--first-phase-epochs', 2, '--lr', 0.02, '--schedule', 'cosine') == 0
-    steps = 300 / 50
+                 '--first-phase-epochs', 2, '--lr', 0.01, '--lr-batch-size', 50, '--schedule',
+                 'cosine', '--device', 'cpu:0,1') == 0
+    steps = 300 / 100  # of two devices, so that the rate is twice the one given
     assert [float(row['lr']) for row in run_fields(tmp_path / 'run')] == pytest.approx(
         [0.01 * (1 + math.cos(math.pi * (epoch * steps - 1) / (length * steps)))
          for length in (2, 3) for epoch in range(1, length + 1)], rel=1e-4)
@@ -130,6 +133,15 @@ def test_decay_that_the_schedule_does_not_have_is_told(run_here, tmp_path, capsy
     assert train(run_here, tmp_path / 'run', '--version', 'lgm-full', '--lr-step', 4, '--test',
                  '--weights', tmp_path / 'none') == 2
     assert '--decay-epochs: counts for nothing here' in capsys.readouterr().out
+
+
+def test_margin_grows_step_by_step(run_here, tmp_path, monkeypatch):
+    margins, kept = [], LGMLoss.set_margin
+    monkeypatch.setattr(LGMLoss, 'set_margin',
+                        lambda loss, alpha: margins.append(alpha) or kept(loss, alpha))
+    assert train(run_here, tmp_path / 'run', '--version', 'lgm-off', '--epochs', 1, '--margin', 0.1,
+                 '--margin-factor', 2, '--margin-every', 2, '--margin-maximum', 0.3) == 0
+    assert margins == pytest.approx([0.1, 0.2, 0.3])  # at steps 0, 2 and 4 of 6
 
 
 def test_published_validation_is_told_the_label(run_here, tmp_path):
