@@ -3,14 +3,14 @@ import math
 from collections import defaultdict
 
 import mxnet as mx
-from boltons.iterutils import chunked
+import numpy as np
 from mxnet import gluon, nd
+from mxnet.gluon import HybridBlock
 
 from .cluster import Workers
 
 NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # quintic whose iteration takes singular values near 1
 NEWTON_SCHULZ_STEPS = 3
-AT_ONCE = 200  # arrays of one call: the most that multi_all_finite takes
 
 
 def learning_rate(optimisation, steps_per_epoch, batch_size, epochs=None):
@@ -98,6 +98,7 @@ class Muon(Nesterov):
         super().__init__(**kwargs)
         self.matrix_lr_ratio = matrix_lr_ratio
         self.aggregate_num = 2 ** 30  # hands `update` all parameters at once
+        self._steps = {}
 
     def update_multi_precision(self, index, weight, grad, state):
         groups = defaultdict(list)
@@ -112,42 +113,74 @@ class Muon(Nesterov):
     def _update_kernels(self, shape, index, weights, grads, momenta):
         for i in index:
             self._update_count(i)
-        for grad, momentum in zip(grads, momenta):
-            momentum *= self.momentum
-            momentum += grad * self.rescale_grad
-        count, rows = len(index), shape[0]
-        update = nd.stack(*grads) * self.rescale_grad + nd.stack(*momenta) * self.momentum
-        update = orthogonalise(update.reshape((count, rows, -1))).reshape((count, *shape))
-        weight = nd.stack(*weights)
-        norms = nd.norm(weight.reshape((count, -1)), axis=1).reshape((count, 1, 1, 1, 1))
-        weight = nd.broadcast_mul(weight, rows ** 0.5 / norms)
-        weight -= self.learning_rate * self.matrix_lr_ratio * update
-        for i, target in enumerate(weights):
-            target[:] = weight[i]
+        key = len(index), shape  # a static graph is for one shape
+        if key not in self._steps:
+            self._steps[key] = MuonStep(shape, self.momentum)
+        weight, momentum, update = self._steps[key](
+            nd.stack(*weights), nd.stack(*grads) * self.rescale_grad, nd.stack(*momenta))
+        weight = weight - self.learning_rate * self.matrix_lr_ratio * update
+        for targets, values in ((momenta, momentum), (weights, weight)):
+            nd.split(values, num_outputs=len(index), axis=0, squeeze_axis=True, out=list(targets))
 
 
-def orthogonalise(matrices):
+class MuonStep(HybridBlock):
+    """What Muon makes of K kernels of one shape, in one launch.
+
+    On a GPU its many small operators would, one by one, take longer to start than to run.
+
+    Parameters
+    ----------
+    shape : tuple
+        Of a kernel: (out, in, height, width).
+    momentum : float
+
+    Inputs:
+        - **weight**, **grad**, **momentum**: shape (K, out, in, height, width).
+
+    Outputs:
+        - **weight**: the same at the norm that it is kept at.
+        - **momentum**: the new one.
+        - **update**: the nearest orthogonal matrices to the new one, looking ahead as Nesterov.
+    """
+
+    def __init__(self, shape, momentum, **kwargs):
+        super().__init__(**kwargs)
+        self._shape, self._momentum = shape, momentum
+        self.hybridize(static_alloc=True, static_shape=True)
+
+    def hybrid_forward(self, F, weight, grad, momentum):
+        rows, columns = self._shape[0], math.prod(self._shape[1:])
+        momentum = momentum * self._momentum + grad
+        update = F.reshape(grad + momentum * self._momentum, (-1, rows, columns))
+        update = F.reshape(orthogonalise(F, update, tall=rows > columns), (-1, *self._shape))
+        norms = F.reshape(F.norm(F.reshape(weight, (0, -1)), axis=1), (-1, 1, 1, 1, 1))
+        return F.broadcast_mul(weight, rows ** 0.5 / norms), momentum, update
+
+
+def orthogonalise(F, matrices, tall):
     """Nearest orthogonal matrices, roughly: singular values of about 0.7 to 1.2.
 
     That is where they are above some 2 % of the Frobenius norm; smaller ones grow 40-fold.
 
     Parameters
     ----------
-    matrices : NDArray, shape (K, M, N)
+    F : mxnet.nd or mxnet.sym
+    matrices : NDArray or Symbol, shape (K, M, N)
+    tall : bool
+        Whether M is larger than N.
 
     Returns
     -------
-    NDArray, shape (K, M, N)
+    NDArray or Symbol, shape (K, M, N)
     """
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.transpose((0, 2, 1)) if tall else matrices
-    norms = nd.norm(x.reshape((x.shape[0], -1)), axis=1).reshape((-1, 1, 1))
-    x = nd.broadcast_div(x, norms + 1e-7)
+    x = F.transpose(matrices, axes=(0, 2, 1)) if tall else matrices
+    norms = F.reshape(F.norm(F.reshape(x, (0, -1)), axis=1), (-1, 1, 1))
+    x = F.broadcast_div(x, norms + 1e-7)
     a, b, c = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):
-        square = nd.batch_dot(x, x, transpose_b=True)
-        x = a * x + nd.batch_dot(b * square + c * nd.batch_dot(square, square), x)
-    return x.transpose((0, 2, 1)) if tall else x
+        square = F.batch_dot(x, x, transpose_b=True)
+        x = a * x + F.batch_dot(b * square + c * F.batch_dot(square, square), x)
+    return F.transpose(x, axes=(0, 2, 1)) if tall else x
 
 
 class Trainer(gluon.Trainer):
@@ -188,16 +221,17 @@ class Trainer(gluon.Trainer):
         return max(counts, default=0)
 
     def _zero_unless_finite(self):
+        """As one array: one operator for each gradient would take longer to start than to run."""
         for device, count in enumerate(self._zeroed or ()):
-            gradients = [parameter.list_grad()[device] for parameter in self._params
-                         if parameter.grad_req != 'null']
-            finite = nd.ones((1,), ctx=count.context)
-            for part in chunked(gradients, AT_ONCE):
-                nd.multi_all_finite(*part, num_arrays=len(part), init_output=False, out=finite)
+            flat = [parameter.list_grad()[device].reshape((-1,)) for parameter in self._params
+                    if parameter.grad_req != 'null']
+            joined = nd.concat(*flat, dim=0).reshape((1, -1))
+            finite = nd.multi_all_finite(joined, num_arrays=1)
             count += 1 - finite
-            for gradient in gradients:
-                nd.where(nd.broadcast_to(finite, gradient.shape[:1]), gradient,
-                         nd.zeros_like(gradient), out=gradient)
+            joined = nd.where(finite, joined, nd.zeros_like(joined)).reshape((-1,))
+            ends = np.cumsum([0] + [gradient.size for gradient in flat])
+            nd._internal._split_v2(joined, indices=tuple(ends[:-1].tolist()), axis=0,
+                                   squeeze_axis=False, sections=0, out=flat)
 
     def _allreduce_grads(self):
         if self._workers.distributed:
