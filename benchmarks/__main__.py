@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from benchmarks import scale
+from benchmarks import counts, scale
 from benchmarks.rounds import measure, median, ratio
 from benchmarks.subjects import BATCH, EPOCH_IMAGES, LOSS_SHAPE, STEPS, TEST_IMAGES
 from training import cli, runtime
@@ -119,7 +119,7 @@ def bench_predict(rounds):
 
 def bench_counts(rounds):
     print('\nper training step            calls from Python   operators run   host reads')
-    for which in ('ours', 'stock'):
+    for which in counts.SUBJECTS:
         output = subprocess.run(
             [sys.executable, '-W', 'ignore', '-m', 'benchmarks.counts', which], text=True,
             capture_output=True, check=True,

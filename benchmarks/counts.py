@@ -1,11 +1,16 @@
 """Operators launched and host reads per training step: on a GPU a small net is bound by them.
 
-Run as `python -m benchmarks.counts ours|stock`; prints three numbers.
+Run as `python -m benchmarks.counts NAME`, a name of SUBJECTS; prints three numbers.
 """
 import sys
+from functools import partial
 
 from benchmarks import subjects
 
+SUBJECTS = {'baseline': subjects.epoch_ours, 'stock': subjects.epoch_stock,
+            'baseline-float16': partial(subjects.epoch_ours, guarded=True),
+            'fast': partial(subjects.epoch_ours, version='fast'),
+            'fast-float16': partial(subjects.epoch_ours, version='fast', guarded=True)}
 
 def count(subject, steps):
     """(calls of compiled graphs and single operators, operators run, host reads) per step."""
@@ -28,5 +33,4 @@ def count(subject, steps):
 
 
 if __name__ == '__main__':
-    chosen = {'ours': subjects.epoch_ours, 'stock': subjects.epoch_stock}[sys.argv[1]]()
-    print(*count(chosen, subjects.EPOCH_STEPS))
+    print(*count(SUBJECTS[sys.argv[1]](), subjects.EPOCH_STEPS))

@@ -126,8 +126,12 @@ def center_sparse_million():
     return center_ours(1000000, 128, sparse=True, update=True)
 
 
-def ours(device, augmentation='none', steps=STEPS, whole=False, version='baseline', **fields):
-    """The project's own pieces, as train_cifar.py puts them together; the recipe's batch in all."""
+def ours(device, augmentation='none', steps=STEPS, whole=False, version='baseline', guarded=False,
+         **fields):
+    """The project's own pieces, as train_cifar.py puts them together; the recipe's batch in all.
+
+    Guarded against overflow as under float16, whatever the precision is.
+    """
     from training import (augment, average, batches, checkpoint, data, loop, models, optim, recipe,
                           teacher)
     contexts = device.contexts()
@@ -147,6 +151,8 @@ def ours(device, augmentation='none', steps=STEPS, whole=False, version='baselin
     models.initialize(graph, settings, contexts)
     parameters = checkpoint.named_parameters({'graph': graph}).values()
     trainer = optim.build_trainer(parameters, settings.optimisation)
+    if guarded:
+        trainer.zero_overflows()
     if whole:
         moving_average = average.build(graph, settings, device, contexts)
         return lambda: loop.train_epoch(graph, train_data, [trainer], 0, 0, (0, 0),
@@ -189,8 +195,8 @@ def step_stock():
     return baselines.stock_step(BATCH, STEPS)
 
 
-def epoch_ours():
-    return ours(runtime.prepare('cpu', 'float32'), 'pad-crop', EPOCH_STEPS, whole=True)
+def epoch_ours(**settings):
+    return ours(runtime.prepare('cpu', 'float32'), 'pad-crop', EPOCH_STEPS, whole=True, **settings)
 
 
 def epoch_ours_bfloat16():

@@ -210,6 +210,16 @@ def test_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(run_
         assert all(np.isfinite(archive[name]).all() for name in archive.files if name != 'state')
 
 
+def test_device_without_enough_memory_is_one_clear_line(run_here, tmp_path, monkeypatch, capsys):
+    def train_epoch(*_):
+        raise mx.MXNetError('Traceback:\n  File "src/storage"\ncudaMalloc retry failed: out of memory')
+
+    monkeypatch.setattr(loop, 'train_epoch', train_epoch)
+    assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run') == 2
+    assert capsys.readouterr().err == \
+        'error: device cpu: out of memory; stopped. A smaller --batch-size takes less\n'
+
+
 def test_steps_out_of_range_are_taken_for_zero_and_told(run_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fit, 'LOSS_SCALE', {'float32': 8e37})  # what 65,504 is to float16
     assert run_here('train_cifar', *SMALL, '--version', 'v4', '--epochs', 1,

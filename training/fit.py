@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable, List, Optional
 
+from mxnet import MXNetError
+
 from . import batches, checkpoint, comparison, loop
 from .average import MovingAverage
 from .plots import BackgroundPlots
@@ -68,7 +70,8 @@ def fit(job, resume=False, tensorboard=False):
     Raises
     ------
     UserError
-        If the run cannot be resumed, the loss is no number, or a file cannot be written.
+        If the run cannot be resumed, the loss is no number, a file cannot be written, or the device
+        runs out of memory.
     """
     try:
         with _claim(job, resume):
@@ -76,6 +79,11 @@ def fit(job, resume=False, tensorboard=False):
     except OSError as error:
         raise UserError(f'{error.filename or job.folder.path}: {error.strerror or error}; stopped. '
                         'With that put right, --resume goes on from the last checkpoint') from None
+    except MXNetError as error:
+        if 'out of memory' not in str(error):
+            raise
+        raise UserError(f'device {job.device}: out of memory; stopped. A smaller --batch-size takes '
+                        'less') from None
 
 
 def loss_scale(dtype, batch_size):
