@@ -103,10 +103,12 @@ def read_common(words):
     return fields
 
 
-def check_run(folder, version, fields):
+def check_run(path, version, common, overrides, seed):
     """Refuse a run that is there already but is not the one that is wanted."""
+    folder = RunFolder(path)
     if folder.config.exists():
-        wanted = recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe, fields)
+        wanted = recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe,
+                              {**common, **overrides, 'seed': seed})
         wanted.run.version = version
         wanted.run.device = 'auto'  # the run itself looks at that, when it knows what it stands for
         folder.check_resumable(wanted)
@@ -118,8 +120,8 @@ def finished_runs(folder, variants, version, common):
     for name, overrides in variants.items():
         for seed, path in runs_of(name, folder).items():
             if (path / 'summary.json').exists():
-                fields = {**common, **settle(overrides, common, version, folder, seed), 'seed': seed}
-                check_run(RunFolder(path), version, fields)
+                settled = settle(overrides, common, version, folder, seed)
+                check_run(path, version, common, settled, seed)
                 found.setdefault(name, []).append(comparison.read(path))
     return found
 
@@ -210,7 +212,7 @@ def main(argv):
         for name in given.only or variants:
             path = folder / run_name(name, seed)
             overrides = settle(variants[name], common_fields, version, folder, seed)
-            check_run(RunFolder(path), version, {**common_fields, **overrides, 'seed': seed})
+            check_run(path, version, common_fields, overrides, seed)
             if stopped:
                 return 128 + stopped[0]
             if not (path / 'summary.json').exists():
