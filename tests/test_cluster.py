@@ -102,18 +102,16 @@ def test_batchnorm_statistics_become_the_mean_over_workers():
 
 
 def test_workers_that_differ_are_refused():
-    workers = of_size(0, 2)
-    for others, refused in (('one recipe', False), ('another one', True)):
-        other = of_size(1, 2)
+    def agree(ours, theirs):
+        sent, workers, other = [], of_size(0, 2), of_size(1, 2)
         other.sum = lambda halves: sent.append(halves) or halves * 2
-        sent = []
-        other.agree(others, '')
+        other.agree(theirs, '')
         workers.sum = lambda halves: halves + sent[0]
-        if refused:
-            with pytest.raises(UserError, match='they differ'):
-                workers.agree('one recipe', 'they differ')
-        else:
-            workers.agree('one recipe', 'they differ')
+        workers.agree(ours, 'they differ')
+
+    agree('one recipe', 'one recipe')
+    with pytest.raises(UserError, match='they differ'):
+        agree('one recipe', 'another one')
 
 
 @pytest.mark.parametrize('silences, ended', [([0, 1, 1, 0, 1, 1, 0, 0], False), ([0, 1, 1, 1], True)])

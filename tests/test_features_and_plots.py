@@ -18,6 +18,14 @@ from training.features import Snapshot
 from training.run_folder import RunFolder
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would have been saved."""
+    figures = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: figures.append(figure))
+    return figures
+
+
 def snapshot(dimensions, seed=0, epoch=None):
     rng = np.random.default_rng(seed)
     scales = np.linspace(3, 0.1, dimensions)
@@ -97,9 +105,7 @@ def test_runs_of_the_same_name_look_alike_and_share_a_label():
     assert colours[0] == colours[2] and len(set(colours)) == 3
 
 
-def test_accuracies_are_drawn_where_the_runs_end(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: drawn.append(figure))
+def test_accuracies_are_drawn_where_the_runs_end(drawn):
     runs = [('a', [{'epoch': 1, 'val_acc': 0.1}, {'epoch': 20, 'val_acc': 0.8}]),
             ('b', [{'epoch': 1, 'val_acc': 0.9}])]
     plots.accuracies(None, [('CIFAR-10', runs), ('MNIST', runs[1:])])
@@ -112,9 +118,7 @@ def drawn_lines(figure):
     return {line.get_label(): list(line.get_ydata()) for axes in figure.axes for line in axes.lines}
 
 
-def test_lines_have_the_names_of_what_they_show(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: drawn.append(figure))
+def test_lines_have_the_names_of_what_they_show(drawn):
     names = 'train_acc', 'val_acc', 'train_loss', 'lr', 'margin'
     plots.curves(None, [{'epoch': epoch, **{name: epoch + 10 * number for number, name in
                                             enumerate(names)}} for epoch in (1, 2)], 'run')
@@ -128,9 +132,7 @@ def test_lines_have_the_names_of_what_they_show(monkeypatch):
     assert drawn_lines(drawn[2]) == {'a': [0.25, 1], 'b': [0.5, 1]}
 
 
-def test_histograms_have_the_names_of_what_they_show(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: drawn.append(figure))
+def test_histograms_have_the_names_of_what_they_show(drawn):
     low, high = np.linspace(0, 1, 50), np.linspace(9, 10, 50)
     plots.likelihoods(None, [('one', low, high), ('other', high, low)], 'run')
     plots.score_histograms(None, {'score': {'family': {'normal': high, 'noise': low}}}, 'run')

@@ -84,8 +84,9 @@ def test_feature_and_output_layers_stay_in_float32_under_low_precision():
         body = net.body[0](nd.random.uniform(shape=(2, 1, 28, 28))).astype('float32').asnumpy()
         print(np.count_nonzero(body.view('uint32') & 0xffff), np.count_nonzero(body))
         """
-    error, finer, finer_inside, inside = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True,
-                                  cwd=ROOT, capture_output=True, text=True).stdout.split()
+    error, finer, finer_inside, inside = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], check=True, cwd=ROOT, capture_output=True,
+        text=True).stdout.split()
     assert float(error) < 1e-5, 'bfloat16 would give about 4e-3'
     assert int(finer) > 10, 'values that bfloat16 cannot hold'
     assert int(finer_inside) == 0 < int(inside), 'the net itself is to compute in bfloat16'

@@ -56,6 +56,5 @@ def build(graph, recipe, device, contexts):
         return None
     twin = models.build(recipe, device)
     models.initialize(twin, recipe, contexts)
-    for parameter in twin.collect_params().values():
-        parameter.grad_req = 'null'
+    twin.collect_params().setattr('grad_req', 'null')
     return MovingAverage(graph, twin, decay)

@@ -13,7 +13,6 @@ And each has
 - but for SoftmaxGraph, `methods`, the names of these, and `features`, a function from normalised
   images to features (B, D).
 """
-from mxnet import nd
 from mxnet.gluon import HybridBlock
 
 from center_loss import NearestCenter
