@@ -12,6 +12,7 @@ SUBJECTS = {'baseline': subjects.epoch_ours, 'stock': subjects.epoch_stock,
             'fast': partial(subjects.epoch_ours, version='fast'),
             'fast-float16': partial(subjects.epoch_ours, version='fast', guarded=True)}
 
+
 def count(subject, steps):
     """(calls of compiled graphs and single operators, operators run, host reads) per step."""
     import json

@@ -130,7 +130,7 @@ def ours(device, augmentation='none', steps=STEPS, whole=False, version='baselin
          **fields):
     """The project's own pieces, as train_cifar.py puts them together; the recipe's batch in all.
 
-    Guarded against overflow as under float16, whatever the precision is.
+    guarded: the trainer looks for overflows as under float16, whatever the precision is.
     """
     from training import (augment, average, batches, checkpoint, data, loop, models, optim, recipe,
                           teacher)
