@@ -27,7 +27,7 @@ def test_commands_run_in_the_order_shown_on_a_small_budget(run_script, run_here,
                           for part in sorted(glob.glob(str(ROOT / word))) or [word]]
         script = Path(script).name
         if '--hosts' in words:
-            continue  # in tests/test_cluster.py, with a stand-in for ssh
+            continue  # in tests/test_launch.py, with a stand-in for ssh
         words = [word if not word.startswith('output/') or word.startswith('output/record') else
                  str(tmp_path / Path(word).name) for word in words]
         if script in ('compare.py', 'detect.py', 'export.py'):
