@@ -1,8 +1,9 @@
 """Augmentation as batch arithmetic on the device.
 
-Each block is in two parts. `draw` makes, on the host and once an epoch, the random numbers of
-every image from a NumPy generator; the block itself is a deterministic function of images and
-draws. So a run depends on its seed alone, whatever the device, and can resume at any epoch.
+Each block but `Mixup` is in two parts. `draw` makes, on the host and once an epoch, the random
+numbers of every image from a NumPy generator; the block itself is a deterministic function of
+images and draws. So a run depends on its seed alone, whatever the device, and can resume at any
+epoch.
 
 Crops, resizes and flips are separable, hence products with two small matrices per image.
 """

@@ -1,4 +1,4 @@
-"""Layers that give the numbers of their stock forms where those would be slow or imprecise."""
+"""Stand-ins for stock layers that would be slow or imprecise here, or not follow the seed."""
 from mxnet.gluon import HybridBlock, nn
 
 STEM_CHANNELS = 16  # what oneDNN's blocked bfloat16 layout needs

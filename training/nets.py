@@ -26,7 +26,7 @@ class FeatureNet(HybridBlock):
         'pool' ends at the pooled features; 'output' keeps an output layer of `feature_size`, as the
         published gluon_GMLoss does, and takes its outputs as features.
     device : training.runtime.Device or None
-        Decides which swaps pay; None makes only the one that pays everywhere.
+        Decides which swaps pay; None makes only those that are made everywhere.
 
     Inputs:
         - **x**: normalised images, shape (B, 3, 32, 32).
