@@ -147,6 +147,13 @@ COMMAND_LINES = [
     ('ablate', 'plan.yaml --seeds a', "--seeds: invalid int value: 'a'"),
     ('ablate', 'plan.yaml --only rough', '--only rough: no such variant; there are base'),
     ('ablate', 'plan.yaml --lrr 3', '--lrr: unknown option, the nearest known one is --lr$'),
+    ('ablate', 'plan.yaml --resume', '--resume: differs from run to run'),
+    ('ablate', 'plan.yaml --epoch 3', '--epoch: unknown option, .* is --epochs$'),
+    ('ablate', 'plan.yaml --weights run/last.params', '--weights: differs from run to run'),
+    ('train_cifar', '--test --weights .', '[.]: '),
+    ('train_cifar', '--test --weights ""', '--weights: expected the name'),
+    ('train_cifar', '--test --version v4', '--version v4: the run in run is of fast'),
+    ('train_cifar', '--resume --version v4', '--version v4: the run in run is of fast'),
 ]
 
 TABLE = [(script, words, None, message) for script, words, message in COMMAND_LINES]

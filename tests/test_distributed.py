@@ -15,8 +15,12 @@ from members import MNIST, children, start, start_without_launcher, wait_for
 from training.run_folder import RunFolder
 
 
-def weights(folder):
-    return {name: array.asnumpy() for name, array in nd.load(str(folder / 'last.params')).items()}
+def assert_weights_are_close(folder, wanted, rtol, atol):
+    """Compare the last weights of two run folders."""
+    found, wanted = (nd.load(str(run / 'last.params')) for run in (folder, wanted))
+    for name, array in wanted.items():
+        np.testing.assert_allclose(found[name].asnumpy(), array.asnumpy(), rtol=rtol, atol=atol,
+                                   err_msg=name)
 
 
 def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, tmp_path):
@@ -32,9 +36,7 @@ def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, 
     (first,), (second,) = run_fields(one), run_fields(two)
     assert float(second['train_loss']) == pytest.approx(float(first['train_loss']), rel=1e-5)
     assert second['train_acc'] == first['train_acc'] and second['val_acc'] == first['val_acc']
-    found = weights(two)
-    for name, array in weights(one).items():
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)
+    assert_weights_are_close(two, one, rtol=0, atol=1e-5)
 
 
 AGREEMENT = '''
@@ -72,9 +74,7 @@ def test_asynchronous_worker_alone_ends_where_one_process_ends(run_script, tmp_p
     assert result.returncode == 0, result.stderr
     assert [row['lr'] for row in run_fields(other)] == ['0.05', '0.005']
     assert [row['val_acc'] for row in run_fields(other)] == [row['val_acc'] for row in run_fields(one)]
-    expected, found = weights(one), weights(other)
-    for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)
+    assert_weights_are_close(other, one, rtol=0, atol=1e-5)
 
 
 def test_killed_worker_ends_the_run(tmp_path):
@@ -175,9 +175,7 @@ def test_cifar_with_two_workers_takes_the_steps_of_two_devices(run_script, tmp_p
     assert run_script(*words, one, '--device', 'cpu:0,1').returncode == 0
     result = run_script('launch.py', '--workers', 2, *words, two, '--kvstore', 'dist_sync')
     assert result.returncode == 0, result.stderr
-    expected, found = weights(one), weights(two)
-    for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert_weights_are_close(two, one, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
