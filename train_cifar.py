@@ -87,14 +87,14 @@ def main(argv):
         classifier = moving_average.graph.classifier
 
     # Train.
-    if recipe.run.validate_with_label:
-        labelled = LabelledClassifier(classifier, graph.loss_fn)
-        labelled.hybridize(static_alloc=True)
+    with_label, validated = recipe.run.validate_with_label, classifier
+    if with_label:
+        validated = LabelledClassifier(classifier, graph.loss_fn)
+        validated.hybridize(static_alloc=True)
 
     def evaluate():
-        row = {'val_acc': loop.evaluate(classifier, normalise, val_data)[0]}
-        if recipe.run.validate_with_label:
-            row['val_acc_with_label'] = loop.evaluate(labelled, normalise, val_data, True)[0]
+        row = dict(zip(('val_acc', 'val_acc_with_label'),
+                       loop.evaluate(validated, normalise, val_data, with_label)))
         if is_lgm:
             row.update(losses.variance_statistics(classifier.mixture))
         return row

@@ -210,15 +210,14 @@ def main(argv):
         return {'lr': lr, 'margin': margin(step) if mixture is not None else 0.0}
 
     # Train, and draw the features of a sample.
-    if recipe.run.validate_with_label:
-        labelled = LabelledClassifier(graph.classifier, graph.loss_fn)
-        labelled.hybridize(static_alloc=True)
+    with_label, validated = recipe.run.validate_with_label, graph.classifier
+    if with_label:
+        validated = LabelledClassifier(graph.classifier, graph.loss_fn)
+        validated.hybridize(static_alloc=True)
 
     def evaluate():
-        accuracies = loop.evaluate(graph.classifier, normalise, val_data)
-        row = dict(zip(('val_acc', 'knn_acc'), accuracies))
-        if recipe.run.validate_with_label:
-            row['val_acc_with_label'] = loop.evaluate(labelled, normalise, val_data, True)[0]
+        row = dict(zip(('val_acc', 'val_acc_with_label' if with_label else 'knn_acc'),
+                       loop.evaluate(validated, normalise, val_data, with_label)))
         return {**row, **losses.variance_statistics(mixture)} if mixture else row
 
     def draw(history, figures):

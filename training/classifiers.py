@@ -7,16 +7,24 @@ OUTPUTS = 'logits', 'distance', 'log_likelihood'  # of PixelClassifier, as far a
 
 
 class LabelledClassifier(HybridBlock):
-    """Logits with the margin on the true class, whose label it is told.
+    """Logits without the label, and with the margin on the true class, whose label it is told.
 
-    What gluon_GMLoss v1 and L-GM-Loss-For-Gluon validate with. It is no prediction; it is kept to
-    show what their published way of validating measures.
+    The latter are what gluon_GMLoss v1 and L-GM-Loss-For-Gluon validate with. That is no prediction;
+    it is kept to show what their published way of validating measures.
 
     Parameters
     ----------
     classifier : gmloss.MixtureClassifier
     loss_fn : gmloss.LGMLoss
         Whose current margin to use.
+
+    Inputs:
+        - **images**: whatever the classifier's net takes.
+        - **label**: shape (B,).
+
+    Outputs:
+        - **logits**: label-free, (B, C).
+        - **labelled**: those with the margin, (B, C).
     """
 
     def __init__(self, classifier, loss_fn):
@@ -29,7 +37,8 @@ class LabelledClassifier(HybridBlock):
     def hybrid_forward(self, F, images, label, margin):
         distance, log_det = self.classifier.mixture(self.classifier.net(images))[:2]
         target = one_hot(F, F.cast(label, 'float32'), distance)
-        return margin_logits(F, distance, log_det, target, margin, self._margin_add)
+        return (label_free_logits(F, distance, log_det),
+                margin_logits(F, distance, log_det, target, margin, self._margin_add))
 
 
 class HeadsClassifier(HybridBlock):
