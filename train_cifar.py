@@ -30,7 +30,7 @@ def main(argv):
 
     import mxnet as mx
     from training import (augment, average, batches, checkpoint, data, fit, likelihood, loop,
-                          losses, models, optim, teacher)
+                          losses, models, optim, schedules, teacher)
     from training.classifiers import LabelledClassifier
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -69,9 +69,9 @@ def main(argv):
         print(f'teacher {refinement.teacher}: accuracy {accuracy:.4f}')
 
     # Schedules and optimizer.
-    learning_rate = optim.learning_rate(recipe.optimisation, train_data.steps_per_epoch,
-                                        train_data.batch_size)
-    margin = losses.margin_schedule(recipe.loss)
+    learning_rate = schedules.learning_rate(recipe.optimisation, train_data.steps_per_epoch,
+                                            train_data.batch_size)
+    margin = schedules.margin(recipe.loss)
     trainer = optim.build_trainer(checkpoint.named_parameters({'graph': graph}).values(),
                                   recipe.optimisation, workers)
 

@@ -131,7 +131,7 @@ def main(argv):
 
     import mxnet as mx
     from training import (batches, checkpoint, data, features, fit, likelihood, loop, losses,
-                          models, optim)
+                          models, optim, schedules)
     from training.classifiers import LabelledClassifier
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -187,9 +187,9 @@ def main(argv):
     first_epochs = {'center': 0, 'two-phase': recipe.loss.first_phase_epochs}.get(kind, epochs)
     second_phase = first_epochs * steps
     rate_of_first, rate_of_second = (
-        optim.learning_rate(recipe.optimisation, steps, train_data.batch_size, length)
+        schedules.learning_rate(recipe.optimisation, steps, train_data.batch_size, length)
         for length in (first_epochs, epochs - first_epochs))
-    margin = losses.margin_schedule(recipe.loss)
+    margin = schedules.margin(recipe.loss)
     trained = {'net': graph.net, **({'mixture': mixture} if mixture else {})}
     trainers = [optim.build_trainer(checkpoint.named_parameters(trained).values(),
                                     recipe.optimisation, workers)]

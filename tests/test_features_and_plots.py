@@ -1,19 +1,11 @@
 """Snapshots of features, class means, and drawing beside the training."""
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from conftest import ROOT
 from training import features, plots
+from training.background_plots import BackgroundPlots
 from training.features import Snapshot
 from training.run_folder import RunFolder
 
@@ -73,7 +65,7 @@ def test_class_means_by_a_loop():
 
 def test_figures_are_drawn_in_another_process_and_stay_whole(tmp_path):
     folder = RunFolder(tmp_path)
-    with plots.BackgroundPlots() as figures:
+    with BackgroundPlots() as figures:
         for epoch in (1, 2):
             figures.submit(folder.draw_features, snapshot(3, epoch, epoch), 'run', 'test')
     assert sorted(path.name for path in (tmp_path / 'features').iterdir()) == [
@@ -145,37 +137,3 @@ def test_histograms_have_the_names_of_what_they_show(drawn):
         for label, vertices in shown.items():
             where = vertices[vertices[:, 1] > 0, 0]
             assert where.max() == pytest.approx(ends[label], abs=0.3)
-
-
-def test_a_figure_that_cannot_be_drawn_is_one_line(capfd):
-    with plots.BackgroundPlots() as figures:
-        figures.submit(os.listdir, __file__)
-        figures.submit(os.listdir, os.path.dirname(__file__))
-    error = capfd.readouterr().err
-    assert len(error.splitlines()) == 1 and 'could not be drawn' in error and __file__ in error
-
-
-def test_killed_drawing_process_costs_its_figure_and_no_more(tmp_path, capfd):
-    with plots.BackgroundPlots() as figures:
-        figures.submit(os.kill, os.getpid(), 0)  # so that the process is there
-        drawing, = figures._pool._processes
-        os.kill(drawing, signal.SIGKILL)
-        while not figures._pool._broken:
-            time.sleep(0.01)
-        figures.submit(os.mkdir, tmp_path / 'drawn')
-    assert (tmp_path / 'drawn').is_dir()
-    assert len(capfd.readouterr().err.splitlines()) <= 1
-
-
-def test_drawing_process_ends_with_a_training_that_is_killed():
-    script = ("import os; from training import plots; figures = plots.BackgroundPlots(); "
-              "figures.submit(os.getpid); child, = figures._pool._processes; "
-              "figures._pending[0].result(); print(child, flush=True); "
-              "os.kill(os.getpid(), 9)")
-    training = subprocess.Popen([sys.executable, '-c', script], cwd=ROOT, text=True,
-                                stdout=subprocess.PIPE)
-    child = int(training.stdout.readline())
-    training.communicate(timeout=60)  # to the end of a pipe that both write to
-    assert training.returncode == -signal.SIGKILL
-    status = Path(f'/proc/{child}/status')
-    assert not status.exists() or re.search(r'State:\s+Z', status.read_text())

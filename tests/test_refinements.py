@@ -198,13 +198,6 @@ def test_no_decay_means_biases_gamma_and_beta():
         assert decayed == ({'weight', 'bias', 'gamma', 'beta'} if decay else {'weight'})
 
 
-def test_polynomial_decay():
-    rate = optim.learning_rate(Optimisation(epochs=10, lr=0.4, schedule='polynomial',
-                                            decay_power=2, warmup='linear', warmup_epochs=2), 10, 1)
-    assert [rate(9), rate(20), rate(60), rate(99)] == pytest.approx(
-        [0.2, 0.4, 0.4 * 0.5 ** 2, 0.4 * (1 / 80) ** 2])
-
-
 @pytest.mark.parametrize('loss', ['lgm', 'softmax'])
 def test_all_switches_together_train(run_script, tmp_path, loss):
     words = ('--loss', loss, '--label-smoothing', 0.1, '--mixup', 0.2, '--teacher',

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from conftest import ROOT
-from training import parameter_server, runtime
+from training import gpus, parameter_server, runtime
 from training.runtime import UserError
 
 AMPERE, HOPPER, PASCAL, KEPLER = (8, 6), (9, 0), (6, 1), (3, 7)
@@ -26,7 +26,7 @@ def test_bad_device_names_are_refused(text):
 
 
 def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch, capsys):
-    monkeypatch.setattr(runtime, 'has_gpu_mxnet', lambda: True)
+    monkeypatch.setattr(gpus, 'has_gpu_mxnet', lambda: True)
     choose = runtime.choose_device
     assert choose('auto', None, [HOPPER, AMPERE], None) == ('gpu', (1,))
     assert choose('auto', None, [HOPPER, KEPLER], None) == ('cpu', (0,))
@@ -35,7 +35,7 @@ def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch, capsys
              for kind in ('auto', 'gpu') for number in range(3)]
     assert taken == [('gpu', (1,)), ('gpu', (2,)), ('gpu', (1,))] * 2, 'workers take them in turn'
     assert not capsys.readouterr().err
-    monkeypatch.setattr(runtime, 'has_gpu_mxnet', lambda: False)
+    monkeypatch.setattr(gpus, 'has_gpu_mxnet', lambda: False)
     assert choose('auto', None, [AMPERE], None) == ('cpu', (0,))
     assert 'the GPU stays unused' in capsys.readouterr().err
 
@@ -77,24 +77,6 @@ def test_dtype_auto_and_refusals(monkeypatch):
     for dtype, kind in (('bfloat16', 'gpu'), ('float16', 'cpu'), ('bfloat16', 'cpu')):
         with pytest.raises(UserError, match=f'--dtype {dtype}'):
             choose(dtype, kind, [AMPERE])
-
-
-def test_probe_reads_capabilities_from_a_driver(tmp_path, monkeypatch):
-    """A stand-in libcuda with two GPUs, 8.6 and 9.0."""
-    source = tmp_path / 'cuda.c'
-    source.write_text('''
-        int cuInit(unsigned f) { return 0; }
-        int cuDeviceGetCount(int *n) { *n = 2; return 0; }
-        int cuDeviceGet(int *d, int i) { *d = i; return 0; }
-        int cuDriverGetVersion(int *v) { *v = 11040; return 0; }
-        int cuDeviceGetAttribute(int *v, int a, int d) {
-            *v = a == 75 ? (d ? 9 : 8) : (d ? 0 : 6); return 0; }''')
-    library = tmp_path / 'libcuda.so.1'
-    subprocess.run(['cc', '-shared', '-fPIC', '-o', library, source], check=True)
-    real = runtime.ctypes.CDLL
-    monkeypatch.setattr(runtime.ctypes, 'CDLL',
-                        lambda name, *a: real(str(library) if 'libcuda' in name else name, *a))
-    assert runtime.probe_gpus() == ([(8, 6), (9, 0)], None) and runtime.driver_version() == 11040
 
 
 def fresh(code, **settings):
@@ -156,17 +138,3 @@ def test_every_process_has_the_alias_that_numpy_removed(role):
 def test_prepare_after_mxnet_is_a_programming_error():
     with pytest.raises(RuntimeError, match='before mxnet is imported'):
         runtime.prepare('cpu')
-
-
-def test_cuda_libraries_are_loaded_from_the_wheels_in_order(tmp_path, monkeypatch):
-    for library in runtime.CUDA_LIBRARIES[:2]:
-        path = tmp_path / library
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b'')
-    loaded = []
-    monkeypatch.setattr(runtime.importlib.util, 'find_spec', lambda name: type(
-        'Spec', (), {'submodule_search_locations': [str(tmp_path)]}))
-    monkeypatch.setattr(runtime.ctypes, 'CDLL', lambda path, mode: loaded.append((path, mode)))
-    runtime.load_cuda_libraries()
-    assert loaded == [(str(tmp_path / library), runtime.ctypes.RTLD_GLOBAL)
-                      for library in runtime.CUDA_LIBRARIES[:2]]

@@ -17,7 +17,8 @@ from tensorboardX.proto.event_pb2 import Event
 from conftest import (ROOT, SMALL, run_fields, same_weights, start, wait_for_epoch,
                       write_cifar100)
 from gmloss import LGMLoss
-from training import checkpoint, fit, loop, plots, runtime
+from training import checkpoint, fit, loop, runtime
+from training.background_plots import BackgroundPlots
 from training.cluster import Workers
 from training.run_folder import RunFolder
 from training.runtime import UserError
@@ -253,7 +254,7 @@ def test_variants_run_to_the_end(run_here, tmp_path, capsys, words):
 
 def test_plotting_draws_the_curves_after_every_epoch(run_here, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots.BackgroundPlots, 'submit',
+    monkeypatch.setattr(BackgroundPlots, 'submit',
                         lambda figures, draw, *rest: drawn.append((draw.__name__, len(rest[0]))))
     assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run', '--epochs', 2,
                     '--plotting') == 0

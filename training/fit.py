@@ -9,7 +9,7 @@ from mxnet import MXNetError
 
 from . import batches, checkpoint, comparison, loop
 from .average import MovingAverage
-from .plots import BackgroundPlots
+from .background_plots import BackgroundPlots
 from .run_folder import RunFolder, summarise
 from .runtime import Device, UserError
 
@@ -40,10 +40,10 @@ class Job:
     validation_images : int
         How many `evaluate` sees.
     after_epoch : callable or None
-        Called with the history and a training.plots.BackgroundPlots after every epoch.
+        Called with the history and a training.background_plots.BackgroundPlots after every epoch.
     at_end : callable or None
-        Called with a training.plots.BackgroundPlots after the last epoch; returns what else the
-        summary is to hold.
+        Called with a training.background_plots.BackgroundPlots after the last epoch; returns what
+        else the summary is to hold.
     """
     recipe: Any
     device: Device

@@ -21,7 +21,7 @@ def report(classifier, normalise, train_data, val_data, folder, figures):
     normalise : block
     train_data, val_data : training.batches.DeviceData
     folder : training.run_folder.RunFolder
-    figures : training.plots.BackgroundPlots
+    figures : training.background_plots.BackgroundPlots
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """From a recipe's loss section to the blocks of gmloss."""
 import numpy as np
 
-from gmloss import (ConstantMargin, DiagonalMixture, FixedVolumeMixture, GaussianMixture,
-                    InverseSumMixture, LGMLoss, RawDiagonalMixture, StepUpMargin)
+from gmloss import (DiagonalMixture, FixedVolumeMixture, GaussianMixture, InverseSumMixture, LGMLoss,
+                    RawDiagonalMixture)
 
 from .fields import VARIANCE_FLOOR
 from .nets import initializer
@@ -33,13 +33,6 @@ def build_loss(loss, sparse_label=True):
     likelihood = 'distance' if loss.likelihood == 'euclidean' else loss.likelihood
     return LGMLoss(alpha=loss.margin, lambda_=loss.likelihood_weight, likelihood=likelihood,
                    margin_add=loss.margin_add, sparse_label=sparse_label)
-
-
-def margin_schedule(loss):
-    """The margin of a training.fields.Loss as a function of the step."""
-    if loss.margin_factor == 1:
-        return ConstantMargin(loss.margin)
-    return StepUpMargin(loss.margin, loss.margin_factor, loss.margin_every, loss.margin_maximum)
 
 
 def variance_statistics(mixture):

@@ -1,8 +1,7 @@
-"""The process's surroundings: threads, CUDA libraries, devices, precision.
+"""The process's surroundings: threads, devices, precision, and how it ends.
 
 Nothing here imports mxnet at module level, because `prepare` must run before that import.
 """
-import ctypes
 import importlib.util
 import os
 import re
@@ -12,19 +11,9 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-# In load order: each library needs those before it.
-CUDA_LIBRARIES = (
-    'cuda_runtime/lib/libcudart.so.11.0', 'cuda_nvrtc/lib/libnvrtc.so.11.2',
-    'nvtx/lib/libnvToolsExt.so.1', 'cublas/lib/libcublasLt.so.11', 'cublas/lib/libcublas.so.11',
-    'cufft/lib/libcufft.so.10', 'curand/lib/libcurand.so.10', 'cusolver/lib/libcusolver.so.11',
-    'nccl/lib/libnccl.so.2', 'cudnn/lib/libcudnn.so.8')
-# The mxnet-cu112 wheels hold kernels for 5.0 to 8.6 and no PTX that a later GPU could compile.
-FIRST_CAPABILITY, FIRST_UNSUPPORTED_CAPABILITY = (5, 0), (9, 0)
-FIRST_CAPABILITY_WITH_FAST_FLOAT16 = (7, 0)
-CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
-COMPILER = 11080  # CUDA version of requirements.txt's NVRTC, whose output no earlier driver takes
-CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
+from . import gpus
 
+CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
 
 PLACE = 'GMLOSS_PLACE'  # number/of: which of how many alike on this machine, by launch.py
 ECHO = 'GMLOSS_ECHO'    # set by launch.py in all processes but the first worker
@@ -77,7 +66,8 @@ def prepare(device='auto', dtype='float32'):
     share_cores()
     os.environ.setdefault('MXNET_SUBGRAPH_VERBOSE', '0')
     chosen = choose(device, dtype)
-    if chosen.kind == 'gpu' and driver_version() < COMPILER:  # mxnet compiles kernels that it fuses
+    if chosen.kind == 'gpu' and gpus.driver_version() < gpus.COMPILER:
+        # mxnet compiles the kernels that it fuses
         os.environ.setdefault('MXNET_USE_FUSION', '0')
     make_importable()
     try:
@@ -99,7 +89,7 @@ def choose(device, dtype='float32'):
     kind, ids = parse_device(device)
     capabilities = []
     if kind != 'cpu':
-        capabilities, problem = probe_gpus()
+        capabilities, problem = gpus.probe()
         kind, ids = choose_device(kind, ids, capabilities, problem, place()[0])
     return Device(kind, ids, choose_dtype(
         dtype, kind, [capabilities[i] for i in ids] if kind == 'gpu' else []))
@@ -114,7 +104,7 @@ def place():
 def make_importable():
     """Give mxnet 1.9 what it expects to find when it is imported."""
     if importlib.util.find_spec('nvidia') is not None:
-        load_cuda_libraries()
+        gpus.load_cuda_libraries()
         os.environ.setdefault('MXNET_CUDNN_LIB_CHECKING', '0')  # of the version: it is a later 8
     import numpy as np
     if 'bool' not in np.__dict__:
@@ -191,47 +181,15 @@ def parse_device(text):
     return match[1], ids
 
 
-def probe_gpus():
-    """Ask the NVIDIA driver itself, since an mxnet without GPU support cannot.
-
-    Returns
-    -------
-    (capabilities, problem)
-        A list with the compute capability (major, minor) of each GPU, and why it is empty.
-    """
-    try:
-        driver = ctypes.CDLL('libcuda.so.1')
-    except OSError:
-        return [], 'the NVIDIA driver (libcuda.so.1) is not installed'
-    count = ctypes.c_int()
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return [], 'the NVIDIA driver does not answer'
-    capabilities = []
-    for index in range(count.value):
-        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-        driver.cuDeviceGet(ctypes.byref(device), index)
-        driver.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device)
-        driver.cuDeviceGetAttribute(ctypes.byref(minor), CAPABILITY_MINOR, device)
-        capabilities.append((major.value, minor.value))
-    return capabilities, None if capabilities else 'the machine has no NVIDIA GPU'
-
-
-def driver_version():
-    """The CUDA version that the NVIDIA driver has, as 1000 * major + 10 * minor."""
-    version = ctypes.c_int()
-    ctypes.CDLL('libcuda.so.1').cuDriverGetVersion(ctypes.byref(version))
-    return version.value
-
-
 def choose_device(kind, ids, capabilities, problem, number=0):
-    """Settle 'auto' and 'gpu' against what `probe_gpus` found; see `prepare` for the errors.
+    """Settle 'auto' and 'gpu' against what `gpus.probe` found; see `prepare` for the errors.
 
     Workers of different `number` on one machine take the usable GPUs in turn.
     """
     usable = [i for i, capability in enumerate(capabilities)
-              if FIRST_CAPABILITY <= capability < FIRST_UNSUPPORTED_CAPABILITY]
+              if gpus.FIRST_CAPABILITY <= capability < gpus.FIRST_UNSUPPORTED_CAPABILITY]
     if kind == 'auto':
-        if usable and has_gpu_mxnet():
+        if usable and gpus.has_gpu_mxnet():
             return 'gpu', (usable[number % len(usable)],)
         if usable:
             print('the GPU stays unused, as this mxnet is built for the CPU: requirements.txt has the '
@@ -251,33 +209,13 @@ def choose_device(kind, ids, capabilities, problem, number=0):
     return kind, ids
 
 
-def has_gpu_mxnet():
-    """Whether the installed mxnet is a GPU build, without importing it."""
-    spec = importlib.util.find_spec('mxnet')
-    return spec is not None and (Path(spec.origin).parent / 'libmxnet.so').exists() and any(
-        name.startswith('mxnet_cu') for name in _distributions())
-
-
-def _distributions():
-    from importlib.metadata import distributions
-    return [d.metadata['Name'].replace('-', '_') for d in distributions() if d.metadata['Name']]
-
-
-def load_cuda_libraries():
-    """Load the CUDA libraries of the nvidia-*-cu11 wheels, which the linker would not find."""
-    for root in importlib.util.find_spec('nvidia').submodule_search_locations:
-        for library in CUDA_LIBRARIES:
-            path = Path(root) / library
-            if path.exists():
-                ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
-
-
 def choose_dtype(dtype, kind, capabilities):
     """Settle 'auto' and refuse a precision that the device does not have."""
     if dtype == 'auto':
         if kind == 'cpu':
             return 'bfloat16' if cpu_is_faster_in_bfloat16() else 'float32'
-        return 'float16' if min(capabilities) >= FIRST_CAPABILITY_WITH_FAST_FLOAT16 else 'float32'
+        fast = min(capabilities) >= gpus.FIRST_CAPABILITY_WITH_FAST_FLOAT16
+        return 'float16' if fast else 'float32'
     if dtype == 'bfloat16' and kind == 'gpu':
         raise UserError('--dtype bfloat16: mxnet 1.9 has it on the CPU only; use float16 on a GPU')
     if dtype == 'float16' and kind == 'cpu':
