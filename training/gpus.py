@@ -1,7 +1,6 @@
 """What NVIDIA's driver and the installed wheels say, before mxnet is imported."""
 import ctypes
 import importlib.util
-from importlib.metadata import distributions
 from pathlib import Path
 
 # In load order: each library needs those before it.
@@ -57,6 +56,7 @@ def has_gpu_mxnet():
 
 
 def _distributions():
+    from importlib.metadata import distributions  # slow to import, and seldom needed
     return [d.metadata['Name'].replace('-', '_') for d in distributions() if d.metadata['Name']]
 
 
