@@ -95,6 +95,7 @@ def test_runs_of_the_same_name_look_alike_and_share_a_label():
     assert axes.get_legend_handles_labels()[1] == ['fast', 'best', 'v6 as published']
     colours = [line.get_color() for line in axes.lines]
     assert colours[0] == colours[2] and len(set(colours)) == 3
+    assert axes.get_xscale() == 'log'
 
 
 def test_accuracies_are_drawn_where_the_runs_end(drawn):

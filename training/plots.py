@@ -118,8 +118,7 @@ def accuracies(file, families):
     families : list of (str, list of (str, list of dict))
         One panel each: title, and name and rows (with epoch and val_acc) of every run.
 
-    Epochs are on a logarithmic scale, for the short runs' sake; accuracies from as far below the
-    lowest that a run ends with as the highest is above it.
+    Accuracies are shown from as far below the lowest that a run ends with as the highest is above it.
     """
     figure = Figure(figsize=(11, 5 * len(families)), layout='constrained')
     for axes, (title, runs) in zip(figure.subplots(len(families), squeeze=False)[:, 0], families):
@@ -127,9 +126,6 @@ def accuracies(file, families):
         lowest = min(rows[-1]['val_acc'] for _, rows in runs)
         highest = max(row['val_acc'] for _, rows in runs for row in rows)
         axes.set_ylim(lowest - (highest - lowest) - 0.005, highest + 0.005)
-        axes.set_xscale('log')
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter('{x:g}')
         axes.set_title(title)
         axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize='small')
     figure.savefig(file, format='png', dpi=100)
@@ -154,7 +150,10 @@ def covariances(file, runs):
 
 
 def _by_epoch(axes, runs, column, label):
-    """One line for each run; those of the same name look alike and share a label."""
+    """One line for each run; those of the same name look alike and share a label.
+
+    Epochs are on a logarithmic scale, for the short runs' sake.
+    """
     numbers = {}
     for name, rows in runs:
         shown = '_' + name if name in numbers else name  # the legend leaves out `_...`
@@ -164,7 +163,9 @@ def _by_epoch(axes, runs, column, label):
                   linestyle=('-', '--', ':')[number // len(COLOURS) % 3])
     axes.set_xlabel('epoch')
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xscale('log')
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter('{x:g}')
 
 
 def likelihoods(file, splits, title):
