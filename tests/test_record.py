@@ -134,7 +134,10 @@ def test_summary_agrees_with_metrics_config_and_log(folder):
     assert summary['val_acc'] == pytest.approx(accuracies[-1], abs=1e-6)
     assert summary['best_val_acc'] == pytest.approx(max(accuracies), abs=1e-6)
     assert accuracies[summary['best_epoch'] - 1] == max(accuracies)
-    assert comparison.verdict(summary) in (folder / 'log.txt').read_text()
+    log = (folder / 'log.txt').read_text()
+    assert comparison.verdict(summary) in log
+    logged = re.findall(r'^epoch +(\d+) .* val (\S+) ', log, re.M)
+    assert logged == [(row['epoch'], f'{float(row["val_acc"]):.4f}') for row in rows]
 
 
 def test_page_sets_the_full_run_of_v6_beside_the_published_plot():
