@@ -35,6 +35,7 @@ OPTIONS = {  # what the README says that runs were made with: name -> version, o
     'cifar-paper-40epochs': ('paper', '--epochs 40'),
     'cifar-paper-identity-40epochs': ('paper', '--epochs 40', '--covariance identity'),
     **{f'cifar-{version}-40epochs': (version, '--epochs 40') for version in EDITIONS},
+    'cifar-v4-later-decay-40epochs': ('v4', '--epochs 40 --decay-epochs 26 35'),
     'cifar-v6-pad-crop-40epochs': ('v6', '--epochs 40', '--augmentation pad-crop'),
     'cifar-v6-400epochs': ('v6',),
     'mnist-softmax': ('softmax',), 'mnist-softmax-seed1': ('softmax', '--epochs 8 --lr-step 3'),
