@@ -10,6 +10,7 @@ variant sets, options that all runs share do not change. Runs go one after the o
 their own; called again, it goes on where it stopped, in the precision it began with where that is
 left to the machine, and refuses to take the runs of another plan or budget for its own.
 """
+
 import re
 import signal
 import statistics
@@ -22,11 +23,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 import train_cifar
-from training import cli, comparison, runtime
-from training import recipe as recipes
-from training.fields import FILLED_IN, STRICT
-from training.run_folder import RunFolder, write_text
-from training.runtime import UserError
+from training import errors
+from training.config import recipe as recipes
+from training.config.options import Parser, hyphenated, parse_options
+from training.config.schema import FILLED_IN, STRICT
+from training.errors import UserError
+from training.runs import tables
+from training.runs.folder import RunFolder, write_text
 
 SET_HERE = 'version', 'resume', 'test', 'weights', 'seed'  # options that differ from run to run
 FIXED = (*FILLED_IN, 'seed', 'output_dir')  # fields that a variant cannot change
@@ -36,6 +39,7 @@ HEADER = ('variant', 'seeds', 'last: mean', 'spread', 'difference', 'best: mean'
 @dataclass(config=STRICT)
 class Plan:
     """A plan file."""
+
     version: str
     variants: Dict[str, Optional[Dict[str, Any]]] = Field(min_length=1)
     cumulative: bool = False
@@ -54,13 +58,18 @@ def read_plan(path):
                 raise UserError(f'{path}: {name}: its runs would have the folders of {other}')
         for field, value in (overrides or {}).items():
             if field not in known:
-                raise UserError(f'{path}: {name}: {field} is no field that a variant can change'
-                                f'{recipes.nearest(field, known)}')
+                raise UserError(
+                    f'{path}: {name}: {field} is no field that a variant can change'
+                    f'{recipes.nearest(field, known)}'
+                )
             if value is None:
                 raise UserError(f'{path}: {name}: {field}: expected a value')
         gathered = {**(gathered if plan.cumulative else {}), **(overrides or {})}
-        checked = recipes.values(recipes.load(recipes.version_path('cifar', plan.version),
-                                              recipes.CifarRecipe, gathered, f'{path}: {name}'))
+        checked = recipes.values(
+            recipes.load(
+                recipes.version_path('cifar', plan.version), recipes.CifarRecipe, gathered, f'{path}: {name}'
+            )
+        )
         variants[name] = {field: checked[field] for field in gathered}
     return plan.version, variants
 
@@ -96,7 +105,7 @@ def options(overrides):
 
 def read_common(words):
     """The recipe fields among the options that all runs share, checked."""
-    actions, fields = cli.parse(train_cifar.make_parser(), recipes.CifarRecipe, words)
+    actions, fields = parse_options(train_cifar.make_parser(), recipes.CifarRecipe, words)
     for name in SET_HERE:
         if actions.get(name) or name in fields:
             raise UserError(f'--{name}: differs from run to run; see ablate.py --help')
@@ -107,8 +116,9 @@ def check_run(path, version, common, overrides, seed):
     """Refuse a run that is there already but is not the one that is wanted."""
     folder = RunFolder(path)
     if folder.config.exists():
-        wanted = recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe,
-                              {**common, **overrides, 'seed': seed})
+        wanted = recipes.load(
+            recipes.version_path('cifar', version), recipes.CifarRecipe, {**common, **overrides, 'seed': seed}
+        )
         wanted.run.version = version
         wanted.run.device = 'auto'  # the run itself looks at that, when it knows what it stands for
         folder.check_resumable(wanted)
@@ -122,7 +132,7 @@ def finished_runs(folder, variants, version, common):
             if (path / 'summary.json').exists():
                 settled = settle(overrides, common, version, folder, seed)
                 check_run(path, version, common, settled, seed)
-                found.setdefault(name, []).append(comparison.read(path))
+                found.setdefault(name, []).append(tables.read(path))
     return found
 
 
@@ -158,11 +168,15 @@ def row(name, runs, reference):
     """What the table says of a variant's runs, set against {seed: accuracy} of other ones."""
     last = last_accuracies(runs)
     gains = [accuracy - reference[seed] for seed, accuracy in last.items() if seed in reference]
-    return [name, ', '.join(map(str, last)), f'{statistics.mean(last.values()):.4f}',
-            f'{min(last.values()):.4f} to {max(last.values()):.4f}',
-            f'{statistics.mean(gains):+.4f}' if gains else '-',
-            f'{statistics.mean(run.summary["best_val_acc"] for run in runs):.4f}',
-            f'{statistics.mean(run.summary["images_per_second"] for run in runs):.0f}']
+    return [
+        name,
+        ', '.join(map(str, last)),
+        f'{statistics.mean(last.values()):.4f}',
+        f'{min(last.values()):.4f} to {max(last.values()):.4f}',
+        f'{statistics.mean(gains):+.4f}' if gains else '-',
+        f'{statistics.mean(run.summary["best_val_acc"] for run in runs):.4f}',
+        f'{statistics.mean(run.summary["images_per_second"] for run in runs):.0f}',
+    ]
 
 
 def table(runs, first):
@@ -170,17 +184,16 @@ def table(runs, first):
     reference = last_accuracies(runs.get(first, ()))
     rows = [row(variant, found, reference) for variant, found in runs.items()]
     seen = next(iter(runs.values()))[0].validated_on
-    return comparison.markdown(HEADER, rows) + f'\nTop-1 accuracy on the {seen}.\n'
+    return tables.markdown(HEADER, rows) + f'\nTop-1 accuracy on the {seen}.\n'
 
 
 def main(argv):
-    parser = cli.Parser(__doc__, epilog='Further options are handed to train_cifar.py, the same for '
-                        'all runs.')
+    parser = Parser(__doc__, epilog='Further options are handed to train_cifar.py, the same for all runs.')
     parser.add_argument('plan', help='YAML file with version, variants, cumulative')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--only', nargs='+', metavar='VARIANT', help='leave out the others')
     parser.add_argument('--output-dir', type=Path, default=None, help='default output/PLAN')
-    argv = cli.hyphenated(argv)
+    argv = hyphenated(argv)
     given, common = parser.parse_known_args(argv)
     for word in common:  # the value of one would pass for the plan
         if word.startswith('-') and argv.index(word) < argv.index(given.plan):
@@ -218,17 +231,28 @@ def main(argv):
             if not (path / 'summary.json').exists():
                 print(f'{path}:', ' '.join(options(overrides)) or f'{version} as it is', flush=True)
                 resume = ['--resume'] if RunFolder(path).has_checkpoint else []
-                run = subprocess.Popen([sys.executable, train_cifar.__file__, '--version', version,
-                                        *common, *options(overrides), '--seed', str(seed),
-                                        '--output-dir', str(path), *resume])
+                run = subprocess.Popen(
+                    [
+                        sys.executable,
+                        train_cifar.__file__,
+                        '--version',
+                        version,
+                        *common,
+                        *options(overrides),
+                        '--seed',
+                        str(seed),
+                        '--output-dir',
+                        str(path),
+                        *resume,
+                    ]
+                )
                 if stopped:  # just before there was a run to hear of it
                     run.terminate()
                 code = run.wait()
                 if code:  # the run has said why
                     print(f'{path} ended with code {code}; the same command goes on')
                     return code if code > 0 else 128 - code
-            text = table(finished_runs(folder, variants, version, common_fields),
-                         first=next(iter(variants)))
+            text = table(finished_runs(folder, variants, version, common_fields), first=next(iter(variants)))
             write_text(folder / 'ablation.md', text)
     print(text)
     print(f'written: {folder / "ablation.md"}')
@@ -236,4 +260,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    runtime.exit_with(main)
+    errors.exit_with(main)

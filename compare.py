@@ -8,14 +8,18 @@ accuracy by epoch) and, where runs have what it takes, feature-maps.png (the las
 MNIST runs made with --plotting, side by side) and covariance.png (log-determinant and smallest
 variance of trained covariances by epoch).
 """
+
 from pathlib import Path
 
 from boltons.fileutils import atomic_save
 
-from training import cli, comparison, data, plots, runtime
-from training.features import Snapshot
-from training.run_folder import RunFolder, write_text
-from training.runtime import UserError
+from training import errors
+from training.config.options import Parser
+from training.data import datasets
+from training.errors import UserError
+from training.runs import plots, tables
+from training.runs.features import Snapshot
+from training.runs.folder import RunFolder, write_text
 
 
 def feature_map(run):
@@ -28,37 +32,46 @@ def feature_map(run):
         facts.append(f'nearest center {row["knn_acc"]:.4f}')
     if row is not last:  # the run went on without --plotting
         facts.insert(0, f'epoch {row["epoch"]:.0f}')
-    return plots.FeatureMap(f'{run.name}\n{", ".join(facts)}', flat.test_features,
-                            flat.test_labels, flat.centers, flat.deviations)
+    return plots.FeatureMap(
+        f'{run.name}\n{", ".join(facts)}', flat.test_features, flat.test_labels, flat.centers, flat.deviations
+    )
 
 
 def main(argv):
-    parser = cli.Parser(__doc__)
-    parser.add_argument('runs', nargs='+', metavar='RUN',
-                        help='run folders, in the order to show, each once')
-    parser.add_argument('--output-dir', type=Path, default=Path('output'),
-                        help='where to write (default output)')
+    parser = Parser(__doc__)
+    parser.add_argument('runs', nargs='+', metavar='RUN', help='run folders, in the order to show, each once')
+    parser.add_argument(
+        '--output-dir', type=Path, default=Path('output'), help='where to write (default output)'
+    )
     options = parser.parse_args(argv)
-    paths = [path for path in dict.fromkeys(map(Path, options.runs))
-             if not path.is_file()]  # a shell's * also names files beside the runs
+    paths = [
+        path for path in dict.fromkeys(map(Path, options.runs)) if not path.is_file()
+    ]  # a shell's * also names files beside the runs
     if not paths:
         raise UserError(f'{options.runs[0]}: a run folder is expected')
-    begun = [path for path in paths if RunFolder(path).config.exists()
-             and not RunFolder(path).metrics.exists()]
+    begun = [
+        path for path in paths if RunFolder(path).config.exists() and not RunFolder(path).metrics.exists()
+    ]
     for path in begun if len(begun) < len(paths) else ():
         print(f'{path}: left out, it has not ended its first epoch')
         paths.remove(path)
-    runs = comparison.read_all(paths)
+    runs = tables.read_all(paths)
 
-    families = [(title, [run for run in runs if run.data == title])
-                for title in data.TITLES.values() if title in {run.data for run in runs}]
-    text = '\n'.join(f'## {name}\n\n{comparison.table(group)}' for name, group in families)
-    for group in comparison.by_recipe(run for run in runs if 'detection' in run.summary):
-        text += (f'\n### Abnormal images by `{"`, `".join(run.name for run in group)}`, AUROC\n\n'
-                 f'{comparison.detection_table(group)}')
-    figures = {'comparison.png': (plots.accuracies, [(name, comparison.curves(group))
-                                                     for name, group in families])}
-    trained = comparison.named([run for run in runs if 'mean_log_det' in run.metrics[0]])
+    families = [
+        (title, [run for run in runs if run.data == title])
+        for title in datasets.TITLES.values()
+        if title in {run.data for run in runs}
+    ]
+    text = '\n'.join(f'## {name}\n\n{tables.table(group)}' for name, group in families)
+    for group in tables.by_recipe(run for run in runs if 'detection' in run.summary):
+        text += (
+            f'\n### Abnormal images by `{"`, `".join(run.name for run in group)}`, AUROC\n\n'
+            f'{tables.detection_table(group)}'
+        )
+    figures = {
+        'comparison.png': (plots.accuracies, [(name, tables.curves(group)) for name, group in families])
+    }
+    trained = tables.named([run for run in runs if 'mean_log_det' in run.metrics[0]])
     if trained:
         figures['covariance.png'] = plots.covariances, trained
     drawn = [feature_map(run) for run in runs if run.on_mnist and run.folder.features.exists()]
@@ -71,13 +84,11 @@ def main(argv):
             with atomic_save(str(options.output_dir / name), overwrite_part=True) as part:
                 draw(part, content)
     except OSError as error:
-        raise UserError(f'{options.output_dir}: {error.strerror}; choose another --output-dir') \
-            from None
+        raise UserError(f'{options.output_dir}: {error.strerror}; choose another --output-dir') from None
     print(text)
-    print('written:', ', '.join(str(options.output_dir / name)
-                                for name in ('comparison.md', *figures)))
+    print('written:', ', '.join(str(options.output_dir / name) for name in ('comparison.md', *figures)))
     return 0
 
 
 if __name__ == '__main__':
-    runtime.exit_with(main)
+    errors.exit_with(main)

@@ -9,6 +9,7 @@ the last one also of a net trained by softmax. Adversarial images are crafted an
 that is scored. Writes detection.json, roc.png and scores.png into the run folder, and the table
 into its summary.json.
 """
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -16,9 +17,11 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from training import cli, runtime
-from training.run_folder import RunFolder
-from training.runtime import UserError
+from training import errors
+from training.config.options import Parser
+from training.errors import UserError
+from training.machine import devices
+from training.runs.folder import RunFolder
 
 BATCH = 500
 NET, SOFTMAX_NET = 'net', 'softmax net'
@@ -28,11 +31,12 @@ STRENGTHS = {'cifar': (2, 4, 8, 16), 'mnist': (25.5, 51, 76.5)}  # largest chang
 @dataclass
 class ImageSet:
     """Images that the nets are to be shown, and how they are attacked before."""
+
     name: str
-    family: str                          # 'normal', 'FGSM', 'PGD', 'noise', ...
-    images: np.ndarray                   # uint8 (N, channels, H, W)
+    family: str  # 'normal', 'FGSM', 'PGD', 'noise', ...
+    images: np.ndarray  # uint8 (N, channels, H, W)
     labels: Optional[np.ndarray] = None  # (N,), where the images have classes that the net knows
-    strength: Optional[float] = None     # of the attack FGSM or PGD, of 255
+    strength: Optional[float] = None  # of the attack FGSM or PGD, of 255
 
 
 def image_sets(test, dataset, seed, fashion_dir):
@@ -43,17 +47,24 @@ def image_sets(test, dataset, seed, fashion_dir):
     (list of ImageSet, dict of str to str)
         And the sets that cannot be had, with the reason.
     """
-    from training import abnormal
+    from training.metrics import ood_images
+
     rng = np.random.default_rng(seed)
-    others, missing = abnormal.other_data(dataset, len(test), fashion_dir)
+    others, missing = ood_images.other_data(dataset, len(test), fashion_dir)
     sets = [ImageSet('normal', 'normal', test.images, test.labels)]
-    sets += [ImageSet(f'{kind} {strength:g}/255', kind, test.images, test.labels, strength)
-             for kind in ('FGSM', 'PGD')
-             for strength in STRENGTHS['cifar' if dataset.startswith('cifar') else 'mnist']]
-    natural = {'noise': abnormal.noise(test.images, rng),
-               'transformed': abnormal.transformed(test.images, rng), 'other data': others}
-    return sets + [ImageSet(name, family, images) for family, found in natural.items()
-                   for name, images in found.items()], missing
+    sets += [
+        ImageSet(f'{kind} {strength:g}/255', kind, test.images, test.labels, strength)
+        for kind in ('FGSM', 'PGD')
+        for strength in STRENGTHS['cifar' if dataset.startswith('cifar') else 'mnist']
+    ]
+    natural = {
+        'noise': ood_images.noise(test.images, rng),
+        'transformed': ood_images.transformed(test.images, rng),
+        'other data': others,
+    }
+    return sets + [
+        ImageSet(name, family, images) for family, found in natural.items() for name, images in found.items()
+    ], missing
 
 
 def outputs(net, shown, seed, context, bar):
@@ -66,7 +77,8 @@ def outputs(net, shown, seed, context, bar):
     """
     from mxnet import nd
 
-    from training import attacks
+    from training.metrics import attacks
+
     starts = np.random.default_rng([seed, int(shown.strength or 0)])
     batches = []
     for start in range(0, len(shown.images), BATCH):
@@ -79,8 +91,7 @@ def outputs(net, shown, seed, context, bar):
         batches.append([output.asnumpy() for output in net(pixels)])
         bar.update(len(batches[-1][0]))
     joined = [np.concatenate(parts) for parts in zip(*batches)]
-    return joined, None if shown.labels is None else \
-        float(np.mean(joined[0].argmax(axis=1) == shown.labels))
+    return joined, None if shown.labels is None else float(np.mean(joined[0].argmax(axis=1) == shown.labels))
 
 
 def score_all(nets, sets, seed, context):
@@ -92,16 +103,19 @@ def score_all(nets, sets, seed, context):
         Set to score to array (N,), without the scores that are no number for some images; set to
         net to accuracy or None.
     """
-    from training import detection
+    from training.metrics import ood_scores
+
     values, accuracy = ({shown.name: {} for shown in sets} for _ in range(2))
-    with tqdm(total=sum(len(shown.images) for shown in sets) * len(nets), unit=' images',
-              disable=None, leave=False) as bar:
+    with tqdm(
+        total=sum(len(shown.images) for shown in sets) * len(nets), unit=' images', disable=None, leave=False
+    ) as bar:
         for which, net in nets.items():
             for shown in sets:
                 found, accuracy[shown.name][which] = outputs(net, shown, seed, context, bar)
-                scores = detection.scores(*found)
-                values[shown.name].update(scores if which == NET else {
-                    'max_softmax_of_softmax_net': scores['max_softmax']})
+                scores = ood_scores.scores(*found)
+                values[shown.name].update(
+                    scores if which == NET else {'max_softmax_of_softmax_net': scores['max_softmax']}
+                )
     for score in list(values['normal']):
         if any(np.isnan(found[score]).any() for found in values.values()):
             print(f'{score}: left out, it is no number for some images')
@@ -111,62 +125,99 @@ def score_all(nets, sets, seed, context):
 
 
 def main(argv):
-    parser = cli.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('run', type=Path, help='folder of a finished run')
-    parser.add_argument('--softmax-run', type=Path, metavar='FOLDER',
-                        help='a run on the same data trained by softmax, to compare with')
-    parser.add_argument('--samples', type=int, default=2000, metavar='N',
-                        help='take the first N test images (default 2000)')
+    parser.add_argument(
+        '--softmax-run',
+        type=Path,
+        metavar='FOLDER',
+        help='a run on the same data trained by softmax, to compare with',
+    )
+    parser.add_argument(
+        '--samples', type=int, default=2000, metavar='N', help='take the first N test images (default 2000)'
+    )
     parser.add_argument('--data-dir', help="folder of the run's data files; default: the recipe's")
-    parser.add_argument('--fashion-dir', metavar='FOLDER',
-                        help="folder of Fashion-MNIST's IDX files, to set against MNIST")
-    parser.add_argument('--output-dir', type=Path,
-                        help='write here, and leave the run folder as it is')
+    parser.add_argument(
+        '--fashion-dir', metavar='FOLDER', help="folder of Fashion-MNIST's IDX files, to set against MNIST"
+    )
+    parser.add_argument('--output-dir', type=Path, help='write here, and leave the run folder as it is')
     parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
     parser.add_argument('--seed', type=int, default=0, help='of noise, shuffling and PGD')
     options = parser.parse_args(argv)
     if options.samples < 1 or options.seed < 0:
-        raise UserError(f'--samples {options.samples} --seed {options.seed}: expected at least one '
-                        'sample and no negative seed')
-    device = runtime.prepare(options.device)
+        raise UserError(
+            f'--samples {options.samples} --seed {options.seed}: expected at least one '
+            'sample and no negative seed'
+        )
+    device = devices.prepare(options.device)
 
     # The nets, and the images.
-    from training import data, detection, models
+    from training.data import datasets
+    from training.metrics import ood_scores
+    from training.runs import restore, tables
+
     folder, contexts = RunFolder(options.run), device.contexts()[:1]
-    net, recipe = models.pixel_classifier(folder, device, contexts)
+    net, recipe = restore.pixel_classifier(folder, device, contexts)
     summary = None if options.output_dir else folder.read_summary()
     nets, names = {NET: net}, {NET: folder.path.name}
     if options.softmax_run:
         other_folder = RunFolder(options.softmax_run)
-        nets[SOFTMAX_NET], other = models.pixel_classifier(other_folder, device, contexts)
+        nets[SOFTMAX_NET], other = restore.pixel_classifier(other_folder, device, contexts)
         names[SOFTMAX_NET] = other_folder.path.name
-        if other.loss.loss not in ('softmax', 'softmax-center') or \
-                other.data.dataset != recipe.data.dataset:
-            raise UserError(f'--softmax-run {options.softmax_run}: expected a run on '
-                            f'{recipe.data.dataset} trained by softmax, this one is '
-                            f'{other.loss.loss} on {other.data.dataset}')
-    test = data.load_test(recipe.data, options.samples, options.data_dir)
+        if other.loss.loss not in ('softmax', 'softmax-center') or other.data.dataset != recipe.data.dataset:
+            raise UserError(
+                f'--softmax-run {options.softmax_run}: expected a run on '
+                f'{recipe.data.dataset} trained by softmax, this one is '
+                f'{other.loss.loss} on {other.data.dataset}'
+            )
+    test = datasets.load_test(recipe.data, options.samples, options.data_dir)
     sets, missing = image_sets(test, recipe.data.dataset, options.seed, options.fashion_dir)
     for name, reason in missing.items():
         print(f'{name}: left out, {reason}')
 
     # What tells the abnormal ones apart.
     values, accuracy = score_all(nets, sets, options.seed, contexts[0])
-    normal, abnormal = values['normal'], sets[1:]
-    report = {'samples': len(test), 'seed': options.seed, 'positive_class': 'normal',
-              'nets': names, 'accuracy': accuracy['normal'], 'left_out': missing, 'sets': {}}
-    for shown in abnormal:
+    normal, others = values['normal'], sets[1:]
+    report = {
+        'samples': len(test),
+        'seed': options.seed,
+        'positive_class': 'normal',
+        'nets': names,
+        'accuracy': accuracy['normal'],
+        'left_out': missing,
+        'sets': {},
+    }
+    for shown in others:
         attacked = {} if shown.strength is None else {'accuracy': accuracy[shown.name]}
-        report['sets'][shown.name] = {**attacked, 'scores': {
-            score: {measure: round(value, 4) for measure, value in
-                    detection.measures(normal[score], values[shown.name][score]).items()}
-            for score in normal}}
-    curves = {shown.name: {score.replace('_', ' '): detection.roc(
-        normal[score], values[shown.name][score])[:2] for score in normal} for shown in abnormal}
-    histograms = {score.replace('_', ' '): {
-        family: {'normal': normal[score], **{shown.name: values[shown.name][score]
-                                             for shown in abnormal if shown.family == family}}
-        for family in dict.fromkeys(shown.family for shown in abnormal)} for score in normal}
+        report['sets'][shown.name] = {
+            **attacked,
+            'scores': {
+                score: {
+                    measure: round(value, 4)
+                    for measure, value in ood_scores.measures(
+                        normal[score], values[shown.name][score]
+                    ).items()
+                }
+                for score in normal
+            },
+        }
+    curves = {
+        shown.name: {
+            score.replace('_', ' '): ood_scores.roc(normal[score], values[shown.name][score])[:2]
+            for score in normal
+        }
+        for shown in others
+    }
+    histograms = {
+        score.replace('_', ' '): {
+            family: {
+                'normal': normal[score],
+                **{shown.name: values[shown.name][score] for shown in others if shown.family == family},
+            }
+            for family in dict.fromkeys(shown.family for shown in others)
+        }
+        for score in normal
+    }
 
     target = RunFolder(options.output_dir or options.run)
     try:
@@ -177,10 +228,10 @@ def main(argv):
             target.write_summary({**summary, 'detection': report['sets']})
     except OSError as error:
         raise UserError(f'{target.path}: {error.strerror}; choose another --output-dir') from None
-    print(detection.table(report))
-    print(f'{detection.MEASURES}\nwritten: {target.detection}, roc.png and scores.png beside it')
+    print(tables.detection_report(report))
+    print(f'{ood_scores.MEASURES}\nwritten: {target.detection}, roc.png and scores.png beside it')
     return 0
 
 
 if __name__ == '__main__':
-    runtime.exit_with(main)
+    errors.exit_with(main)

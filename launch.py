@@ -8,6 +8,7 @@ scheduler, server and worker. On other machines it does so over ssh, in the same
 same Python. If one process fails the others are stopped; Ctrl-C lets the workers write a
 checkpoint.
 """
+
 import argparse
 import os
 import shlex
@@ -18,20 +19,22 @@ import sys
 import time
 from dataclasses import dataclass
 
-from training import cli, runtime
-from training.parameter_server import ENVIRONMENT, HEARTBEAT
-from training.runtime import UserError
+from training import errors
+from training.config.options import Parser
+from training.errors import UserError
+from training.machine import devices
+from training.machine.parameter_server import ENVIRONMENT, HEARTBEAT
 
-GRACE = 10            # seconds between asking a process to stop and ending it
+GRACE = 10  # seconds between asking a process to stop and ending it
 # To other machines, beside ENVIRONMENT.
-PASSED_ON = (runtime.PLACE, runtime.ECHO, 'OMP_NUM_THREADS', 'MXNET_HOME', 'NVIDIA_TF32_OVERRIDE',
-             *HEARTBEAT)
+PASSED_ON = (devices.PLACE, errors.ECHO, 'OMP_NUM_THREADS', 'MXNET_HOME', 'NVIDIA_TF32_OVERRIDE', *HEARTBEAT)
 LOCAL = 'localhost'
 
 
 @dataclass
 class Member:
     """One process of the run."""
+
     role: str
     name: str
     process: subprocess.Popen
@@ -52,15 +55,17 @@ def start(role, number, host, command, environment):
     """Start one process, here or over ssh."""
     environment = dict(environment, DMLC_ROLE=role)
     if host == LOCAL:
-        process = subprocess.Popen(command, env=dict(os.environ, **environment),
-                                   start_new_session=True)
+        process = subprocess.Popen(command, env=dict(os.environ, **environment), start_new_session=True)
     else:
-        passed = {name: environment.get(name, os.environ.get(name))
-                  for name in ('DMLC_ROLE', *ENVIRONMENT, *PASSED_ON)}
+        passed = {
+            name: environment.get(name, os.environ.get(name))
+            for name in ('DMLC_ROLE', *ENVIRONMENT, *PASSED_ON)
+        }
         words = [f'{name}={value}' for name, value in passed.items() if value is not None]
         remote = f'cd {shlex.quote(os.getcwd())} && exec env {shlex.join([*words, *command])}'
-        process = subprocess.Popen(['ssh', '-tt', '-o', 'BatchMode=yes', host, remote],
-                                   stdin=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(
+            ['ssh', '-tt', '-o', 'BatchMode=yes', host, remote], stdin=subprocess.PIPE, start_new_session=True
+        )
     return Member(role, f'{role} {number} on {host}', process, host != LOCAL)
 
 
@@ -89,8 +94,10 @@ def failure(member, code, members):
     if code == 2:  # a mistake in the command: the process has said which
         return code
     how = f'was ended by signal {-code}' if code < 0 else f'ended with code {code}'
-    print(f'{member.name} {how}; stopping the others. --resume goes on from the last checkpoint',
-          file=sys.stderr)
+    print(
+        f'{member.name} {how}; stopping the others. --resume goes on from the last checkpoint',
+        file=sys.stderr,
+    )
     return code if code > 0 else 128 - code
 
 
@@ -128,8 +135,10 @@ def address_towards(host):
             probe.connect((host.rpartition('@')[2], 22))
             return probe.getsockname()[0]
     except OSError as error:
-        raise UserError(f'--hosts {host}: {error.strerror or error}; if ssh knows the host all the '
-                        'same, give this machine\'s --address') from None
+        raise UserError(
+            f'--hosts {host}: {error.strerror or error}; if ssh knows the host all the '
+            "same, give this machine's --address"
+        ) from None
 
 
 def resolved(address):
@@ -141,14 +150,20 @@ def resolved(address):
 
 
 def main(argv):
-    parser = cli.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('--workers', type=int, required=True, help='how many train')
     parser.add_argument('--servers', type=int, default=1, help='how many hold the sums (default 1)')
-    parser.add_argument('--hosts', default=LOCAL, help='machines for workers and servers, in turn, '
-                        'separated by commas; default: this one')
+    parser.add_argument(
+        '--hosts',
+        default=LOCAL,
+        help='machines for workers and servers, in turn, separated by commas; default: this one',
+    )
     parser.add_argument('--address', help='of this machine, where the scheduler is, for the others')
-    parser.add_argument('command', nargs=argparse.REMAINDER, help='script and its options; after '
-                        "-- if it is one of Python's own, such as -m")
+    parser.add_argument(
+        'command',
+        nargs=argparse.REMAINDER,
+        help="script and its options; after -- if it is one of Python's own, such as -m",
+    )
     options = parser.parse_args(argv)
     for name in ('workers', 'servers'):
         if getattr(options, name) < 1:
@@ -161,13 +176,15 @@ def main(argv):
 
     farthest = next((host for host in hosts if host != LOCAL), LOCAL)
     address = resolved(options.address) if options.address else address_towards(farthest)
-    environment = {'DMLC_PS_ROOT_URI': address,
-                   'DMLC_PS_ROOT_PORT': str(free_port()),
-                   'DMLC_NUM_WORKER': str(options.workers),
-                   'DMLC_NUM_SERVER': str(options.servers)}
+    environment = {
+        'DMLC_PS_ROOT_URI': address,
+        'DMLC_PS_ROOT_PORT': str(free_port()),
+        'DMLC_NUM_WORKER': str(options.workers),
+        'DMLC_NUM_SERVER': str(options.servers),
+    }
     if farthest == LOCAL:  # all else that there may be of networks is not needed
         environment['DMLC_NODE_HOST'] = address
-    command = [sys.executable, *options.command[options.command[0] == '--':]]
+    command = [sys.executable, *options.command[options.command[0] == '--' :]]
     members = []
 
     def pass_on(number, _):
@@ -180,13 +197,13 @@ def main(argv):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, pass_on)
     try:
-        members.append(start('scheduler', 0, LOCAL, command, {**environment, runtime.ECHO: '1'}))
+        members.append(start('scheduler', 0, LOCAL, command, {**environment, errors.ECHO: '1'}))
         for role, count in (('server', options.servers), ('worker', options.workers)):
             on = [hosts[number % len(hosts)] for number in range(count)]
             for number, host in enumerate(on):
-                places = {runtime.PLACE: f'{on[:number].count(host)}/{on.count(host)}'}
+                places = {devices.PLACE: f'{on[:number].count(host)}/{on.count(host)}'}
                 if role == 'server' or number > 0:
-                    places[runtime.ECHO] = '1'
+                    places[errors.ECHO] = '1'
                 members.append(start(role, number, host, command, {**environment, **places}))
         return watch(members)
     finally:
@@ -194,4 +211,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    runtime.exit_with(main)
+    errors.exit_with(main)

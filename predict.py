@@ -7,6 +7,7 @@ Folders are searched through. For each image the output holds file, class, proba
 L-GM run, the log-likelihood and whether it is lower than that of all but a few images held out of the
 training. Images that cannot be read are named and left out, and the exit code is then 1.
 """
+
 import csv
 import io
 import json
@@ -21,10 +22,12 @@ from boltons.iterutils import chunked_iter
 from PIL import Image, ImageFile, ImageOps
 from tqdm import tqdm
 
-from training import cli, runtime
-from training.fields import FALSE_ALARM_RATES
-from training.run_folder import RunFolder, write_text
-from training.runtime import UserError
+from training import errors
+from training.config.options import Parser
+from training.config.schema import FALSE_ALARM_RATES
+from training.errors import UserError
+from training.machine import devices
+from training.runs.folder import RunFolder, write_text
 
 BATCH = 500
 ENDINGS = {'.png', '.jpg', '.jpeg'}
@@ -56,53 +59,65 @@ def read_image(path, shape):
             if image.mode.startswith('I'):  # 16 bits, which convert() would cut off at 255
                 image = Image.fromarray((np.asarray(image, np.int64) // 257).astype(np.uint8))
             if 'transparency' in image.info or image.mode[-1] in 'Aa':
-                image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'),
-                                              image.convert('RGBA'))
+                image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA'))
             image = image.convert('RGB' if channels == 3 else 'L')
             if image.size != (width, height):
                 image = image.resize((width, height), Image.BICUBIC)
             return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, LookupError, TypeError, struct.error,
-            Image.DecompressionBombError) as error:  # the last but one of EXIF data
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        LookupError,
+        TypeError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:  # the last but one of EXIF data
         return f'{path}: left out, no image that can be read ({error})'
 
 
 def predict(net, images, context):
     """Posterior (N, C) and log-likelihood (N,), or None, of uint8 images (N, channels, H, W).
 
-    `net` is a training.classifiers.PixelClassifier.
+    `net` is a training.losses.classifiers.PixelClassifier.
     """
     from mxnet import nd
+
     logits, *rest = net(nd.array(images, ctx=context, dtype='uint8'))
     likelihood = rest[1].asnumpy() if len(rest) == 2 else None
     return logits.softmax().asnumpy(), likelihood
 
 
 def main(argv):
-    parser = cli.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('run', type=Path, help='folder of a finished run')
     parser.add_argument('images', nargs='+', help='image files and folders of them')
-    parser.add_argument('--output', type=Path, default=Path('predictions.csv'),
-                        help='.csv or .json (default predictions.csv)')
-    parser.add_argument('--false-alarm-rate', default='0.05', choices=list(map(str, FALSE_ALARM_RATES)),
-                        help='share of ordinary images that may be called unlike the training '
-                        'data (default 0.05)')
+    parser.add_argument(
+        '--output', type=Path, default=Path('predictions.csv'), help='.csv or .json (default predictions.csv)'
+    )
+    parser.add_argument(
+        '--false-alarm-rate',
+        default='0.05',
+        choices=list(map(str, FALSE_ALARM_RATES)),
+        help='share of ordinary images that may be called unlike the training data (default 0.05)',
+    )
     parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
-    parser.add_argument('--dtype', default='float32', choices=('auto', 'float32', 'bfloat16',
-                                                               'float16'))
+    parser.add_argument('--dtype', default='float32', choices=('auto', 'float32', 'bfloat16', 'float16'))
     options = parser.parse_args(argv)
     if options.output.suffix not in ('.csv', '.json'):
         raise UserError(f'--output {options.output}: expected a name that ends in .csv or .json')
     if not os.access(options.output.parent, os.W_OK):
         raise UserError(f'--output {options.output}: no folder to write to')
     files = find_images(options.images)
-    device = runtime.prepare(options.device, options.dtype)
+    device = devices.prepare(options.device, options.dtype)
 
-    from training import data, models
+    from training.data import datasets
+    from training.runs import restore
+
     context = device.contexts()[0]
     folder = RunFolder(options.run)
-    net, recipe = models.pixel_classifier(folder, device, [context])
-    names, shape = data.CLASS_NAMES[recipe.data.dataset], data.IMAGE_SHAPES[recipe.data.dataset]
+    net, recipe = restore.pixel_classifier(folder, device, [context])
+    names, shape = datasets.CLASS_NAMES[recipe.data.dataset], datasets.IMAGE_SHAPES[recipe.data.dataset]
     threshold = None
     if recipe.loss.loss == 'lgm':
         _, thresholds = folder.read_calibration()
@@ -110,21 +125,29 @@ def main(argv):
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # GluonCV sets it, and would have half images classified
     rows, problems = [], []
-    with ThreadPoolExecutor(runtime.usable_cores()) as pool, \
-            tqdm(total=len(files), unit=' images', disable=None, leave=False) as bar:
+    with (
+        ThreadPoolExecutor(devices.usable_cores()) as pool,
+        tqdm(total=len(files), unit=' images', disable=None, leave=False) as bar,
+    ):
         for chunk in chunked_iter(files, BATCH):
             read = list(pool.map(lambda path: read_image(path, shape), chunk))
             good = [(path, image) for path, image in zip(chunk, read) if not isinstance(image, str)]
             problems += [image for image in read if isinstance(image, str)]
             if good:
-                posterior, likelihood = predict(net, np.stack([image for _, image in good]),
-                                                context)
+                posterior, likelihood = predict(net, np.stack([image for _, image in good]), context)
             for number, (path, _) in enumerate(good):
                 best = int(posterior[number].argmax())
                 value = None if likelihood is None else round(float(likelihood[number]), 4)
                 name = str(path).encode(errors='backslashreplace').decode()  # of whatever bytes
-                rows.append((name, names[best], round(float(posterior[number, best]), 6), value,
-                             None if threshold is None else bool(likelihood[number] < threshold)))
+                rows.append(
+                    (
+                        name,
+                        names[best],
+                        round(float(posterior[number, best]), 6),
+                        value,
+                        None if threshold is None else bool(likelihood[number] < threshold),
+                    )
+                )
             bar.update(len(chunk))
     text = io.StringIO()
     if options.output.suffix == '.json':
@@ -142,4 +165,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    runtime.exit_with(main)
+    errors.exit_with(main)

@@ -7,15 +7,18 @@
 
 The command lines of Center_Loss_in_MXNet work too, with main.py read as train_mnist.py.
 """
+
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from training import cli, runtime
-from training import recipe as recipes
-from training.run_folder import RunFolder
-from training.runtime import UserError
+from training import errors
+from training.begin import begin
+from training.config import recipe as recipes
+from training.config.options import load_recipe, parse_options, training_parser
+from training.errors import UserError
+from training.runs.folder import RunFolder
 
 SAMPLE = 2000  # points of each split in a feature map
 SHORTEST_LR_STEP = 0.01  # epochs
@@ -24,21 +27,31 @@ OF_CENTER_LOSS = {'alpha': 'margin', 'lmbd': 'likelihood_weight'}  # and what ma
 
 
 def make_parser():
-    parser = cli.make_parser(__doc__, 'recipe: configs/mnist/VERSION.yaml (default softmax-center; '
-                             'softmax with --prefix)')
+    parser = training_parser(
+        __doc__, 'recipe: configs/mnist/VERSION.yaml (default softmax-center; softmax with --prefix)'
+    )
     parser.add_argument('--train', action='store_true', help='train: the default')
-    parser.add_argument('--second-train', action='store_true', help='--version center: train by '
-                        'center loss alone from the best weights of a softmax-center run '
-                        '(--weights, or those in mnist-softmax-center, with --prefix '
-                        'mnist-PREFIX, beside the run folder)')
-    parser.add_argument('--eval-method', choices=(SOFTMAX, KNN, LGM), help='with --test: '
-                        'by class output, by nearest center, or by label-free L-GM posterior')
-    parser.add_argument('--plotting', action='store_true',
-                        help='draw feature maps every epoch and an animation of them')
+    parser.add_argument(
+        '--second-train',
+        action='store_true',
+        help='--version center: train by '
+        'center loss alone from the best weights of a softmax-center run '
+        '(--weights, or those in mnist-softmax-center, with --prefix '
+        'mnist-PREFIX, beside the run folder)',
+    )
+    parser.add_argument(
+        '--eval-method',
+        choices=(SOFTMAX, KNN, LGM),
+        help='with --test: by class output, by nearest center, or by label-free L-GM posterior',
+    )
+    parser.add_argument(
+        '--plotting', action='store_true', help='draw feature maps every epoch and an animation of them'
+    )
     seed = parser.add_argument_group("Center_Loss_in_MXNet's other options")
     seed.add_argument('--center-loss', action='store_true', help='--version softmax-center')
-    seed.add_argument('--prefix', help='run folder output/mnist-PREFIX; with '
-                      '--second-train output/mnist-PREFIX-second')
+    seed.add_argument(
+        '--prefix', help='run folder output/mnist-PREFIX; with --second-train output/mnist-PREFIX-second'
+    )
     seed.add_argument('--lr-step', type=float, help='decay the learning rate every N epochs')
     seed.add_argument('--lr-factor', help='--decay-factor')
     seed.add_argument('--use-gpu', choices=('True', 'False'), help='True: --device auto; False: cpu')
@@ -50,12 +63,13 @@ def make_parser():
 
 def choose(actions, overrides):
     """Settle version and run folder from the project's options and the seed's."""
-    implied = 'center' if actions['second_train'] else \
-        'softmax-center' if actions['center_loss'] else None
+    implied = 'center' if actions['second_train'] else 'softmax-center' if actions['center_loss'] else None
     if implied and actions['version'] not in (None, implied):
-        raise UserError(f'--version {actions["version"]}: not with '
-                        f'--{"second-train" if actions["second_train"] else "center-loss"}, which is '
-                        f'--version {implied}')
+        raise UserError(
+            f'--version {actions["version"]}: not with '
+            f'--{"second-train" if actions["second_train"] else "center-loss"}, which is '
+            f'--version {implied}'
+        )
     if actions['train'] and actions['test']:
         raise UserError('--train: not allowed with --test')
     if actions['eval_method'] and not actions['test']:
@@ -70,15 +84,24 @@ def choose(actions, overrides):
         raise UserError(f'--lr-step {actions["lr_step"]:g}: must be at least {SHORTEST_LR_STEP}')
     parents = {actions['ckpt_dir'], actions['out_dir']} - {None} or {'output'}
     if len(parents) > 1:
-        raise UserError(f'--ckpt-dir {actions["ckpt_dir"]}, --out-dir {actions["out_dir"]}: a run has '
-                        'one folder for all it writes; give one of them')
+        raise UserError(
+            f'--ckpt-dir {actions["ckpt_dir"]}, --out-dir {actions["out_dir"]}: a run has '
+            'one folder for all it writes; give one of them'
+        )
     folder = RunFolder(overrides.get('output_dir') or Path(parents.pop()) / name)
-    for alias, name in (('use_gpu', 'device'), ('lr_factor', 'decay_factor'),
-                        ('lr_step', 'decay_epochs'), ('prefix', 'output_dir'),
-                        ('ckpt_dir', 'output_dir'), ('out_dir', 'output_dir')):
+    for alias, name in (
+        ('use_gpu', 'device'),
+        ('lr_factor', 'decay_factor'),
+        ('lr_step', 'decay_epochs'),
+        ('prefix', 'output_dir'),
+        ('ckpt_dir', 'output_dir'),
+        ('out_dir', 'output_dir'),
+    ):
         if actions[alias] is not None and name in overrides:
-            raise UserError(f'--{alias.replace("_", "-")}: not allowed with '
-                            f'--{name.replace("_", "-")}, which it stands for')
+            raise UserError(
+                f'--{alias.replace("_", "-")}: not allowed with '
+                f'--{name.replace("_", "-")}, which it stands for'
+            )
     if actions['use_gpu']:
         overrides['device'] = 'auto' if actions['use_gpu'] == 'True' else 'cpu'
     if actions['lr_factor'] is not None:
@@ -96,16 +119,20 @@ def with_class_means(graph, normalise, train_split, contexts, num_classes):
 
     Returns
     -------
-    (training.graphs.SoftmaxCenterGraph, array (num_classes,))
+    (training.losses.graphs.SoftmaxCenterGraph, array (num_classes,))
         And the number of each class's center, -1 where the training images lack the class.
     """
     from mxnet import nd
 
     from center_loss import CenterLoss
-    from training import batches, features, loop
-    from training.graphs import SoftmaxCenterGraph
-    classes, means = features.class_means(*loop.extract(
-        graph.features, normalise, batches.DeviceData(train_split, contexts)))
+    from training.data import batches
+    from training.losses.graphs import SoftmaxCenterGraph
+    from training.metrics.accuracy import extract_features
+    from training.runs import features
+
+    classes, means = features.class_means(
+        *extract_features(graph.features, normalise, batches.DeviceData(train_split, contexts))
+    )
     center_loss = CenterLoss(*means.shape)
     center_loss.initialize(ctx=contexts)
     center_loss.centers.weight.set_data(nd.array(means))
@@ -116,36 +143,49 @@ def with_class_means(graph, normalise, train_split, contexts, num_classes):
 
 def main(argv):
     # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
-    actions, overrides = cli.parse(make_parser(), recipes.MnistRecipe, argv)
+    actions, overrides = parse_options(make_parser(), recipes.MnistRecipe, argv)
     version, folder = choose(actions, overrides)
-    recipe, recipe_file = cli.load_recipe('mnist', version, recipes.MnistRecipe, folder, actions,
-                                          overrides)
+    recipe, recipe_file = load_recipe('mnist', version, recipes.MnistRecipe, folder, actions, overrides)
     for name, meant in OF_CENTER_LOSS.items():
         if name in overrides and recipe.loss.loss == LGM:
-            raise UserError(f'--{name}: of the center loss, not of the L-GM loss, whose own is '
-                            f'--{meant.replace("_", "-")}')
+            raise UserError(
+                f'--{name}: of the center loss, not of the L-GM loss, whose own is '
+                f'--{meant.replace("_", "-")}'
+            )
     if actions['lr_step'] is not None:
         overrides['decay_epochs'] = every(actions['lr_step'], recipe.optimisation.epochs)
         recipe.optimisation.decay_epochs = overrides['decay_epochs']
-    device, workers = cli.begin(recipe, recipe_file, version, folder, overrides)
+    device, workers = begin(recipe, recipe_file, version, folder, overrides)
 
     import mxnet as mx
-    from training import (batches, checkpoint, data, features, fit, likelihood, loop, losses,
-                          models, optim, schedules)
-    from training.classifiers import LabelledClassifier
+
+    from training import model
+    from training.data import batches, datasets
+    from training.loop.fit import Job, fit
+    from training.losses.build import variance_statistics
+    from training.losses.classifiers import LabelledClassifier
+    from training.metrics import likelihood
+    from training.metrics.accuracy import accuracies, extract_features
+    from training.optim import schedules
+    from training.optim.trainer import Trainer, build_trainer
+    from training.runs import features
+    from training.runs.weights import load_weights, named_parameters
+
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
 
     # Data: uint8 arrays on the device, pixels / 255.
-    train_split, val_split = data.load(recipe.data)
-    normalise = models.normaliser(recipe, contexts)
+    train_split, val_split = datasets.load(recipe.data)
+    normalise = model.normaliser(recipe, contexts)
     val_data = batches.DeviceData(val_split, contexts, workers)
-    print(f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
-          f'{recipe.data.validation_split} images')
+    print(
+        f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
+        f'{recipe.data.validation_split} images'
+    )
 
     # Net and loss, and the weights to start from.
-    graph = models.build(recipe, device)
-    models.initialize(graph, recipe, contexts)
+    graph = model.build(recipe, device)
+    model.initialize(graph, recipe, contexts)
     kind = recipe.loss.loss
     mixture = graph.classifier.mixture if kind == LGM else None
     center_loss = None if kind == LGM else graph.center_loss
@@ -156,29 +196,37 @@ def main(argv):
         prefix = actions['second_train'] and actions['prefix'] or 'softmax-center'
         start = folder.path.with_name(f'mnist-{prefix}') / 'best.params'
     if start and not actions['resume']:
-        checkpoint.load_weights(start, graph.weights, contexts)
+        load_weights(start, graph.weights, contexts)
         print(f'weights: {start}')
 
     if actions['test']:
         method = actions['eval_method'] or graph.methods[0]
         if method == KNN and kind == SOFTMAX:
             print('a softmax run has no centers: class means of the training features serve')
-            graph, number = with_class_means(graph, normalise, train_split, contexts,
-                                             data.CLASSES[recipe.data.dataset])
-            val_data = batches.DeviceData(replace(val_split, labels=number[val_split.labels]),
-                                          contexts)
+            graph, number = with_class_means(
+                graph, normalise, train_split, contexts, datasets.CLASSES[recipe.data.dataset]
+            )
+            val_data = batches.DeviceData(replace(val_split, labels=number[val_split.labels]), contexts)
         if method not in graph.methods:
-            raise UserError(f'--eval-method {method}: a run with --loss {kind} can be evaluated by '
-                            + ' or '.join(graph.methods))
-        accuracy = loop.evaluate(graph.classifier, normalise, val_data)[graph.methods.index(method)]
+            raise UserError(
+                f'--eval-method {method}: a run with --loss {kind} can be evaluated by '
+                + ' or '.join(graph.methods)
+            )
+        accuracy = accuracies(graph.classifier, normalise, val_data)[graph.methods.index(method)]
         print(f'{start}: accuracy {accuracy:.4f} by {method} on {val_data.count} images')
         return 0
 
     # Batches, at every step of which the center loss knows how many images each class has.
     train_data = batches.TrainingData(
-        train_split, contexts, normalise, 'random',
-        recipe.optimisation.batch_size * len(contexts) * workers.size, recipe.run.seed,
-        workers=workers, class_sizes=kind not in (SOFTMAX, LGM))
+        train_split,
+        contexts,
+        normalise,
+        'random',
+        recipe.optimisation.batch_size * len(contexts) * workers.size,
+        recipe.run.seed,
+        workers=workers,
+        class_sizes=kind not in (SOFTMAX, LGM),
+    )
 
     # Schedules and optimizers: the net's, and one of their own for the centers. In the second
     # phase, center loss alone, centers stay as they are and the learning rate starts anew.
@@ -188,21 +236,20 @@ def main(argv):
     second_phase = first_epochs * steps
     rate_of_first, rate_of_second = (
         schedules.learning_rate(recipe.optimisation, steps, train_data.batch_size, length)
-        for length in (first_epochs, epochs - first_epochs))
+        for length in (first_epochs, epochs - first_epochs)
+    )
     margin = schedules.margin(recipe.loss)
     trained = {'net': graph.net, **({'mixture': mixture} if mixture else {})}
-    trainers = [optim.build_trainer(checkpoint.named_parameters(trained).values(),
-                                    recipe.optimisation, workers)]
+    trainers = [build_trainer(named_parameters(trained).values(), recipe.optimisation, workers)]
     if center_loss is not None:
-        trainers.append(optim.Trainer(center_loss.collect_params(), 'sgd', {'wd': 0}, workers))
+        trainers.append(Trainer(center_loss.collect_params(), 'sgd', {'wd': 0}, workers))
 
     def set_rates(step):
         frozen = step >= second_phase
         lr = rate_of_second(step - second_phase) if frozen else rate_of_first(step)
         trainers[0].set_learning_rate(lr)
         if center_loss is not None:
-            trainers[1].set_learning_rate(0.0 if frozen else
-                                          recipe.loss.alpha * lr / recipe.optimisation.lr)
+            trainers[1].set_learning_rate(0.0 if frozen else recipe.loss.alpha * lr / recipe.optimisation.lr)
             if step in (0, second_phase):
                 graph.set_softmax_weight(0.0 if frozen else 1.0)
         if mixture is not None and (step == 0 or margin(step) != margin(step - 1)):
@@ -216,39 +263,62 @@ def main(argv):
         validated.hybridize(static_alloc=True)
 
     def evaluate():
-        row = dict(zip(('val_acc', 'val_acc_with_label' if with_label else 'knn_acc'),
-                       loop.evaluate(validated, normalise, val_data, with_label)))
-        return {**row, **losses.variance_statistics(mixture)} if mixture else row
+        row = dict(
+            zip(
+                ('val_acc', 'val_acc_with_label' if with_label else 'knn_acc'),
+                accuracies(validated, normalise, val_data, with_label),
+            )
+        )
+        return {**row, **variance_statistics(mixture)} if mixture else row
 
     def draw(history, figures):
         centers = center_loss.centers.weight if center_loss else mixture and mixture.mean
         epoch, accuracy = history[-1]['epoch'], history[-1]['val_acc']
         snapshot = features.Snapshot(
-            *loop.extract(graph.features, normalise, train_data, SAMPLE),
-            *loop.extract(graph.features, normalise, val_data, SAMPLE),
+            *extract_features(graph.features, normalise, train_data, SAMPLE),
+            *extract_features(graph.features, normalise, val_data, SAMPLE),
             centers and centers.data(contexts[0]).asnumpy(),
-            mixture and mixture.variances().sqrt().asnumpy(), epoch)
-        title = (f'{folder.path.name}, epoch {epoch}: {recipe.data.validation_split} accuracy '
-                 f'{accuracy:.4f}')
+            mixture and mixture.variances().sqrt().asnumpy(),
+            epoch,
+        )
+        title = f'{folder.path.name}, epoch {epoch}: {recipe.data.validation_split} accuracy {accuracy:.4f}'
         figures.submit(folder.draw_features, snapshot, title, recipe.data.validation_split)
         figures.submit(folder.draw_curves, history, folder.path.name)
 
     def finish(figures):
         if actions['plotting']:
             figures.submit(folder.animate_features)
-        return likelihood.report(graph.classifier, normalise, train_data, val_data, folder,
-                                 figures) if mixture else {}
+        return (
+            likelihood.report(graph.classifier, normalise, train_data, val_data, folder, figures)
+            if mixture
+            else {}
+        )
 
-    code = fit.fit(fit.Job(
-        recipe=recipe, device=device, folder=folder, graph=graph, trainers=trainers,
-        data=train_data, set_rates=set_rates, evaluate=evaluate, validation_images=val_data.count,
-        after_epoch=draw if actions['plotting'] else None, at_end=finish),
-        actions['resume'], actions['tensorboard'])
+    code = fit(
+        Job(
+            recipe=recipe,
+            device=device,
+            folder=folder,
+            graph=graph,
+            trainers=trainers,
+            data=train_data,
+            set_rates=set_rates,
+            evaluate=evaluate,
+            validation_images=val_data.count,
+            after_epoch=draw if actions['plotting'] else None,
+            at_end=finish,
+        ),
+        actions['resume'],
+        actions['tensorboard'],
+    )
     if actions['plotting'] and code == 0:
-        print(f'feature maps: {folder.path / "features"}, {folder.animation}' if folder.frames else
-              'feature maps: none, all epochs had been trained without --plotting')
+        print(
+            f'feature maps: {folder.path / "features"}, {folder.animation}'
+            if folder.frames
+            else 'feature maps: none, all epochs had been trained without --plotting'
+        )
     return code
 
 
 if __name__ == '__main__':
-    runtime.exit_with(main)
+    errors.exit_with(main)

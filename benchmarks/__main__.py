@@ -1,4 +1,5 @@
 """Print every benchmark: `make bench`, or `make bench ARGS="loss counts"` for some of them."""
+
 import importlib.util
 import json
 import os
@@ -8,16 +9,22 @@ import sys
 from benchmarks import counts, scale
 from benchmarks.rounds import measure, median, ratio
 from benchmarks.subjects import BATCH, EPOCH_IMAGES, LOSS_SHAPE, STEPS, TEST_IMAGES
-from training import cli, runtime
-from training.runtime import UserError
+from training import errors
+from training.config.options import Parser
+from training.errors import UserError
+from training.machine import devices
 
-THREADS = str(runtime.usable_cores())
+THREADS = str(devices.usable_cores())
 EQUAL = {'OMP_NUM_THREADS': THREADS}
 REFINEMENTS = {
-    'none': {}, 'label smoothing': {'label_smoothing': 0.1}, 'mixup': {'mixup': 0.2},
-    'moving average': {'weight_average': 0.99}, 'pooled shortcut': {'shortcut': 'pool'},
+    'none': {},
+    'label smoothing': {'label_smoothing': 0.1},
+    'mixup': {'mixup': 0.2},
+    'moving average': {'weight_average': 0.99},
+    'pooled shortcut': {'shortcut': 'pool'},
     'muon': {'optimizer': 'muon'},
-    'distillation': {'teacher': 'output/record/cifar-fast-seed0'}}
+    'distillation': {'teacher': 'output/record/cifar-fast-seed0'},
+}
 AS_STARTED = {'OMP_NUM_THREADS': None}
 
 
@@ -27,29 +34,49 @@ def report(title, results, reference, others, work=None):
     for label in results:
         seconds = median(results, label)
         rate = f'{work / seconds:7.0f} images/s' if work else f'{1e3 * seconds:9.2f} ms'
-        against = f'  {reference} is {ratio(results, label, reference)} times as fast' \
-            if label in others else ''
+        against = (
+            f'  {reference} is {ratio(results, label, reference)} times as fast' if label in others else ''
+        )
         print(f'  {label:34s}{rate}{against}')
 
 
 def bench_loss(rounds):
-    results = measure({'gmloss': ('loss_ours', EQUAL), '(B, C, D) form': ('loss_broadcast', EQUAL),
-                       '(B, C, D) form of v6': ('loss_broadcast_v6', EQUAL)}, rounds)
-    report('loss, forward + backward, B={} C={} D={}'.format(*LOSS_SHAPE), results, 'gmloss',
-           list(results)[1:])
+    results = measure(
+        {
+            'gmloss': ('loss_ours', EQUAL),
+            '(B, C, D) form': ('loss_broadcast', EQUAL),
+            '(B, C, D) form of v6': ('loss_broadcast_v6', EQUAL),
+        },
+        rounds,
+    )
+    report(
+        'loss, forward + backward, B={} C={} D={}'.format(*LOSS_SHAPE), results, 'gmloss', list(results)[1:]
+    )
     for label, (_, memory) in results.items():
         print(f'  {label:34s}{memory:7.0f} MiB of extra memory')
 
 
 def bench_center(rounds):
-    results = measure({'center_loss': ('center_small', EQUAL),
-                       'counted on the host': ('center_host_counted', EQUAL)}, rounds)
-    report(f'center loss, forward + backward, B={BATCH} C=10 D=2', results, 'center_loss',
-           ['counted on the host'])
-    results = measure({'10 classes': ('center_sparse_ten', EQUAL),
-                       '1,000,000 classes': ('center_sparse_million', EQUAL)}, rounds)
-    report(f'center loss, sparse, with the update of the centers, B={BATCH} D=128', results,
-           '10 classes', ['1,000,000 classes'])
+    results = measure(
+        {'center_loss': ('center_small', EQUAL), 'counted on the host': ('center_host_counted', EQUAL)},
+        rounds,
+    )
+    report(
+        f'center loss, forward + backward, B={BATCH} C=10 D=2',
+        results,
+        'center_loss',
+        ['counted on the host'],
+    )
+    results = measure(
+        {'10 classes': ('center_sparse_ten', EQUAL), '1,000,000 classes': ('center_sparse_million', EQUAL)},
+        rounds,
+    )
+    report(
+        f'center loss, sparse, with the update of the centers, B={BATCH} D=128',
+        results,
+        '10 classes',
+        ['1,000,000 classes'],
+    )
 
 
 def bench_step(rounds):
@@ -58,84 +85,140 @@ def bench_step(rounds):
     if importlib.util.find_spec('torch'):
         subjects['PyTorch, float32'] = 'step_torch', EQUAL
         others.append('PyTorch, float32')
-    report('training step, ResNet-20, batch 128, equal threads', measure(subjects, rounds),
-           'ours, float32', others, BATCH * STEPS)
+    report(
+        'training step, ResNet-20, batch 128, equal threads',
+        measure(subjects, rounds),
+        'ours, float32',
+        others,
+        BATCH * STEPS,
+    )
 
 
 def bench_bfloat16(rounds):
-    if not runtime.cpu_has_bfloat16():
+    if not devices.cpu_has_bfloat16():
         print('\nbfloat16: this CPU lacks avx512_bf16')
         return
-    subjects = {'ours, bfloat16': ('step_ours_bfloat16', EQUAL),
-                'ours, float32': ('step_ours', EQUAL)}
+    subjects = {'ours, bfloat16': ('step_ours_bfloat16', EQUAL), 'ours, float32': ('step_ours', EQUAL)}
     if importlib.util.find_spec('torch'):
         subjects['PyTorch, bfloat16'] = 'step_torch_bfloat16', EQUAL
-    report('training step in bfloat16, equal threads', measure(subjects, rounds),
-           'ours, bfloat16', list(subjects)[1:], BATCH * STEPS)
+    report(
+        'training step in bfloat16, equal threads',
+        measure(subjects, rounds),
+        'ours, bfloat16',
+        list(subjects)[1:],
+        BATCH * STEPS,
+    )
 
 
 def bench_epoch(rounds):
-    report('whole epoch, input pipeline included, float32',
-           measure({'ours': ('epoch_ours', AS_STARTED),
-                    'stock loop, equal threads': ('epoch_stock', EQUAL),
-                    "stock loop, mxnet's default threads": ('epoch_stock', AS_STARTED)}, rounds),
-           'ours', ('stock loop, equal threads', "stock loop, mxnet's default threads"),
-           EPOCH_IMAGES)
+    report(
+        'whole epoch, input pipeline included, float32',
+        measure(
+            {
+                'ours': ('epoch_ours', AS_STARTED),
+                'stock loop, equal threads': ('epoch_stock', EQUAL),
+                "stock loop, mxnet's default threads": ('epoch_stock', AS_STARTED),
+            },
+            rounds,
+        ),
+        'ours',
+        ('stock loop, equal threads', "stock loop, mxnet's default threads"),
+        EPOCH_IMAGES,
+    )
 
 
 def bench_pipeline(rounds):
-    dtype = '_bfloat16' if runtime.cpu_is_faster_in_bfloat16() else ''
-    results = measure({'net alone': (f'step_ours{dtype}', EQUAL),
-                       'baseline, pad-crop': (f'epoch_ours{dtype}', EQUAL),
-                       'baseline, resized-crop (v6)': (f'epoch_ours{dtype}_v6', EQUAL)}, rounds)
+    dtype = '_bfloat16' if devices.cpu_is_faster_in_bfloat16() else ''
+    results = measure(
+        {
+            'net alone': (f'step_ours{dtype}', EQUAL),
+            'baseline, pad-crop': (f'epoch_ours{dtype}', EQUAL),
+            'baseline, resized-crop (v6)': (f'epoch_ours{dtype}_v6', EQUAL),
+        },
+        rounds,
+    )
     scale = BATCH * STEPS / EPOCH_IMAGES
     for label in list(results)[1:]:
         results[label] = [seconds * scale for seconds in results[label][0]], 0
-    results.update(measure({'net of fast alone': ('step_fast', EQUAL),
-                            'fast': ('epoch_fast', EQUAL)}, rounds))
+    results.update(
+        measure({'net of fast alone': ('step_fast', EQUAL), 'fast': ('epoch_fast', EQUAL)}, rounds)
+    )
     print(f'\ninput pipeline and bookkeeping of an epoch, {dtype.strip("_") or "float32"}')
-    for label, alone in (('baseline, pad-crop', 'net alone'),
-                         ('baseline, resized-crop (v6)', 'net alone'), ('fast', 'net of fast alone')):
+    for label, alone in (
+        ('baseline, pad-crop', 'net alone'),
+        ('baseline, resized-crop (v6)', 'net alone'),
+        ('fast', 'net of fast alone'),
+    ):
         print(f'  {label:34s}{ratio(results, label, alone)} times the net alone')
 
 
 def bench_refinements(rounds):
-    results = measure({label: ('epoch_of_fields', {**EQUAL, 'BENCHMARK_FIELDS': json.dumps(fields)})
-                       for label, fields in REFINEMENTS.items()}, rounds)
+    results = measure(
+        {
+            label: ('epoch_of_fields', {**EQUAL, 'BENCHMARK_FIELDS': json.dumps(fields)})
+            for label, fields in REFINEMENTS.items()
+        },
+        rounds,
+    )
     print('\nwhole epoch with one refinement, --dtype auto')
     for label in results:
         print(f'  {label:34s}{ratio(results, label, "none")} times the epoch without')
 
 
 def bench_predict(rounds):
-    report(f'ResNet-20 on {TEST_IMAGES} images in memory, --dtype auto',
-           measure({'frozen': ('predict_ours_fastest', EQUAL),
-                    'as it was trained': ('predict_as_trained', EQUAL),
-                    'frozen, float32': ('predict_ours', EQUAL)}, rounds),
-           'frozen', ('as it was trained', 'frozen, float32'), TEST_IMAGES)
-    report(f'predict.py on {TEST_IMAGES} PNG files, its start included, --dtype auto',
-           measure({'predict.py': ('predict_files', EQUAL)}, rounds), 'predict.py', (), TEST_IMAGES)
+    report(
+        f'ResNet-20 on {TEST_IMAGES} images in memory, --dtype auto',
+        measure(
+            {
+                'frozen': ('predict_ours_fastest', EQUAL),
+                'as it was trained': ('predict_as_trained', EQUAL),
+                'frozen, float32': ('predict_ours', EQUAL),
+            },
+            rounds,
+        ),
+        'frozen',
+        ('as it was trained', 'frozen, float32'),
+        TEST_IMAGES,
+    )
+    report(
+        f'predict.py on {TEST_IMAGES} PNG files, its start included, --dtype auto',
+        measure({'predict.py': ('predict_files', EQUAL)}, rounds),
+        'predict.py',
+        (),
+        TEST_IMAGES,
+    )
 
 
 def bench_counts(rounds):
     print('\nper training step            calls from Python   operators run   host reads')
     for which in counts.SUBJECTS:
         output = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-m', 'benchmarks.counts', which], text=True,
-            capture_output=True, check=True,
-            env=dict(os.environ, MXNET_EXEC_BULK_EXEC_TRAIN='0', MXNET_EXEC_BULK_EXEC_INFERENCE='0'))
+            [sys.executable, '-W', 'ignore', '-m', 'benchmarks.counts', which],
+            text=True,
+            capture_output=True,
+            check=True,
+            env=dict(os.environ, MXNET_EXEC_BULK_EXEC_TRAIN='0', MXNET_EXEC_BULK_EXEC_INFERENCE='0'),
+        )
         calls, operators, reads = (float(word) for word in output.stdout.split()[-3:])
         print(f'  {which:27s}{calls:17.1f}{operators:16.1f}{reads:13.2f}')
 
 
-BENCHMARKS = {'loss': bench_loss, 'center': bench_center, 'step': bench_step,
-              'bfloat16': bench_bfloat16, 'epoch': bench_epoch, 'pipeline': bench_pipeline,
-              'refinements': bench_refinements, 'predict': bench_predict, 'counts': bench_counts,
-              'scale': scale.report}
+BENCHMARKS = {
+    'loss': bench_loss,
+    'center': bench_center,
+    'step': bench_step,
+    'bfloat16': bench_bfloat16,
+    'epoch': bench_epoch,
+    'pipeline': bench_pipeline,
+    'refinements': bench_refinements,
+    'predict': bench_predict,
+    'counts': bench_counts,
+    'scale': scale.report,
+}
 
 
 def main(argv):
-    parser = cli.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('names', nargs='*', metavar='|'.join(BENCHMARKS), help='default: all')
     parser.add_argument('--rounds', type=int, default=5, help='timed rounds (default 5)')
     options = parser.parse_args(argv)
@@ -151,4 +234,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    runtime.exit_with(main)
+    errors.exit_with(main)

@@ -5,7 +5,8 @@ def stock_step(batch, steps):
     """Training steps of the untouched, hybridised GluonCV net under softmax cross entropy."""
     from mxnet import autograd, gluon, init, nd
 
-    from training.nets import zoo_model
+    from training.nets.zoo import zoo_model
+
     net = zoo_model('cifar_resnet20_v1', 10)
     net.initialize(init.Xavier())
     net.hybridize(static_alloc=True, static_shape=True)
@@ -21,6 +22,7 @@ def stock_step(batch, steps):
             loss.backward()
             trainer.step(batch)
         nd.waitall()
+
     return run
 
 
@@ -35,25 +37,32 @@ def stock_epoch(batch, images, workers=2):
     from mxnet.gluon.data.vision import transforms
 
     from benchmarks.blocks import BroadcastV6Loss
-    from training import data
-    from training.nets import zoo_model
+    from training.data import datasets
+    from training.nets.zoo import zoo_model
+
     net = zoo_model('cifar_resnet20_v1', 10)
     from gluoncv.data import transforms as gluoncv_transforms
-    train, _ = data.load_cifar10(num_samples=images)
-    transform = transforms.Compose([
-        gluoncv_transforms.RandomCrop(32, pad=4), transforms.RandomFlipLeftRight(),
-        transforms.ToTensor(),
-        transforms.Normalize([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])])
-    dataset = gluon.data.ArrayDataset(nd.array(train.images.transpose(0, 2, 3, 1), dtype='uint8'),
-                                      train.labels).transform_first(transform)
-    loader = gluon.data.DataLoader(dataset, batch, shuffle=True, last_batch='discard',
-                                   num_workers=workers)
+
+    train, _ = datasets.load_cifar10(num_samples=images)
+    transform = transforms.Compose(
+        [
+            gluoncv_transforms.RandomCrop(32, pad=4),
+            transforms.RandomFlipLeftRight(),
+            transforms.ToTensor(),
+            transforms.Normalize([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+        ]
+    )
+    dataset = gluon.data.ArrayDataset(
+        nd.array(train.images.transpose(0, 2, 3, 1), dtype='uint8'), train.labels
+    ).transform_first(transform)
+    loader = gluon.data.DataLoader(dataset, batch, shuffle=True, last_batch='discard', num_workers=workers)
     head = BroadcastV6Loss(10, 10)
     for block in (net, head):
         block.initialize(mx.init.Xavier())
         block.hybridize(static_alloc=True, static_shape=True)
-    trainer = gluon.Trainer({**net.collect_params(), **head.collect_params()}, 'nag',
-                            {'learning_rate': 0.001, 'momentum': 0.9})
+    trainer = gluon.Trainer(
+        {**net.collect_params(), **head.collect_params()}, 'nag', {'learning_rate': 0.001, 'momentum': 0.9}
+    )
     metric = mx.metric.Accuracy()
 
     def run():
@@ -68,6 +77,7 @@ def stock_epoch(batch, images, workers=2):
             trainer.step(batch)
             metric.update(y, features)
             total += loss.mean().asscalar()
+
     return run
 
 
@@ -75,16 +85,24 @@ def torch_step(batch, steps, threads, low_precision):
     """The same net in PyTorch, channels_last, with SGD and Nesterov momentum."""
     import torch
     from torch import nn
+
     torch.set_num_threads(threads)
 
     class Block(nn.Module):
         def __init__(self, before, after, stride):
             super().__init__()
             self.body = nn.Sequential(
-                nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after),
-                nn.ReLU(), nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after))
-            self.shortcut = nn.Identity() if before == after else nn.Sequential(
-                nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+                nn.Conv2d(before, after, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+                nn.Conv2d(after, after, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(after),
+            )
+            self.shortcut = (
+                nn.Identity()
+                if before == after
+                else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+            )
 
         def forward(self, x):
             return torch.relu(self.body(x) + self.shortcut(x))
@@ -105,4 +123,5 @@ def torch_step(batch, steps, threads, low_precision):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
     return run

@@ -1,7 +1,8 @@
 """The L-GM loss as one block, and what it and the center loss are measured against.
 
-To be imported after training.runtime.prepare, since it imports mxnet.
+To be imported after training.machine.devices.prepare, since it imports mxnet.
 """
+
 import numpy as np
 from mxnet import nd
 from mxnet.gluon import Block, HybridBlock, nn

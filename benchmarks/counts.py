@@ -2,32 +2,46 @@
 
 Run as `python -m benchmarks.counts NAME`, a name of SUBJECTS; prints three numbers.
 """
+
 import sys
 from functools import partial
 
 from benchmarks import subjects
 
-SUBJECTS = {'baseline': subjects.epoch_ours, 'stock': subjects.epoch_stock,
-            'baseline-float16': partial(subjects.epoch_ours, guarded=True),
-            'fast': partial(subjects.epoch_ours, version='fast'),
-            'fast-float16': partial(subjects.epoch_ours, version='fast', guarded=True)}
+SUBJECTS = {
+    'baseline': subjects.epoch_ours,
+    'stock': subjects.epoch_stock,
+    'baseline-float16': partial(subjects.epoch_ours, guarded=True),
+    'fast': partial(subjects.epoch_ours, version='fast'),
+    'fast-float16': partial(subjects.epoch_ours, version='fast', guarded=True),
+}
 
 
 def count(subject, steps):
     """(calls of compiled graphs and single operators, operators run, host reads) per step."""
     import json
+
     import mxnet as mx
+
     subject()
-    mx.profiler.set_config(profile_symbolic=True, profile_imperative=True, profile_api=True,
-                           aggregate_stats=True, filename='/dev/null')
+    mx.profiler.set_config(
+        profile_symbolic=True,
+        profile_imperative=True,
+        profile_api=True,
+        aggregate_stats=True,
+        filename='/dev/null',
+    )
     mx.profiler.set_state('run')
     subject()
     mx.nd.waitall()
     mx.profiler.set_state('stop')
     tables = json.loads(mx.profiler.dumps(format='json'))['Time']
     calls = {name: entry['Count'] for name, entry in tables.get('MXNET_C_API', {}).items()}
-    launched = sum(number for name, number in calls.items()
-                   if name.startswith(('MXImperativeInvoke', 'MXInvokeCachedOp')))
+    launched = sum(
+        number
+        for name, number in calls.items()
+        if name.startswith(('MXImperativeInvoke', 'MXInvokeCachedOp'))
+    )
     reads = calls.get('MXNDArraySyncCopyToCPU', 0)
     run = sum(entry['Count'] for entry in tables.get('operator', {}).values())
     return launched / steps, run / steps, reads / steps

@@ -2,29 +2,32 @@
 
 Run as `python launch.py --workers N --servers S -- -m benchmarks.exchange PARAMETERS`.
 """
+
 import sys
 import time
 from pathlib import Path
 
-from training import cluster, parameter_server, runtime
+from training.machine import devices, parameter_server
+from training.machine.cluster import Workers
 
 KVSTORE = 'dist_sync'
-TENSORS = 60   # about as many as a ResNet-20 has
+TENSORS = 60  # about as many as a ResNet-20 has
 SECONDS = 3.0
 
 
 def loopback_bytes():
     """Bytes that went through the loopback device since the machine started."""
-    line, = (line for line in Path('/proc/net/dev').read_text().splitlines() if ' lo:' in line)
+    (line,) = (line for line in Path('/proc/net/dev').read_text().splitlines() if ' lo:' in line)
     return int(line.split()[1])
 
 
 def main(argv):
     if parameter_server.check_environment(KVSTORE):
         parameter_server.serve(None)
-    runtime.prepare('cpu')
+    devices.prepare('cpu')
     from mxnet import gluon, nd
-    workers = cluster.Workers(KVSTORE)
+
+    workers = Workers(KVSTORE)
     size = max(1, int(argv[0]) // TENSORS)
     parameters = [gluon.Parameter(f'weight{i}', shape=(size,)) for i in range(TENSORS)]
     for parameter in parameters:
@@ -42,7 +45,7 @@ def main(argv):
 
     seconds_of(2)
     steps = max(3.0, SECONDS / seconds_of(3) * 3)
-    steps = int(workers.sum([steps * workers.is_chief])[0])   # the chief's number, for all
+    steps = int(workers.sum([steps * workers.is_chief])[0])  # the chief's number, for all
     before = loopback_bytes()
     seconds = seconds_of(steps)
     workers.sum([0])

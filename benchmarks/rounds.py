@@ -1,4 +1,5 @@
 """Subjects in processes of their own, timed in turn, so that a drifting machine hits all alike."""
+
 import os
 import statistics
 import subprocess
@@ -21,8 +22,12 @@ class Subject:
         for key in (k for k, v in settings.items() if v is None):
             environment.pop(key, None)
         self.process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', '-m', 'benchmarks.subjects', name], text=True,
-            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            [sys.executable, '-W', 'ignore', '-m', 'benchmarks.subjects', name],
+            text=True,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         self.read()
 
     def read(self):
@@ -64,8 +69,7 @@ def measure(subjects, rounds):
             results[label].append(subject.run())
     for subject in started.values():
         subject.close()
-    return {label: ([seconds for seconds, _ in runs[1:]], runs[-1][1])
-            for label, runs in results.items()}
+    return {label: ([seconds for seconds, _ in runs[1:]], runs[-1][1]) for label, runs in results.items()}
 
 
 def ratio(results, slower, faster):

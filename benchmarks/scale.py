@@ -1,4 +1,5 @@
 """How time and traffic grow with classes, features, batch, devices and workers."""
+
 import os
 import subprocess
 import sys
@@ -9,20 +10,25 @@ from benchmarks.subjects import BATCH, STEPS
 CLASSES = 10, 100, 1000, 10000, 100000
 FEATURES = 16, 64, 256, 1024
 BATCHES = 32, 128, 512, 2048
-BASE = 128, 1000, 64           # batch, classes, features
+BASE = 128, 1000, 64  # batch, classes, features
 PARAMETERS = {'ResNet-20': 272_000, '10 times that': 2_720_000, 'ResNet-50': 25_600_000}
-LAYOUTS = (1, 1), (2, 1), (2, 2)   # workers, servers
+LAYOUTS = (1, 1), (2, 1), (2, 2)  # workers, servers
 
 
 def report(rounds):
     """Measure everything and print it."""
-    print('\nL-GM loss, identity covariance, forward + backward, ms (B={} C={} D={} unless said)'
-          .format(*BASE))
-    sweeps = [(f'C={n}', (BASE[0], n, BASE[2])) for n in CLASSES] + \
-        [(f'D={n}', (BASE[0], BASE[1], n)) for n in FEATURES] + \
-        [(f'B={n}', (n, BASE[1], BASE[2])) for n in BATCHES]
-    results = measure({shape: ('loss_of_shape', {'BENCHMARK_SHAPE': ','.join(map(str, shape))})
-                       for _, shape in sweeps}, rounds)
+    print(
+        '\nL-GM loss, identity covariance, forward + backward, ms (B={} C={} D={} unless said)'.format(*BASE)
+    )
+    sweeps = (
+        [(f'C={n}', (BASE[0], n, BASE[2])) for n in CLASSES]
+        + [(f'D={n}', (BASE[0], BASE[1], n)) for n in FEATURES]
+        + [(f'B={n}', (n, BASE[1], BASE[2])) for n in BATCHES]
+    )
+    results = measure(
+        {shape: ('loss_of_shape', {'BENCHMARK_SHAPE': ','.join(map(str, shape))}) for _, shape in sweeps},
+        rounds,
+    )
     for label, shape in sweeps:
         print(f'  {label:12s}{1e3 * median(results, shape):9.2f}')
 
@@ -37,9 +43,27 @@ def report(rounds):
     for label, parameters in PARAMETERS.items():
         for workers, servers in LAYOUTS:
             output = subprocess.run(
-                [sys.executable, '-W', 'ignore', 'launch.py', '--workers', str(workers),
-                 '--servers', str(servers), '--', '-m', 'benchmarks.exchange', str(parameters)],
-                text=True, capture_output=True, check=True, env=os.environ)
+                [
+                    sys.executable,
+                    '-W',
+                    'ignore',
+                    'launch.py',
+                    '--workers',
+                    str(workers),
+                    '--servers',
+                    str(servers),
+                    '--',
+                    '-m',
+                    'benchmarks.exchange',
+                    str(parameters),
+                ],
+                text=True,
+                capture_output=True,
+                check=True,
+                env=os.environ,
+            )
             seconds, traffic = map(float, output.stdout.split())
-            print(f'  {label:16s}{workers:7d}{servers:9d}{1e3 * seconds:12.1f}{traffic / 1e6:12.2f}'
-                  f'{8 * parameters * workers / 1e6:8.2f}')
+            print(
+                f'  {label:16s}{workers:7d}{servers:9d}{1e3 * seconds:12.1f}{traffic / 1e6:12.2f}'
+                f'{8 * parameters * workers / 1e6:8.2f}'
+            )

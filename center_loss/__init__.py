@@ -5,6 +5,7 @@
 ...     loss = softmax_loss(net.output(x), y) + center_loss(x, y)
 >>> nearest = NearestCenter(center_loss)                           # classifies by distance
 """
+
 from .center_loss import CenterLoss, NearestCenter
 
 __all__ = ['CenterLoss', 'NearestCenter']

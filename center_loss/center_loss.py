@@ -1,4 +1,5 @@
 """Center loss and classification by the nearest center."""
+
 import numpy as np
 from mxnet import init
 from mxnet.gluon import HybridBlock, nn
@@ -55,16 +56,27 @@ class CenterLoss(Loss):
         - **loss**: shape (B,).
     """
 
-    def __init__(self, num_classes, feature_size, lmbd=1.0, center_initializer=None,
-                 sparse_grad=False, weight=None, **kwargs):
+    def __init__(
+        self,
+        num_classes,
+        feature_size,
+        lmbd=1.0,
+        center_initializer=None,
+        sparse_grad=False,
+        weight=None,
+        **kwargs,
+    ):
         super().__init__(weight, batch_axis=0, **kwargs)
         check_sizes(num_classes, feature_size)
         self._lmbd = not_negative('lmbd', lmbd)
         self._compute_dtype = 'float32'
         with self.name_scope():
             self.centers = nn.Embedding(
-                num_classes, feature_size, sparse_grad=sparse_grad,
-                weight_initializer=center_initializer or init.Xavier(magnitude=2.24))
+                num_classes,
+                feature_size,
+                sparse_grad=sparse_grad,
+                weight_initializer=center_initializer or init.Xavier(magnitude=2.24),
+            )
 
     def cast(self, dtype):
         """Cast to float32 or float64; for lower precisions the loss stays in float32."""

@@ -6,6 +6,7 @@
 ...     loss = loss_fn(*mixture(net(x)), y)                      # doctest: +SKIP
 >>> classify = MixtureClassifier(net, mixture)                   # needs neither label nor margin
 """
+
 from . import inference, loss, margin, mixture, published
 from .inference import *
 from .loss import *
@@ -14,5 +15,4 @@ from .mixture import *
 from .published import *
 
 # without it, `import *` would bind the names of the modules
-__all__ = (inference.__all__ + loss.__all__ + margin.__all__ + mixture.__all__ +
-           published.__all__)
+__all__ = inference.__all__ + loss.__all__ + margin.__all__ + mixture.__all__ + published.__all__

@@ -1,4 +1,5 @@
 """What the mixture says of a sample after training: posterior, likelihood, and what is unlikely."""
+
 import math
 
 import numpy as np
@@ -52,16 +53,14 @@ class MixtureInference(HybridBlock):
     def hybrid_forward(self, F, x):
         distance, log_det = self.mixture(self.net(x))[:2]
         logits = label_free_logits(F, distance, log_det)
-        densities = class_log_densities(F, distance, log_det, self.mixture.feature_size,
-                                        self._spread)
+        densities = class_log_densities(F, distance, log_det, self.mixture.feature_size, self._spread)
         predicted = F.argmax(logits, axis=1)
         return F.softmax(logits), log_mean_exp(F, densities), F.pick(densities, predicted)
 
 
 def class_log_densities(F, distance, log_det, dimensions, spread=1.0):
     """log p(x | k), (B, C), from distance (B, C), log_det (C,) and the feature dimension."""
-    return label_free_logits(F, distance / spread, log_det) - \
-        dimensions / 2 * math.log(2 * math.pi * spread)
+    return label_free_logits(F, distance / spread, log_det) - dimensions / 2 * math.log(2 * math.pi * spread)
 
 
 def log_likelihood(F, distance, log_det, dimensions, spread=1.0):
@@ -96,8 +95,10 @@ def fit_spread(distances, dimensions):
     """
     mean = float(np.mean(one_per_sample(distances)))
     if not 0 < mean < math.inf or dimensions < 1:
-        raise ValueError('a spread needs finite distances that are not all 0, and at least one '
-                         f'dimension, got a mean of {mean} and {dimensions}')
+        raise ValueError(
+            'a spread needs finite distances that are not all 0, and at least one '
+            f'dimension, got a mean of {mean} and {dimensions}'
+        )
     return 2 * mean / dimensions
 
 
@@ -118,8 +119,10 @@ def calibrate(log_likelihoods, false_alarm_rate):
     """
     values = np.sort(one_per_sample(log_likelihoods))
     if not len(values) or not 0 <= false_alarm_rate < 1 or not np.isfinite(values).all():
-        raise ValueError('calibration needs finite log-likelihoods and a rate of at least 0 and '
-                         f'below 1, got {len(values)} values and {false_alarm_rate}')
+        raise ValueError(
+            'calibration needs finite log-likelihoods and a rate of at least 0 and '
+            f'below 1, got {len(values)} values and {false_alarm_rate}'
+        )
     below = int(round(false_alarm_rate * len(values), 6))  # 0.29 * 100 < 29
     return float(values[min(below, len(values) - 1)])
 

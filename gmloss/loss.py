@@ -1,4 +1,5 @@
 """The large-margin Gaussian Mixture loss."""
+
 import numpy as np
 from mxnet import init
 from mxnet.gluon.loss import Loss, _apply_weighting
@@ -68,8 +69,16 @@ class LGMLoss(Loss):
         - **loss**: shape (B,).
     """
 
-    def __init__(self, alpha=0.1, lambda_=0.1, likelihood='distance', margin_add=0.0,
-                 sparse_label=True, weight=None, **kwargs):
+    def __init__(
+        self,
+        alpha=0.1,
+        lambda_=0.1,
+        likelihood='distance',
+        margin_add=0.0,
+        sparse_label=True,
+        weight=None,
+        **kwargs,
+    ):
         super().__init__(weight, batch_axis=0, **kwargs)
         if likelihood not in LIKELIHOODS:
             raise ValueError(f'likelihood must be one of {LIKELIHOODS}, got {likelihood!r}')
@@ -79,9 +88,13 @@ class LGMLoss(Loss):
         self._sparse_label = sparse_label
         self._compute_dtype = 'float32'
         with self.name_scope():
-            self.margin = self.params.get('margin', shape=(1,), grad_req='null',
-                                          init=init.Constant(not_negative('alpha', alpha)),
-                                          differentiable=False)
+            self.margin = self.params.get(
+                'margin',
+                shape=(1,),
+                grad_req='null',
+                init=init.Constant(not_negative('alpha', alpha)),
+                differentiable=False,
+            )
 
     def set_margin(self, alpha):
         """Set the multiplicative margin, at least 0, on every context: no retrace, no host read."""
@@ -94,18 +107,19 @@ class LGMLoss(Loss):
         self._compute_dtype = 'float64' if np.dtype(dtype) == np.float64 else 'float32'
         super().cast(self._compute_dtype)
 
-    def hybrid_forward(self, F, distance, log_det, label, sample_weight=None,
-                       likelihood_distance=None, margin=None):
+    def hybrid_forward(
+        self, F, distance, log_det, label, sample_weight=None, likelihood_distance=None, margin=None
+    ):
         label = F.cast(label, self._compute_dtype)
         if self._sparse_label:
             label = F.reshape(label, (-1,))
         target = F.stop_gradient(one_hot(F, label, distance) if self._sparse_label else label)
-        log_posterior = F.log_softmax(
-            margin_logits(F, distance, log_det, target, margin, self._margin_add))
+        log_posterior = F.log_softmax(margin_logits(F, distance, log_det, target, margin, self._margin_add))
 
         def of_label(values):
-            return F.pick(values, label) if self._sparse_label else \
-                F.sum(F.elemwise_mul(values, target), axis=1)
+            return (
+                F.pick(values, label) if self._sparse_label else F.sum(F.elemwise_mul(values, target), axis=1)
+            )
 
         loss = -of_label(log_posterior)
         if self._likelihood != 'off':

@@ -1,4 +1,5 @@
 """Schedules of the multiplicative margin alpha: functions of the training step, without state."""
+
 import math
 
 __all__ = ['ConstantMargin', 'StepUpMargin']
@@ -40,9 +41,11 @@ class StepUpMargin:
 
     def __init__(self, start=0.1, factor=2.0, every=5000, maximum=0.3):
         if not (0 < start <= maximum and factor >= 1 and every >= 1):
-            raise ValueError('a step-up margin needs 0 < start <= maximum, factor >= 1 and every '
-                             f'>= 1, got start={start}, maximum={maximum}, factor={factor}, '
-                             f'every={every}')
+            raise ValueError(
+                'a step-up margin needs 0 < start <= maximum, factor >= 1 and every '
+                f'>= 1, got start={start}, maximum={maximum}, factor={factor}, '
+                f'every={every}'
+            )
         self.start, self.factor, self.every, self.maximum = start, factor, every, maximum
 
     def __call__(self, step):

@@ -3,14 +3,20 @@
 Every mixture maps features ``(B, D)`` to ``distance (B, C)`` and ``log_det (C,)``. Distances come
 from matrix products, so no ``(B, C, D)`` array exists at any point.
 """
+
 import math
 
 import numpy as np
 from mxnet import init, nd
 from mxnet.gluon import HybridBlock
 
-__all__ = ['GaussianMixture', 'DiagonalMixture', 'FixedVolumeMixture', 'MixtureClassifier',
-           'label_free_logits']
+__all__ = [
+    'GaussianMixture',
+    'DiagonalMixture',
+    'FixedVolumeMixture',
+    'MixtureClassifier',
+    'label_free_logits',
+]
 
 
 class GaussianMixture(HybridBlock):
@@ -43,17 +49,22 @@ class GaussianMixture(HybridBlock):
         - **log_det**: log-determinant of every class's covariance, shape (C,).
     """
 
-    def __init__(self, num_classes, feature_size, mean_initializer=None, mean_lr_mult=1.0,
-                 mean_wd_mult=1.0, **kwargs):
+    def __init__(
+        self, num_classes, feature_size, mean_initializer=None, mean_lr_mult=1.0, mean_wd_mult=1.0, **kwargs
+    ):
         super().__init__(**kwargs)
         check_sizes(num_classes, feature_size)
         self.num_classes = num_classes
         self.feature_size = feature_size
         self._compute_dtype = 'float32'
         with self.name_scope():
-            self.mean = self.params.get('mean', shape=(num_classes, feature_size),
-                                        init=mean_initializer or init.Xavier(),
-                                        lr_mult=mean_lr_mult, wd_mult=mean_wd_mult)
+            self.mean = self.params.get(
+                'mean',
+                shape=(num_classes, feature_size),
+                init=mean_initializer or init.Xavier(),
+                lr_mult=mean_lr_mult,
+                wd_mult=mean_wd_mult,
+            )
 
     def cast(self, dtype):
         """Cast to float32 or float64; for lower precisions the parameters stay float32.
@@ -109,19 +120,33 @@ class DiagonalMixture(GaussianMixture):
     Inputs and outputs as in :class:`GaussianMixture`.
     """
 
-    def __init__(self, num_classes, feature_size, variance_init=1.0, variance_floor=1e-4,
-                 variance_lr_mult=1.0, variance_wd_mult=0.0, **kwargs):
+    def __init__(
+        self,
+        num_classes,
+        feature_size,
+        variance_init=1.0,
+        variance_floor=1e-4,
+        variance_lr_mult=1.0,
+        variance_wd_mult=0.0,
+        **kwargs,
+    ):
         super().__init__(num_classes, feature_size, **kwargs)
         if not 0 < variance_floor < variance_init:
-            raise ValueError('variance_floor must lie between 0 and variance_init, got '
-                             f'{variance_floor} and {variance_init}')
+            raise ValueError(
+                'variance_floor must lie between 0 and variance_init, got '
+                f'{variance_floor} and {variance_init}'
+            )
         self._floor = variance_floor
         above_floor = variance_init - variance_floor
         softplus_inverse = above_floor + math.log(-math.expm1(-above_floor))
         with self.name_scope():
-            self.rho = self.params.get('rho', shape=(num_classes, feature_size),
-                                       init=init.Constant(softplus_inverse),
-                                       lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
+            self.rho = self.params.get(
+                'rho',
+                shape=(num_classes, feature_size),
+                init=init.Constant(softplus_inverse),
+                lr_mult=variance_lr_mult,
+                wd_mult=variance_wd_mult,
+            )
 
     def _variances_on(self, ctx):
         return self._variance(nd, self.rho.data(ctx))
@@ -131,8 +156,7 @@ class DiagonalMixture(GaussianMixture):
 
     def hybrid_forward(self, F, x, mean, rho):
         variance = self._variance(F, rho)
-        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean,
-                                         F.reciprocal(variance))
+        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean, F.reciprocal(variance))
         return distance, F.sum(F.log(variance), axis=1)
 
 
@@ -161,12 +185,16 @@ class FixedVolumeMixture(GaussianMixture):
     Inputs and outputs as in :class:`GaussianMixture`.
     """
 
-    def __init__(self, num_classes, feature_size, variance_lr_mult=1.0, variance_wd_mult=0.0,
-                 **kwargs):
+    def __init__(self, num_classes, feature_size, variance_lr_mult=1.0, variance_wd_mult=0.0, **kwargs):
         super().__init__(num_classes, feature_size, **kwargs)
         with self.name_scope():
-            self.rho = self.params.get('rho', shape=(num_classes, feature_size), init=init.Zero(),
-                                       lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
+            self.rho = self.params.get(
+                'rho',
+                shape=(num_classes, feature_size),
+                init=init.Zero(),
+                lr_mult=variance_lr_mult,
+                wd_mult=variance_wd_mult,
+            )
 
     def _variances_on(self, ctx):
         return self._log_variance(nd, self.rho.data(ctx)).exp()
@@ -177,8 +205,7 @@ class FixedVolumeMixture(GaussianMixture):
 
     def hybrid_forward(self, F, x, mean, rho):
         log_variance = self._log_variance(F, rho)
-        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean,
-                                         F.exp(-log_variance))
+        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean, F.exp(-log_variance))
         return distance, F.sum(log_variance, axis=1)
 
 
@@ -218,8 +245,9 @@ class MixtureClassifier(HybridBlock):
 def check_sizes(num_classes, feature_size):
     """ValueError unless both are at least 1."""
     if num_classes < 1 or feature_size < 1:
-        raise ValueError(f'num_classes and feature_size must be at least 1, got {num_classes} '
-                         f'and {feature_size}')
+        raise ValueError(
+            f'num_classes and feature_size must be at least 1, got {num_classes} and {feature_size}'
+        )
 
 
 def label_free_logits(F, distance, log_det):
@@ -240,20 +268,23 @@ def half_squared_distance(F, x, mean, precision=None):
     """
     to_origin = F.stop_gradient(-F.slice_axis(mean, axis=0, begin=0, end=1))
     ones = F.reshape(F.ones_like(to_origin), (-1, 1))
-    batch_ones, class_ones = (F.ones_like(F.slice_axis(a, axis=1, begin=0, end=1))
-                              for a in (x, mean))
+    batch_ones, class_ones = (F.ones_like(F.slice_axis(a, axis=1, begin=0, end=1)) for a in (x, mean))
     x = F.elemwise_add(x, F.stop_gradient(F.dot(batch_ones, to_origin)))
     mean = mean + F.stop_gradient(F.dot(class_ones, to_origin))
     if precision is None:
         mean_squares = F.dot(F.square(mean), ones) / 2
         x_squares = F.dot(F.square(x), ones) / 2
-        squares = F.dot(F.concat(x_squares, batch_ones, dim=1),
-                        F.concat(class_ones, mean_squares, dim=1), transpose_b=True)
+        squares = F.dot(
+            F.concat(x_squares, batch_ones, dim=1),
+            F.concat(class_ones, mean_squares, dim=1),
+            transpose_b=True,
+        )
         return clipped(F, squares - F.dot(x, mean, transpose_b=True))
     weighted = mean * precision
     mean_squares = F.dot(mean * weighted, ones) / 2
-    squares = F.dot(F.square(x) / 2, precision, transpose_b=True) + \
-        F.dot(batch_ones, mean_squares, transpose_b=True)
+    squares = F.dot(F.square(x) / 2, precision, transpose_b=True) + F.dot(
+        batch_ones, mean_squares, transpose_b=True
+    )
     return clipped(F, squares - F.dot(x, weighted, transpose_b=True))
 
 

@@ -1,4 +1,5 @@
 """Covariances as other implementations published them: for reproduction, not for new work."""
+
 from mxnet import init, nd
 
 from .mixture import GaussianMixture, half_squared_distance
@@ -39,14 +40,26 @@ class RawDiagonalMixture(GaussianMixture):
           to :class:`gmloss.LGMLoss`.
     """
 
-    def __init__(self, num_classes, feature_size, variance_init=1.0, variance_lr_mult=1.0,
-                 variance_wd_mult=1.0, euclidean=False, **kwargs):
+    def __init__(
+        self,
+        num_classes,
+        feature_size,
+        variance_init=1.0,
+        variance_lr_mult=1.0,
+        variance_wd_mult=1.0,
+        euclidean=False,
+        **kwargs,
+    ):
         super().__init__(num_classes, feature_size, **kwargs)
         self._euclidean = euclidean
         with self.name_scope():
-            self.variance = self.params.get('variance', shape=(num_classes, feature_size),
-                                            init=init.Constant(float(variance_init)),
-                                            lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
+            self.variance = self.params.get(
+                'variance',
+                shape=(num_classes, feature_size),
+                init=init.Constant(float(variance_init)),
+                lr_mult=variance_lr_mult,
+                wd_mult=variance_wd_mult,
+            )
 
     def _variances_on(self, ctx):
         return self.variance.data(ctx)
@@ -55,8 +68,9 @@ class RawDiagonalMixture(GaussianMixture):
         x = F.cast(x, self._compute_dtype)
         distance = half_squared_distance(F, x, mean, F.reciprocal(variance + STABILISER))
         log_det = F.sum(F.log(variance), axis=1)
-        return (distance, log_det, half_squared_distance(F, x, mean)) if self._euclidean else \
-            (distance, log_det)
+        return (
+            (distance, log_det, half_squared_distance(F, x, mean)) if self._euclidean else (distance, log_det)
+        )
 
 
 class InverseSumMixture(GaussianMixture):
@@ -86,13 +100,24 @@ class InverseSumMixture(GaussianMixture):
           likelihood term; pass it on to :class:`gmloss.LGMLoss`.
     """
 
-    def __init__(self, num_classes, feature_size, variance_init=1.0, variance_lr_mult=0.01,
-                 variance_wd_mult=1.0, **kwargs):
+    def __init__(
+        self,
+        num_classes,
+        feature_size,
+        variance_init=1.0,
+        variance_lr_mult=0.01,
+        variance_wd_mult=1.0,
+        **kwargs,
+    ):
         super().__init__(num_classes, feature_size, **kwargs)
         with self.name_scope():
-            self.variance = self.params.get('variance', shape=(num_classes, feature_size),
-                                            init=init.Constant(float(variance_init)),
-                                            lr_mult=variance_lr_mult, wd_mult=variance_wd_mult)
+            self.variance = self.params.get(
+                'variance',
+                shape=(num_classes, feature_size),
+                init=init.Constant(float(variance_init)),
+                lr_mult=variance_lr_mult,
+                wd_mult=variance_wd_mult,
+            )
 
     def _variances_on(self, ctx):
         """The one variance per class that :math:`q_k` amounts to, in every dimension."""

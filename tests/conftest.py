@@ -1,4 +1,5 @@
 """Shared fixtures and helpers. mxnet is set up here, before any test module imports it."""
+
 import csv
 import gzip
 import importlib
@@ -13,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import runtime
+from training import errors
+from training.machine import devices
 
-runtime.prepare('cpu', 'float32')
+devices.prepare('cpu', 'float32')
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / 'output' / 'record'
@@ -26,16 +28,25 @@ TIMES = ('images_per_second', 'seconds')
 @pytest.fixture(scope='session')
 def cifar():
     """(training, test) splits of the real CIFAR-10."""
-    from training import data
-    return data.load_cifar10()
+    from training.data import datasets
+
+    return datasets.load_cifar10()
 
 
 @pytest.fixture(scope='session')
 def run_script():
     """Run a script of the project; returns the CompletedProcess with stdout and stderr as text."""
+
     def run(*words, **settings):
-        return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True,
-                              text=True, timeout=300, env=dict(os.environ, **settings))
+        return subprocess.run(
+            [sys.executable, *map(str, words)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=dict(os.environ, **settings),
+        )
+
     return run
 
 
@@ -45,11 +56,12 @@ def run_here():
 
     Takes a tenth of the time of a process of its own.
     """
+
     def run(name, *words):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-            patch.setattr(runtime, 'prepare', runtime.choose)
+            patch.setattr(devices, 'prepare', devices.choose)
             patch.setattr(sys, 'argv', [name, *map(str, words)])
-            runtime.exit_with(importlib.import_module(name).main)
+            errors.exit_with(importlib.import_module(name).main)
         return end.value.code
 
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -84,10 +96,14 @@ def write_cifar100(folder, train, test):
 
 def start(folder, *words, **settings):
     """A small run of train_cifar.py in the background; settings are environment variables."""
-    return subprocess.Popen([sys.executable, 'train_cifar.py', *map(str, SMALL), '--output-dir',
-                             str(folder), *map(str, words)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            env=dict(os.environ, **settings))
+    return subprocess.Popen(
+        [sys.executable, 'train_cifar.py', *map(str, SMALL), '--output-dir', str(folder), *map(str, words)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(os.environ, **settings),
+    )
 
 
 def wait_for_epoch(process, number):
@@ -101,13 +117,16 @@ def wait_for_epoch(process, number):
 def run_fields(folder):
     """The rows of a run's metrics.csv without the columns of time."""
     with open(folder / 'metrics.csv') as file:
-        return [{name: value for name, value in row.items() if name not in TIMES}
-                for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)
+        ]
 
 
 def same_weights(first, second):
     """Whether the last weights of two run folders are equal to the bit."""
     import mxnet as mx
+
     first, second = (mx.nd.load(str(folder / 'last.params')) for folder in (first, second))
     return set(first) == set(second) and all(
-        np.array_equal(first[name].asnumpy(), second[name].asnumpy()) for name in first)
+        np.array_equal(first[name].asnumpy(), second[name].asnumpy()) for name in first
+    )

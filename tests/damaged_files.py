@@ -3,6 +3,7 @@
 A row holds the name of the case, what does the damage in the folder of test_bad_input.py, in some
 tables the words of the command, and the message.
 """
+
 import gzip
 import json
 import os
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import mxnet as mx
 import numpy as np
-
 from conftest import write_idx
 
 IMAGES, LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
@@ -37,6 +37,7 @@ def change(name, old, new):
         text = Path(name).read_text()
         assert old in text
         Path(name).write_text(text.replace(old, new))
+
     return damage
 
 
@@ -46,9 +47,11 @@ def remove(*names):
 
 def gzipped(name, length):
     """In place of the file, the first `length` bytes of NAME.gz."""
+
     def damage():
         Path(f'{name}.gz').write_bytes(gzip.compress(Path(name).read_bytes())[:length])
         Path(name).unlink()
+
     return damage
 
 
@@ -56,14 +59,17 @@ def folder(name):
     def damage():
         Path(name).unlink(missing_ok=True)
         Path(name).mkdir()
+
     return damage
 
 
 def unreadable(name):
     """Also to root, whom permissions do not stop."""
+
     def damage():
         Path(name).unlink()
         Path(name).symlink_to('/proc/self/mem')
+
     return damage
 
 
@@ -73,12 +79,14 @@ def idx(name, array):
 
 def stored(edit):
     """A checkpoint whose arrays and state went through edit(arrays, state)."""
+
     def damage():
         with np.load('run/checkpoint.npz') as archive:
             arrays = dict(archive)
         state = json.loads(str(arrays.pop('state')))
         edit(arrays, state)
         np.savez('run/checkpoint.npz', state=np.array(json.dumps(state)), **arrays)
+
     return damage
 
 
@@ -87,6 +95,7 @@ def weights(edit):
         arrays = mx.nd.load('run/best.params')
         edit(arrays)
         mx.nd.save('weights', arrays)
+
     return damage
 
 
@@ -107,27 +116,47 @@ RECIPES = [
     ('not YAML', put('run/config.yaml', b'a: ['), 'cannot be read as YAML'),
     ('too deep', put('run/config.yaml', b'[' * 1500), 'cannot be read as YAML: .*recursion'),
     ('an impossible date', put('run/config.yaml', b'a: 2001-99-99'), 'cannot be read as YAML'),
-    ('code', put('run/config.yaml', b'!!python/object/apply:os.mkdir [unpickled]'),
-     'cannot be read as YAML'),
+    ('code', put('run/config.yaml', b'!!python/object/apply:os.mkdir [unpickled]'), 'cannot be read as YAML'),
     ('a folder', folder('run/config.yaml'), 'there is no run in this folder'),
-    ('unknown section', config('optimisation:', 'optimization:'),
-     'optimization: unknown field, the nearest known one is optimisation'),
-    ('unknown field', config('  lr:', '  lrr: 1\n  lr:'),
-     'optimisation.lrr: unknown field, the nearest known one is lr'),
+    (
+        'unknown section',
+        config('optimisation:', 'optimization:'),
+        'optimization: unknown field, the nearest known one is optimisation',
+    ),
+    (
+        'unknown field',
+        config('  lr:', '  lrr: 1\n  lr:'),
+        'optimisation.lrr: unknown field, the nearest known one is lr',
+    ),
     ('section without fields', put('run/config.yaml', b'loss:'), 'loss: expected NAME: VALUE'),
     ('section a number', put('run/config.yaml', b'loss: 3'), 'loss: expected NAME: VALUE'),
     ('key a number', put('run/config.yaml', b'run: {1: 2}'), 'run.1: Keys should be strings'),
-    ('truth for a count', config('epochs: 1', 'epochs: true'),
-     'optimisation.epochs: expected a value other than true and false, got True'),
-    ('truth in a list', config('decay_epochs: []', 'decay_epochs: [1, true]'),
-     'decay_epochs: expected a value other than true and false'),
-    ('number for a list', config('decay_epochs: []', 'decay_epochs: 3'),
-     'decay_epochs: .* valid list, got 3'),
-    ('text for truth', config('zero_gamma: false', 'zero_gamma: maybe'),
-     "model.zero_gamma: .* valid boolean.*'maybe'"),
+    (
+        'truth for a count',
+        config('epochs: 1', 'epochs: true'),
+        'optimisation.epochs: expected a value other than true and false, got True',
+    ),
+    (
+        'truth in a list',
+        config('decay_epochs: []', 'decay_epochs: [1, true]'),
+        'decay_epochs: expected a value other than true and false',
+    ),
+    (
+        'number for a list',
+        config('decay_epochs: []', 'decay_epochs: 3'),
+        'decay_epochs: .* valid list, got 3',
+    ),
+    (
+        'text for truth',
+        config('zero_gamma: false', 'zero_gamma: maybe'),
+        "model.zero_gamma: .* valid boolean.*'maybe'",
+    ),
     ('number for text', config('device: cpu', 'device: 3'), 'run.device: .* valid string, got 3'),
-    ('NaN in a list', config('decay_epochs: []', 'decay_epochs: [1, .nan]'),
-     'decay_epochs.1: .* finite number'),
+    (
+        'NaN in a list',
+        config('decay_epochs: []', 'decay_epochs: [1, .nan]'),
+        'decay_epochs.1: .* finite number',
+    ),
     ('infinite', config('seed: 0', 'seed: .inf'), 'run.seed: .* finite'),
     ('fraction for a count', config('seed: 0', 'seed: 1.5'), 'run.seed: .* valid integer'),
     ('nothing for a number', config('seed: 0', 'seed:'), 'run.seed: .* valid integer.*None'),
@@ -150,8 +179,11 @@ IDX_FILES = [
     ('empty', put(f'digits/{IMAGES}.gz', gzip.compress(b'')), 'no IDX file of bytes in 3'),
     ('other magic', put(f'digits/{IMAGES}', b'PNG and so on' * 100), 'no IDX file of bytes in 3'),
     ('labels for images', idx(f'{IMAGES}.gz', np.zeros(24)), 'no IDX file of bytes in 3'),
-    ('short', put(f'digits/{LABELS}', bytes([0, 0, 8, 1, 0, 0, 0, 24]) + bytes(23)),
-     'holds 23 bytes of data, its header says 24'),
+    (
+        'short',
+        put(f'digits/{LABELS}', bytes([0, 0, 8, 1, 0, 0, 0, 24]) + bytes(23)),
+        'holds 23 bytes of data, its header says 24',
+    ),
     ('label', idx(f'{LABELS}.gz', np.full(24, 10)), 'has a label 10; labels must be 0 to 9'),
     ('fewer labels', idx(f'{LABELS}.gz', np.zeros(23)), '23 labels, not N x 28 x 28 and N'),
     ('other extent', idx(f'{IMAGES}.gz', np.zeros((24, 27, 28))), r'\(24, 27, 28\)'),
@@ -160,23 +192,47 @@ IDX_FILES = [
 ]
 
 WEIGHTS = [
-    ('missing', remove('run/last.params'), '--test --weights run/last.params',
-     'last.params: there is no such weights file'),
-    ('all missing', remove('run/best.params', 'run/last.params'), '--test',
-     'run/best.params: there is no such'),
+    (
+        'missing',
+        remove('run/last.params'),
+        '--test --weights run/last.params',
+        'last.params: there is no such weights file',
+    ),
+    (
+        'all missing',
+        remove('run/best.params', 'run/last.params'),
+        '--test',
+        'run/best.params: there is no such',
+    ),
     ('a folder', folder('weights'), '--weights weights', 'weights: there is no such weights file'),
     ('empty', put('weights', b''), '--weights weights', 'weights: cannot be read as weights'),
     ('garbage', put('weights', b'garbage' * 99), '--weights weights', 'cannot be read as weights'),
     ('cut', cut('run/last.params', 500000), '--test', 'run/last.params: cannot be read as weights'),
     ('a checkpoint', None, '--weights run/checkpoint.npz', 'cannot be read'),
-    ('without names', lambda: mx.nd.save('weights', [mx.nd.zeros(1)]), '--weights weights',
-     'weights: .*holds arrays without names'),
-    ('other shape', weights(lambda arrays: arrays.update({'mixture.mean': mx.nd.zeros((10, 64))})),
-     '--weights weights', r'mixture.mean has shape \(10, 64\), not \(100, 64\)'),
-    ('array missing', weights(lambda arrays: arrays.pop('mixture.mean')), '--weights weights',
-     'mixture.mean is missing'),
-    ('other model', None, '--model cifar_resnet56_v1 --weights run/best.params',
-     r'run/best.params: does not fit this model: .*; and \d+ more'),
+    (
+        'without names',
+        lambda: mx.nd.save('weights', [mx.nd.zeros(1)]),
+        '--weights weights',
+        'weights: .*holds arrays without names',
+    ),
+    (
+        'other shape',
+        weights(lambda arrays: arrays.update({'mixture.mean': mx.nd.zeros((10, 64))})),
+        '--weights weights',
+        r'mixture.mean has shape \(10, 64\), not \(100, 64\)',
+    ),
+    (
+        'array missing',
+        weights(lambda arrays: arrays.pop('mixture.mean')),
+        '--weights weights',
+        'mixture.mean is missing',
+    ),
+    (
+        'other model',
+        None,
+        '--model cifar_resnet56_v1 --weights run/best.params',
+        r'run/best.params: does not fit this model: .*; and \d+ more',
+    ),
 ]
 
 CHECKPOINTS = [
@@ -185,26 +241,45 @@ CHECKPOINTS = [
     ('empty', put('run/checkpoint.npz', b''), 'damaged checkpoint'),
     ('garbage', put('run/checkpoint.npz', b'x' * 5000), 'damaged checkpoint'),
     ('cut', cut('run/checkpoint.npz', 5000), 'damaged checkpoint'),
-    ('pickled state', lambda: np.savez('run/checkpoint.npz', state=np.array([Pickled()], object)),
-     'damaged checkpoint'),
-    ('pickled', put('run/checkpoint.npz', pickle.dumps(Pickled())),
-     'damaged checkpoint'),
-    ('one array', lambda: np.save(open('run/checkpoint.npz', 'wb'), np.zeros(3)),
-     'damaged checkpoint'),
+    (
+        'pickled state',
+        lambda: np.savez('run/checkpoint.npz', state=np.array([Pickled()], object)),
+        'damaged checkpoint',
+    ),
+    ('pickled', put('run/checkpoint.npz', pickle.dumps(Pickled())), 'damaged checkpoint'),
+    ('one array', lambda: np.save(open('run/checkpoint.npz', 'wb'), np.zeros(3)), 'damaged checkpoint'),
     ('no state', lambda: np.savez('run/checkpoint.npz', a=np.zeros(3)), 'damaged checkpoint'),
-    ('texts', stored(lambda arrays, _: arrays.update({'parameter/x': np.array(['text'])})),
-     'damaged checkpoint'),
-    ('later format', stored(lambda _, state: state.update(format=2)),
-     'a checkpoint of format 2, and this version reads format 1'),
+    (
+        'texts',
+        stored(lambda arrays, _: arrays.update({'parameter/x': np.array(['text'])})),
+        'damaged checkpoint',
+    ),
+    (
+        'later format',
+        stored(lambda _, state: state.update(format=2)),
+        'a checkpoint of format 2, and this version reads format 1',
+    ),
     ('no epoch', stored(lambda _, state: state.pop('epoch')), 'damaged checkpoint .its epoch is None'),
     ('other history', stored(lambda _, state: state.update(history=3)), 'its history is 3'),
-    ('other model', stored(lambda arrays, _: arrays.update(
-        {'parameter/graph.x': arrays.pop('parameter/graph.classifier.mixture.mean')})),
-     'does not fit this model: graph.classifier.mixture.mean is missing; graph.x is unknown'),
-    ('other shape', stored(lambda arrays, _: arrays.update(
-        {'optimizer/0/0/0': np.zeros((2, 2))})), r'optimizer/0/0/0 has shape \(2, 2\), not \(16,'),
-    ('other optimizers', stored(lambda _, state: state.update(update_counts=[{}, {}])),
-     'does not hold the state of 1 optimizer'),
+    (
+        'other model',
+        stored(
+            lambda arrays, _: arrays.update(
+                {'parameter/graph.x': arrays.pop('parameter/graph.classifier.mixture.mean')}
+            )
+        ),
+        'does not fit this model: graph.classifier.mixture.mean is missing; graph.x is unknown',
+    ),
+    (
+        'other shape',
+        stored(lambda arrays, _: arrays.update({'optimizer/0/0/0': np.zeros((2, 2))})),
+        r'optimizer/0/0/0 has shape \(2, 2\), not \(16,',
+    ),
+    (
+        'other optimizers',
+        stored(lambda _, state: state.update(update_counts=[{}, {}])),
+        'does not hold the state of 1 optimizer',
+    ),
 ]
 
 RUN_FILES = [
@@ -227,18 +302,28 @@ RUN_FILES = [
     ('ablate', 'plan.yaml', variants('{}'), 'variants: .*at least 1'),
     ('ablate', 'plan.yaml', put('plan.yaml', b'version: [fast]\nvariants: {a: {}}'), 'version: '),
     ('ablate', 'plan.yaml', put('plan.yaml', b'version: quick\nvariants: {a: {}}'), 'no such recipe'),
-    ('ablate', 'plan.yaml', variants('{a: {smothing: 1}}'),
-     'a: smothing is no field that a variant can change'),
+    (
+        'ablate',
+        'plan.yaml',
+        variants('{a: {smothing: 1}}'),
+        'a: smothing is no field that a variant can change',
+    ),
     ('ablate', 'plan.yaml', variants('{a: {seed: 1}}'), 'a: seed is'),
-    ('ablate', 'plan.yaml', variants('{a: {teacher: null}}'),
-     'a: teacher: expected a value'),
-    ('ablate', 'plan.yaml', variants('{a/b: {}}'),
-     'a/b: its runs are folders, whose names can have no slash'),
-    ('ablate', 'plan.yaml', variants('{a b: {}, a-b: {}}'),
-     'a-b: its runs would have the folders of a b'),
+    ('ablate', 'plan.yaml', variants('{a: {teacher: null}}'), 'a: teacher: expected a value'),
+    (
+        'ablate',
+        'plan.yaml',
+        variants('{a/b: {}}'),
+        'a/b: its runs are folders, whose names can have no slash',
+    ),
+    ('ablate', 'plan.yaml', variants('{a b: {}, a-b: {}}'), 'a-b: its runs would have the folders of a b'),
     ('compare', 'run', put('run/summary.json', b'{}'), 'damaged'),
     ('compare', 'run', config('dataset: cifar100', 'dataset: cifar1000'), "got 'cifar1000'"),
-    ('ablate', 'plan.yaml', variants('{a: {mixup: -1}}'),
-     r'error: plan.yaml: a: refinement.mixup: .*got -1$'),
+    (
+        'ablate',
+        'plan.yaml',
+        variants('{a: {mixup: -1}}'),
+        r'error: plan.yaml: a: refinement.mixup: .*got -1$',
+    ),
     ('ablate', 'plan.yaml', put('plan.yaml', b'version: fast\nvariant: {a: {}}'), 'variant'),
 ]

@@ -1,4 +1,5 @@
 """The processes of distributed runs, started and watched from outside."""
+
 import os
 import re
 import signal
@@ -6,26 +7,38 @@ import subprocess
 import sys
 import time
 
-import launch
 from conftest import ROOT
 
-MNIST = ('train_mnist.py', '--num-samples', '640', '--lr', '0.05', '--dtype', 'float32',
-         '--epochs', '2')
+import launch
+
+MNIST = ('train_mnist.py', '--num-samples', '640', '--lr', '0.05', '--dtype', 'float32', '--epochs', '2')
 
 
 def start(*words, hangup=signal.SIG_DFL, **environment):
-    return subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=dict(os.environ, **environment),
-                            preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup))
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(os.environ, **environment),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
+    )
 
 
 def start_without_launcher(*words, **environment):
     """Scheduler, server and two workers."""
-    environment.update(DMLC_PS_ROOT_URI='127.0.0.1', DMLC_PS_ROOT_PORT=str(launch.free_port()),
-                       DMLC_NUM_WORKER='2', DMLC_NUM_SERVER='1', OMP_NUM_THREADS='1')
-    return [start(*words, '--kvstore', 'dist_sync', **environment, DMLC_ROLE=role)
-            for role in ('scheduler', 'server', 'worker', 'worker')]
+    environment.update(
+        DMLC_PS_ROOT_URI='127.0.0.1',
+        DMLC_PS_ROOT_PORT=str(launch.free_port()),
+        DMLC_NUM_WORKER='2',
+        DMLC_NUM_SERVER='1',
+        OMP_NUM_THREADS='1',
+    )
+    return [
+        start(*words, '--kvstore', 'dist_sync', **environment, DMLC_ROLE=role)
+        for role in ('scheduler', 'server', 'worker', 'worker')
+    ]
 
 
 def wait_for(path, process, seconds=120):

@@ -1,15 +1,21 @@
 """Mixtures and loss by plain loops in float64, and what measures the blocks against them."""
+
 import math
 
 import numpy as np
 from mxnet import autograd, nd
 
-from gmloss import (DiagonalMixture, FixedVolumeMixture, GaussianMixture, InverseSumMixture, LGMLoss,
-                    RawDiagonalMixture)
+from gmloss import (
+    DiagonalMixture,
+    FixedVolumeMixture,
+    GaussianMixture,
+    InverseSumMixture,
+    LGMLoss,
+    RawDiagonalMixture,
+)
 
 B, C, D = 6, 5, 4
-MIXTURES = (GaussianMixture, DiagonalMixture, FixedVolumeMixture, RawDiagonalMixture,
-            InverseSumMixture)
+MIXTURES = (GaussianMixture, DiagonalMixture, FixedVolumeMixture, RawDiagonalMixture, InverseSumMixture)
 
 
 def plain_variances(kind, second):
@@ -32,8 +38,13 @@ def plain_mixture(kind, x, mean, second):
         for b in range(len(x)):
             squares = [(x[b][d] - mean[k][d]) ** 2 for d in range(len(x[b]))]
             euclidean[b, k] = sum(squares) / 2
-            distance[b, k] = sum(s / (v + (1e-8 if kind is RawDiagonalMixture else 0))
-                                 for s, v in zip(squares, variances[k])) / 2
+            distance[b, k] = (
+                sum(
+                    s / (v + (1e-8 if kind is RawDiagonalMixture else 0))
+                    for s, v in zip(squares, variances[k])
+                )
+                / 2
+            )
             if kind is InverseSumMixture:
                 distance[b, k] *= sum(1 / (v + 1e-8) for v in second[k])
     return distance, log_det, euclidean if kind is InverseSumMixture else distance

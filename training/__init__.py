@@ -1,4 +1,4 @@
 """Training of the two losses: data, augmentation, nets, steps, metrics and run folders.
 
-`training.runtime` must be imported, and its `prepare` called, before anything imports mxnet.
+`training.machine.devices` must be imported, and its `prepare` called, before anything imports mxnet.
 """

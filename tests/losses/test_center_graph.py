@@ -1,0 +1,78 @@
+"""Softmax plus center loss, the step of train_mnist.py, against plain loops."""
+
+import math
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import autograd, gluon, nd
+
+from center_loss import CenterLoss
+from training.losses.graphs import SoftmaxCenterGraph
+
+B, C, D = 6, 5, 2
+LABEL = [0, 4, 2, 2, 1, 4]
+
+
+class Net(gluon.HybridBlock):
+    """Images (B, 3) to features (B, D) and logits (B, C), both linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.feature, self.output = gluon.nn.Dense(D, in_units=3), gluon.nn.Dense(C, in_units=D)
+
+    def hybrid_forward(self, F, x):
+        features = self.feature(x)
+        return features, self.output(features)
+
+
+def make(lmbd, hybridize):
+    net, center_loss = Net(), None if lmbd is None else CenterLoss(C, D, lmbd)
+    graph = SoftmaxCenterGraph(net, center_loss)
+    graph.initialize(mx.init.Normal(1))
+    if hybridize:
+        graph.hybridize(static_alloc=True, static_shape=True)
+    return graph
+
+
+@pytest.mark.parametrize('hybridize', [False, True])
+@pytest.mark.parametrize('lmbd', [None, 0.7])
+@pytest.mark.parametrize('softmax_weight', [1.0, 0.0])
+def test_loss_is_the_sum_of_both_and_the_weight_takes_softmax_out(softmax_weight, lmbd, hybridize):
+    graph = make(lmbd, hybridize)
+    graph.set_softmax_weight(softmax_weight)
+    images, counts = np.random.default_rng(0).normal(size=(B, 3)), [3, 4, 2, 2, 1, 4]
+    given = [nd.array(images), nd.array(LABEL, dtype='int32')]
+    given += [] if lmbd is None else [nd.array(counts)]
+    with autograd.record():
+        loss, statistics = graph(*given)
+    loss.backward()
+    features, logits = (a.asnumpy().astype(float) for a in graph.net(given[0]))
+    centers = None if lmbd is None else graph.center_loss.centers.weight.data().asnumpy()
+    for b, y in enumerate(LABEL):
+        want = softmax_weight * (math.log(sum(math.exp(v) for v in logits[b])) - logits[b, y])
+        if lmbd is not None:
+            want += lmbd / 2 * sum((features[b] - centers[y]) ** 2) / counts[b]
+        assert loss[b].asscalar() == pytest.approx(want, rel=1e-4, abs=1e-6)
+    right = sum(logits.argmax(axis=1) == LABEL)
+    np.testing.assert_allclose(statistics.asnumpy(), [loss.sum().asscalar(), right], rtol=1e-5)
+    learns = graph.net.output.weight.grad().abs().sum().asscalar() > 0
+    assert learns == (softmax_weight > 0), 'center loss alone leaves the output layer as it is'
+
+
+def test_weight_is_set_on_every_context():
+    graph = make(1.0, False)
+    graph.initialize(ctx=[mx.cpu(0), mx.cpu(1)], force_reinit=True)
+    graph.set_softmax_weight(0)
+    assert [weight.asscalar() for weight in graph.softmax_weight.list_data()] == [0, 0]
+
+
+def test_both_ways_to_classify():
+    graph = make(1.0, True)
+    images = nd.random.normal(shape=(B, 3))
+    logits, to_centers = (a.asnumpy() for a in graph.classifier(images))
+    features, expected = (a.asnumpy() for a in graph.net(images))
+    np.testing.assert_allclose(logits, expected, rtol=1e-6)
+    distances = ((features[:, None] - graph.center_loss.centers.weight.data().asnumpy()) ** 2).sum(2)
+    np.testing.assert_allclose(to_centers, -distances / 2, rtol=1e-4, atol=1e-5)
+    assert graph.methods == ('softmax', 'knn') and make(None, False).methods == ('softmax',)

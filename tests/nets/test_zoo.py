@@ -1,0 +1,277 @@
+"""The rebuilt net gives the stock GluonCV net's numbers, and takes its weights."""
+
+import json
+import os
+import subprocess
+import sys
+
+import mxnet as mx
+import numpy as np
+import pytest
+from conftest import ROOT
+from mxnet import autograd, gluon, init, nd
+
+from training.config.schema import CifarModel
+from training.errors import UserError
+from training.machine import devices
+from training.machine.devices import Device
+from training.nets import zoo
+from training.nets.rewrite import freeze
+
+
+def gradients(net, x, weight):
+    """Outputs and all gradients of (outputs * weight).sum()."""
+    with autograd.record():
+        out = net(x)
+        (out * weight).sum().backward()
+    return out.asnumpy(), {
+        path: parameter.grad().asnumpy()
+        for path, parameter in net._collect_params_with_prefix().items()
+        if parameter.grad_req != 'null'
+    }
+
+
+def gap(first, second):
+    """Norm of the difference of two sets of gradients over the norm of one."""
+    return (
+        sum(((first[name] - second[name]) ** 2).sum() for name in first)
+        / sum((first[name] ** 2).sum() for name in first)
+    ) ** 0.5
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('name', ['cifar_resnet20_v1', 'cifar_resnet20_v2'])
+def test_features_and_gradients_equal_the_stock_nets(name, dtype, tmp_path):
+    """'bfloat16' selects the padded stem; arithmetic stays float32 without mxnet's AMP.
+
+    Both nets run imperatively: mxnet's own fusions round differently, and rounding flips the ReLU
+    of values near zero, which moves the stock net's gradients against its hybridised self by up
+    to 0.003 of their norm.
+    """
+    mx.random.seed(0)
+    stock = zoo.zoo_model(name, 10)
+    stock.initialize(init.Xavier())
+    x, weight = nd.random.normal(shape=(32, 3, 32, 32)), nd.random.normal(shape=(32, 10))
+    stock(x)
+    stock.save_parameters(str(tmp_path / 'stock.params'))
+    ours = zoo.FeatureNet(CifarModel(model=name, features='output'), Device('cpu', (0,), dtype))
+    ours.load_parameters(str(tmp_path / 'stock.params'))
+    out, want = gradients(ours, x, weight), gradients(stock, x, weight)
+    for (path, before), after in zip(
+        stock._collect_params_with_prefix().items(), ours._collect_params_with_prefix().values()
+    ):
+        np.testing.assert_allclose(
+            after.data().asnumpy(), before.data().asnumpy(), rtol=1e-4, atol=1e-5, err_msg=path
+        )  # running statistics included
+    np.testing.assert_allclose(out[0], want[0], rtol=1e-4, atol=1e-4)
+    assert set(out[1]) == set(want[1])
+    assert gap(want[1], out[1]) < 1e-5
+
+
+def test_feature_and_output_layers_stay_in_float32_under_low_precision():
+    if not devices.cpu_has_bfloat16():
+        pytest.skip('this CPU lacks avx512_bf16')
+    code = """if True:
+        from training import runtime
+        device = runtime.prepare('cpu', 'bfloat16')
+        import numpy as np
+        from mxnet import nd
+        from training import lenet, nets
+        from training.fields import CifarModel
+        net = lenet.LeNetPlusPlus(2, 10)
+        net.initialize(nets.initializer('xavier-2.24'))
+        net.hybridize()
+        features, logits = net(nd.random.uniform(shape=(64, 1, 28, 28)))
+        weight, bias = (p.data().asnumpy().astype('float64') for p in
+                        (net.output.weight, net.output.bias))
+        exact = features.asnumpy().astype('float64') @ weight.T + bias
+        print(np.abs(logits.asnumpy() - exact).max() / np.abs(exact).max())
+        cifar = nets.FeatureNet(CifarModel(model='cifar_resnet20_v1', features='output'), device)
+        cifar.initialize()
+        cifar.hybridize()
+        out = cifar(nd.random.uniform(shape=(2, 3, 32, 32))).asnumpy()
+        print(np.count_nonzero(out.view('uint32') & 0xffff))
+        body = net.body[0](nd.random.uniform(shape=(2, 1, 28, 28))).astype('float32').asnumpy()
+        print(np.count_nonzero(body.view('uint32') & 0xffff), np.count_nonzero(body))
+        """
+    error, finer, finer_inside, inside = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], check=True, cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    assert float(error) < 1e-5, 'bfloat16 would give about 4e-3'
+    assert int(finer) > 10, 'values that bfloat16 cannot hold'
+    assert int(finer_inside) == 0 < int(inside), 'the net itself is to compute in bfloat16'
+
+
+def test_zoo_opens_beside_a_pytorch_that_gluoncv_refuses(tmp_path):
+    (tmp_path / 'torch.py').write_text("__version__ = '2.13.0'")
+    code = (
+        "import torch; from training import runtime; runtime.prepare('cpu'); from training "
+        "import nets; nets.zoo_model('cifar_resnet20_v1', 10); import sys; "
+        "assert sys.modules['torch'] is torch"
+    )
+    subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        check=True,
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+    )
+
+
+def test_swaps_are_in_place_where_they_pay():
+    cpu = zoo.FeatureNet(CifarModel(), Device('cpu', (0,), 'bfloat16'))
+    gpu = zoo.FeatureNet(CifarModel(), Device('gpu', (0,), 'float32'))
+    assert repr(cpu).count('BatchNormReLU') == 9 and repr(cpu).count('PaddedStem') == 1
+    assert 'BatchNormReLU' not in repr(gpu) and 'PaddedStem' not in repr(gpu)
+    assert not any(
+        isinstance(block, gluon.nn.GlobalAvgPool2D)
+        for net in (cpu, gpu)
+        for block in net.features._children.values()
+    )
+
+
+def test_dropout_follows_the_seed_on_gpus_too():
+    net = zoo.FeatureNet(CifarModel(model='vgg11_bn'), Device('gpu', (0,), 'float32'))
+    graph = json.loads(net(mx.sym.var('data')).tojson())
+    found = [node['attrs'] for node in graph['nodes'] if node['op'] == 'Dropout']
+    assert [(attrs['p'], attrs['cudnn_off']) for attrs in found] == [('0.5', 'True')] * 2
+
+
+@pytest.mark.parametrize('size', [32, 20])
+def test_pooled_features_have_64_dimensions_at_any_image_size(size):
+    net = zoo.FeatureNet(CifarModel(), Device('cpu', (0,), 'float32'))
+    net.initialize()
+    assert net.feature_size == 64
+    assert net(nd.zeros((2, 3, size, size))).shape == (2, 64)
+
+
+@pytest.mark.parametrize(
+    'name, width',
+    [
+        ('cifar_resnet56_v1', 64),
+        ('cifar_wideresnet16_10', 640),
+        ('resnet18_v1', 512),
+        ('resnet18_v1b', 512),
+        ('resnet50_v1d', 2048),
+        ('vgg11_bn', 4096),
+        ('mobilenet0.25', 256),
+        ('resnext50_32x4d', 2048),
+        ('darknet53', 1024),
+    ],
+)
+def test_any_classifier_of_the_zoo_gives_its_features(name, width):
+    """It can be trained, and keeps the order and shapes of its parameters."""
+    net = zoo.FeatureNet(CifarModel(model=name), Device('cpu', (0,), 'bfloat16'))
+    net.initialize()
+    assert net.feature_size == width and 'PaddedStem' in repr(net)
+    with autograd.record():  # oneDNN refuses some layouts in training alone
+        found = net(nd.random.normal(shape=(2, 3, 32, 32)))
+    found.backward()
+    assert found.shape == (2, width)
+    assert all(
+        np.isfinite(parameter.grad().asnumpy()).all()
+        for parameter in net.collect_params().values()
+        if parameter.grad_req != 'null'
+    )
+    stock = zoo.zoo_model(name, 10)
+    stock.initialize()
+    stock(nd.zeros((2, 3, 32, 32)))
+    shapes = [
+        [
+            (key.rsplit('.', 1)[-1], parameter.shape)
+            for key, parameter in block._collect_params_with_prefix().items()
+            if not key.startswith(('output', 'fc'))
+        ]
+        for block in (stock, net.features)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        ({'model': 'cifar_resnet21_v1'}, 'cifar_resnet21_v1: no image classifier'),
+        ({'model': 'mobilenetv2_0.25'}, 'no dense output layer'),
+        ({'model': 'cifar_resnet20_v2', 'zero_gamma': True}, 'no residual block that ends'),
+        ({'model': 'resnet50_v1b_gn'}, r'cannot take images of 32 x 32 \(.*Reshape'),
+        ({'model': 'resnest26'}, r'cannot take images of 32 x 32 \(.*mul'),
+        ({'model': 'vgg11_bn', 'shortcut': 'pool'}, 'no strided 1 x 1'),
+    ],
+)
+def test_what_the_zoo_does_not_have_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        zoo.FeatureNet(CifarModel(**settings), Device('cpu', (0,), 'float32'))
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_v1', 'resnet18_v1b', 'resnet50_v1'])
+def test_zero_gamma_makes_every_residual_block_its_shortcut_at_the_start(name):
+    net = zoo.FeatureNet(CifarModel(model=name, zero_gamma=True), Device('cpu', (0,), 'float32'))
+    net.initialize()
+    net(nd.zeros((1, 3, 32, 32)))
+    blocks = list(zoo._residual_blocks(net.features))
+    assert len(blocks) == {'cifar_resnet20_v1': 9, 'resnet18_v1b': 8, 'resnet50_v1': 16}[name]
+    zero = [
+        parameter
+        for key, parameter in net.collect_params('.*gamma').items()
+        if (parameter.data().asnumpy() == 0).all()
+    ]
+    assert len(zero) == len(blocks)
+    plain = next(block for block in blocks if block.downsample is None)
+    x = nd.random.normal(shape=(2, zero[0].shape[0], 8, 8)).relu()
+    np.testing.assert_array_equal(plain(x).asnumpy(), x.asnumpy())
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_v1', 'cifar_resnet20_v2'])
+def test_pooled_shortcut_averages_what_the_strided_one_skips(name):
+    mx.random.seed(0)
+    nets_by_shortcut = [
+        zoo.FeatureNet(CifarModel(name, shortcut=how), Device('cpu', (0,), 'float32'))
+        for how in ('conv', 'pool')
+    ]
+    for net in nets_by_shortcut:
+        net.initialize()
+        assert net(nd.zeros((2, 3, 32, 32))).shape == (2, 64)
+    strided, pooled = (
+        next(block for block in zoo._residual_blocks(net.features) if block.downsample is not None)
+        for net in nets_by_shortcut
+    )
+    convolution = strided.downsample[0] if name.endswith('v1') else strided.downsample
+    weight = convolution.weight.data()
+    pooled.downsample[1].weight.set_data(weight)
+    x = nd.random.normal(shape=(2, 16, 8, 8))
+    np.testing.assert_allclose(
+        convolution(x).asnumpy(),
+        np.einsum('oc,bchw->bohw', weight.asnumpy()[:, :, 0, 0], x.asnumpy()[:, :, ::2, ::2]),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    average = x.asnumpy().reshape(2, 16, 4, 2, 4, 2).mean(axis=(3, 5))
+    np.testing.assert_allclose(
+        pooled.downsample[1](pooled.downsample[0](x)).asnumpy(),
+        np.einsum('oc,bchw->bohw', weight.asnumpy()[:, :, 0, 0], average),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_v1', 'cifar_resnet20_v2', 'vgg11_bn'])
+@pytest.mark.parametrize('device', [Device('cpu', (0, 1), 'bfloat16'), None], ids=['swaps', 'no swaps'])
+def test_frozen_net_gives_the_same_in_training_mode_too(name, device):
+    """vgg11_bn has dropout, and convolutions with biases before its BatchNorms."""
+    contexts = [mx.cpu(0), mx.cpu(1)]
+    net = zoo.FeatureNet(CifarModel(model=name, features='output'), device)
+    net.initialize(init.Xavier(), ctx=contexts)
+    x = [nd.random.normal(shape=(8, 3, 32, 32), ctx=context) for context in contexts]
+    net(x[0])
+    rng = np.random.default_rng(0)
+    for path, parameter in net._collect_params_with_prefix().items():
+        if path.endswith(('gamma', 'beta', 'running_mean', 'running_var')):
+            parameter.set_data(nd.array(rng.uniform(0.5, 1.5, parameter.shape)))
+    wanted = [net(part).asnumpy() for part in x]
+    freeze(net, contexts)
+    norms = [path for path in net._collect_params_with_prefix() if path.endswith('gamma')]
+    assert len(norms) == {'cifar_resnet20_v1': 0, 'cifar_resnet20_v2': 20, 'vgg11_bn': 0}[name]
+    for part, before in zip(x, wanted):
+        for mode in (autograd.predict_mode, autograd.train_mode):
+            with mode():
+                gap = np.abs(net(part).asnumpy() - before).max()
+                assert gap < 1e-4 * np.abs(before).max()

@@ -1,0 +1,117 @@
+"""Checkpoints and weights round trips, in process."""
+
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import autograd, gluon, nd
+
+from training.config.schema import Optimisation
+from training.errors import UserError
+from training.optim.trainer import build_trainer
+from training.runs import checkpoint
+from training.runs.weights import load_weights, named_parameters, save_weights
+
+
+def make(optimizer, contexts):
+    net = gluon.nn.HybridSequential()
+    net.add(
+        gluon.nn.Conv2D(4, 3, in_channels=3),
+        gluon.nn.BatchNorm(in_channels=4),
+        gluon.nn.Dense(2, in_units=4 * 36),
+    )
+    net.initialize(ctx=contexts)
+    trainer = build_trainer(named_parameters({'net': net}).values(), Optimisation(optimizer=optimizer))
+    trainer.set_learning_rate(0.05)
+    return net, trainer
+
+
+def step(net, trainer, contexts, seed):
+    rng = np.random.default_rng(seed)
+    batch = nd.array(rng.normal(size=(8, 3, 8, 8)))
+    with autograd.record():
+        losses = [(net(x) ** 2).sum() for x in gluon.utils.split_and_load(batch, contexts)]
+    autograd.backward(losses)
+    trainer.step(8)
+
+
+def values(net):
+    return {
+        name: [array.asnumpy() for array in parameter.list_data()]
+        for name, parameter in net._collect_params_with_prefix().items()
+    }
+
+
+@pytest.mark.parametrize('optimizer', ['nag', 'sgd', 'adam', 'muon'])
+@pytest.mark.parametrize('contexts', [[mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]], ids=['one', 'two'])
+def test_training_goes_on_exactly_where_it_was(optimizer, contexts, tmp_path):
+    net, trainer = make(optimizer, contexts)
+    for seed in range(3):
+        step(net, trainer, contexts, seed)
+    state = {'epoch': 3, 'history': [{'val_acc': 0.1 + 0.2}]}
+    checkpoint.save_checkpoint(tmp_path / 'c.npz', {'net': net}, [trainer], state)
+    other, other_trainer = make(optimizer, contexts)
+    loaded = checkpoint.load_checkpoint(tmp_path / 'c.npz', {'net': other}, [other_trainer])
+    assert {name: loaded[name] for name in state} == state
+    for seed in range(3, 6):
+        step(net, trainer, contexts, seed)
+        step(other, other_trainer, contexts, seed)
+    for name, arrays in values(net).items():
+        for index, (first, second) in enumerate(zip(arrays, values(other)[name])):
+            if 'running' in name and index:
+                continue  # each device keeps its own statistics; the first one's are stored
+            np.testing.assert_array_equal(first, second, err_msg=name)
+
+
+@pytest.mark.parametrize('damage', ['missing', 'cut'])
+def test_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path, capsys):
+    net, trainer = make('nag', [mx.cpu()])
+    path = tmp_path / 'c.npz'
+    for epoch in (1, 2, 3):
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': epoch})
+    assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 3
+    assert not capsys.readouterr().out
+    if damage == 'missing':
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-300])
+    assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 2
+    assert 'the one before it is used' in capsys.readouterr().out
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 4})
+    path.write_bytes(b'')
+    assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 2
+    checkpoint.before(path).write_bytes(b'')
+    with pytest.raises(UserError, match='damaged'):
+        checkpoint.load_checkpoint(path, {'net': net}, [trainer])
+
+
+def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    net, trainer = make('nag', [mx.cpu()])
+    path = tmp_path / 'c.npz'
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 1})
+    monkeypatch.setattr('os.fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'disk full')))
+    with pytest.raises(OSError):
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 2})
+    with np.load(path) as archive:
+        assert json.loads(str(archive['state']))['epoch'] == 1
+
+
+def test_weights_round_trip(tmp_path):
+    net, _ = make('nag', [mx.cpu()])
+    save_weights(tmp_path / 'w.params', net)
+    other, _ = make('nag', [mx.cpu()])
+    load_weights(tmp_path / 'w.params', other, [mx.cpu()])
+    for name, arrays in values(net).items():
+        np.testing.assert_array_equal(arrays[0], values(other)[name][0])
+
+
+def test_checkpoint_of_a_later_format_is_not_passed_over_for_the_one_before(tmp_path, monkeypatch):
+    net, trainer = make('nag', [mx.cpu()])
+    path = tmp_path / 'c.npz'
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 1})
+    with monkeypatch.context() as later:
+        later.setattr(checkpoint, 'FORMAT', 2)
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 2})
+    with pytest.raises(UserError, match='c.npz: a checkpoint of format 2'):
+        checkpoint.load_checkpoint(path, {'net': net}, [trainer])

@@ -1,0 +1,95 @@
+"""What the fields of a recipe come to in the blocks that train: each shows in the block it is for."""
+
+import mxnet as mx
+import pytest
+
+from training import model
+from training.config import recipe as recipes
+from training.config.schema import CifarRecipe, MnistRecipe
+from training.data import augment
+from training.losses.build import MIXTURES, build_mixture
+from training.machine.devices import Device
+
+CPU = Device('cpu', (0,), 'float32')
+CONTEXTS = [mx.cpu(0), mx.cpu(1)]
+
+
+def build(family, version, **fields):
+    """(initialised graph, recipe)."""
+    recipe_class = {'cifar': CifarRecipe, 'mnist': MnistRecipe}[family]
+    recipe = recipes.load(recipes.version_path(family, version), recipe_class, fields)
+    graph = model.build(recipe, CPU)
+    model.initialize(graph, recipe, CONTEXTS)
+    return graph, recipe
+
+
+@pytest.mark.parametrize('covariance', ['identity', 'diagonal', 'fixed-volume', 'raw', 'inverse-sum'])
+def test_mixtures_have_their_groups_settings(covariance):
+    loss = CifarRecipe().loss
+    loss.covariance, loss.mean_init, loss.variance_init = covariance, 'msra', 0.7
+    loss.mean_lr_mult, loss.mean_wd_mult, loss.variance_lr_mult, loss.variance_wd_mult = 2, 3, 5, 7
+    mixture = build_mixture(loss, 4, 3)
+    assert type(mixture) is MIXTURES[covariance]
+    assert (mixture.mean.lr_mult, mixture.mean.wd_mult) == (2, 3)
+    assert isinstance(mixture.mean.init, mx.init.MSRAPrelu)
+    for parameter in mixture.params.values():
+        if parameter is not mixture.mean:
+            assert (parameter.lr_mult, parameter.wd_mult) == (5, 7)
+    mixture.initialize()
+    start = 0.7 if covariance in ('diagonal', 'raw') else 0.7 / 3 if covariance == 'inverse-sum' else 1
+    assert mixture.variances().asnumpy() == pytest.approx(start, rel=1e-5)
+
+
+def test_fields_of_the_lgm_loss():
+    graph, _ = build('cifar', 'v4', margin=0.15, margin_add=0.25, likelihood='full', likelihood_weight=0.125)
+    loss_fn = graph.loss_fn
+    assert loss_fn.margin.data(CONTEXTS[1]).asscalar() == pytest.approx(0.15)
+    assert (loss_fn._margin_add, loss_fn._likelihood, loss_fn._lambda) == (0.25, 'full', 0.125)
+    assert loss_fn._sparse_label
+
+
+@pytest.mark.parametrize('loss', ['lgm', 'softmax'])
+def test_refinements_reach_the_graph(loss):
+    plain, _ = build('cifar', 'fast', loss=loss)
+    assert (plain._label_smoothing, plain._mixup, plain._temperature) == (0, False, None)
+    graph, _ = build(
+        'cifar', 'fast', loss=loss, label_smoothing=0.15, mixup=0.2, teacher='any', temperature=7
+    )
+    assert (graph._label_smoothing, graph._mixup, graph._temperature) == (0.15, True, 7)
+    assert loss == 'softmax' or not graph.loss_fn._sparse_label
+
+
+@pytest.mark.parametrize('version', ['softmax-center', 'lgm-full'])
+@pytest.mark.parametrize('bias', [True, False])
+def test_biases_and_width_of_the_features(version, bias):
+    graph, _ = build('mnist', version, bias=bias, feature_size=3, net_init='msra')
+    names = graph.net._collect_params_with_prefix()
+    assert ('output.bias' in names) is (bias and version == 'softmax-center')
+    dense = [parameter for name, parameter in names.items() if parameter.shape[0] == 3]
+    assert len(dense) == (2 if bias else 1)
+
+
+@pytest.mark.parametrize(
+    'name, variance', [('xavier', 1), ('xavier-2.24', 2.24 / 3), ('msra', 2 / (1 + 0.25**2))]
+)
+def test_weights_start_as_the_recipe_says(name, variance):
+    graph, _ = build('cifar', 'fast', net_init=name)
+    kernels = [
+        parameter.data(CONTEXTS[0]).asnumpy()
+        for parameter in graph.net.collect_params('.*weight').values()
+        if parameter.shape == (64, 64, 3, 3)
+    ]
+    assert len(kernels) == 5
+    for kernel in kernels:  # 576 inputs and as many outputs
+        assert kernel.var() * 576 == pytest.approx(variance, rel=0.05)
+
+
+def test_augmentations_by_name():
+    for fields, kind in (
+        (dict(augmentation='none'), augment.Normalize),
+        (dict(augmentation='pad-crop', padding=3), augment.PadCropFlip),
+        (dict(augmentation='resized-crop'), augment.ResizedCropJitter),
+    ):
+        recipe = recipes.load(recipes.version_path('cifar', 'fast'), CifarRecipe, fields)
+        block = augment.build(recipe.data)
+        assert type(block) is kind and getattr(block, '_padding', 3) == 3

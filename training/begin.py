@@ -1,0 +1,85 @@
+"""From a recipe to the device it computes on and the workers of its run."""
+
+import os
+import sys
+from dataclasses import replace
+
+from training import errors
+from training.config import recipe as recipes
+from training.config.schema import COUNT_WITH
+from training.machine import devices, parameter_server
+from training.machine.cluster import Workers
+
+
+def join(recipe, device):
+    """The workers of the run that this process belongs to; a server or scheduler never returns.
+
+    Parameters
+    ----------
+    recipe : CifarRecipe or MnistRecipe
+        Its `run.workers` is filled in.
+    device : training.machine.devices.Device
+
+    Raises
+    ------
+    UserError
+        If the workers have different recipes or precisions.
+    """
+    workers = Workers(recipe.run.kvstore)
+    recipe.run.workers = workers.size
+    if workers.distributed:
+        errors.departure = workers.leave
+        if not workers.is_chief:
+            sys.stdout = open(os.devnull, 'w')
+        common = replace(
+            recipe,
+            data=replace(recipe.data, data_dir=None),
+            run=replace(recipe.run, output_dir=None, device=f'{len(device.ids)} {device.kind}'),
+        )
+        workers.agree(
+            recipes.to_yaml(common),
+            'the workers of this run have different recipes, '
+            'numbers of devices or precisions; start all with the same options',
+        )
+    return workers
+
+
+def begin(recipe, recipe_file, version, folder, overrides):
+    """Set the runtime up as the recipe says, write the outcome into it, and say what is in use.
+
+    And which of the overrides count for nothing. A process that is to be a server of a distributed
+    run does not come back from here.
+
+    Returns
+    -------
+    (training.machine.devices.Device, training.machine.cluster.Workers)
+    """
+    serves = parameter_server.check_environment(recipe.run.kvstore)
+    if serves:
+        parameter_server.serve(_server_optimizer)
+    one_each = recipe.run.kvstore.startswith('dist') and devices.parse_device(recipe.run.device)[1] is None
+    device = devices.prepare(recipe.run.device, recipe.run.dtype)
+    recipe.run.version = recipe.run.version or version
+    recipe.run.output_dir = str(folder.path)
+    recipe.run.device, recipe.run.dtype = device.kind if one_each else str(device), device.dtype
+    workers = join(recipe, device)
+    together = f', {workers.size} workers ({recipe.run.kvstore})' if workers.distributed else ''
+    print(
+        f'recipe {recipe_file}, device {device}{together}, {device.dtype}, {devices.threads()} '
+        f'threads, seed {recipe.run.seed}'
+    )
+    values = recipes.values(recipe)
+    for name in overrides:
+        other, *needed = COUNT_WITH.get(name, (None,))
+        if other in values and values[other] not in needed:
+            print(
+                f'--{name.replace("_", "-")}: counts for nothing here, but with --{other} '
+                f'{" or ".join(needed)}; that is {values[other]}'
+            )
+    return device, workers
+
+
+def _server_optimizer(**message):
+    from training.optim.trainer import server_optimizer
+
+    return server_optimizer(**message)

@@ -1,0 +1,1 @@
+"""What to run: recipes, their fields and the command lines."""

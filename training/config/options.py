@@ -1,0 +1,131 @@
+"""The scripts' command lines: actions, and one option per recipe field."""
+
+import argparse
+import dataclasses
+import re
+import typing
+from pathlib import Path
+
+from training.config import recipe as recipes
+from training.config.schema import FILLED_IN
+from training.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are a UserError, without the usage; no abbreviations."""
+
+    def __init__(self, description, **kwargs):
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **kwargs,
+        )
+
+    def parse_args(self, args=None, namespace=None):
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].split('=')[0]
+            raise UserError(f'{name}: unknown option{recipes.nearest(name, self._option_string_actions)}')
+        return options
+
+    def error(self, message):
+        raise UserError(message.replace('argument ', '', 1))
+
+
+def training_parser(doc, version_help):
+    """A Parser with the actions that both training scripts share."""
+    parser = Parser(doc)
+    parser.add_argument(
+        '--version', help=f'{version_help}; the options of the groups below override its fields'
+    )
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument('--resume', action='store_true', help="go on from the run folder's checkpoint")
+    action.add_argument('--test', action='store_true', help='only evaluate weights, on the test set')
+    parser.add_argument(
+        '--weights',
+        metavar='FILE',
+        help='weights to test or to start from; with '
+        "--test, the run folder's last ones are the default, and those of another "
+        'run bring its recipe',
+    )
+    parser.add_argument('--tensorboard', action='store_true', help='also write event files')
+    return parser
+
+
+def parse_options(parser, recipe_class, argv):
+    """Add the fields of a recipe to a parser and split the command line.
+
+    Option names may be spelt with hyphens or underscores.
+
+    Returns
+    -------
+    (dict, dict)
+        All actions; and the fields that were given, as overrides for `training.config.recipe.load`.
+    """
+    actions = [action.dest for action in parser._actions]
+    add_fields(parser, recipe_class)
+    options = vars(parser.parse_args(hyphenated(argv)))
+    return {name: options.pop(name) for name in actions if name in options}, options
+
+
+def hyphenated(argv):
+    """The words of a command line, with hyphens for the underscores in names of options."""
+    return [re.sub(r'^--[a-z_]+', lambda match: match[0].replace('_', '-'), word) for word in argv]
+
+
+def add_fields(parser, recipe_class):
+    """Give `parser` one option per recipe field, grouped by section."""
+    for section in dataclasses.fields(recipe_class):
+        group = parser.add_argument_group(section.type.__doc__)
+        for item in dataclasses.fields(section.type):
+            if item.name in FILLED_IN:
+                continue
+            info = item.default
+            options = {
+                'default': argparse.SUPPRESS,
+                'dest': item.name,
+                'help': info.description.replace('%', '%%'),
+            }
+            if typing.get_origin(item.type) is typing.Literal:
+                options['metavar'] = '|'.join(typing.get_args(item.type))
+            elif item.type is bool:
+                options.update(action=argparse.BooleanOptionalAction)
+            elif typing.get_origin(item.type) is list:
+                options.update(nargs='*', metavar='N')
+            else:
+                options['metavar'] = 'N' if item.type in (int, float) else 'VALUE'
+            group.add_argument('--' + item.name.replace('_', '-'), **options)
+
+
+def load_recipe(family, version, recipe_class, folder, actions, overrides):
+    """The recipe to run: of the run that goes on or is tested, else of `version`.
+
+    Weights to test are of the run in whose folder they are; elsewhere, of `version`. A test is for
+    this machine: what the run had to say of devices, precision and workers gives way.
+
+    Returns
+    -------
+    (recipe, Path)
+        And the file it was read from.
+    """
+    if actions['resume'] and actions['weights']:
+        raise UserError('--weights: not allowed with --resume, which takes those of the checkpoint')
+    if actions['weights'] == '':
+        raise UserError('--weights: expected the name of a file')
+    path = recipes.version_path(family, version)
+    if actions['test'] and actions['weights']:
+        beside = Path(actions['weights']).parent / folder.config.name
+        path = beside if beside.is_file() else path
+    elif actions['resume'] or actions['test']:
+        path = folder.require_run()
+    if actions['test']:  # a run that was validated on held-out images too
+        overrides = {'holdout': 0, 'device': 'auto', 'kvstore': 'device', **overrides}
+    recipe = recipes.load(path, recipe_class, overrides)
+    if actions['test'] and 'dtype' not in overrides and recipe.run.dtype != 'float32':
+        recipe.run.dtype = 'auto'
+    if actions['version'] and recipe.run.version not in ('', actions['version']):
+        raise UserError(
+            f'--version {actions["version"]}: the run in {path.parent} is of {recipe.run.version}'
+        )
+    return recipe, path

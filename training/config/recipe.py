@@ -1,0 +1,149 @@
+"""Recipes: read from YAML, overridden by options, checked in one place."""
+
+import dataclasses
+import difflib
+import os
+import reprlib
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from training.config.schema import MNIST_LIKE, CifarRecipe, MnistRecipe
+from training.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
+ABSENT = {
+    ('cifar', 'v2'): 'gluon_GMLoss counts its editions from v1 to v4 and says nothing of v2, '
+    'so there is nothing to reproduce; see v1, v3, v4, v5, v6'
+}
+SCALED_WITH_EPOCHS = 'decay_epochs', 'warmup_epochs'
+
+
+def load(path, recipe_class, overrides, source='command line'):
+    """Read the recipe file `path`, apply `overrides` and check every field.
+
+    Parameters
+    ----------
+    path : Path
+        YAML with the sections of `recipe_class`.
+    overrides : dict
+        Field name to value; names are unique over all sections.
+    source : str
+        Where the overrides are from.
+
+    Raises
+    ------
+    UserError
+        With one line that names the file, the field, and what is wrong.
+    """
+    base = validate(read_yaml(path), recipe_class, path)
+    tree, ratio = dataclasses.asdict(base), 1
+    if 'epochs' in overrides:
+        length = validate({'optimisation': {'epochs': overrides['epochs']}}, recipe_class, source)
+        ratio = length.optimisation.epochs / base.optimisation.epochs
+    for name in SCALED_WITH_EPOCHS:
+        tree['optimisation'][name] = scaled(tree['optimisation'][name], ratio)
+    if overrides.get('loss', base.loss.loss) == 'two-phase':
+        tree['loss']['first_phase_epochs'] = round(base.loss.first_phase_epochs * ratio)
+    for section in tree.values():
+        section.update({name: overrides[name] for name in section if name in overrides})
+    recipe = validate(tree, recipe_class, source)
+    if recipe.data.dataset != base.data.dataset and 'reported_val_acc' not in overrides:
+        recipe.run.reported_val_acc = None  # it is of the recipe's own data
+    return recipe
+
+
+def values(recipe):
+    """{name: value} of all fields of all sections."""
+    return {name: value for section in dataclasses.asdict(recipe).values() for name, value in section.items()}
+
+
+def scaled(epochs, ratio):
+    """A number of epochs, or a list of them, in a run `ratio` times as long."""
+    return [epoch * ratio for epoch in epochs] if isinstance(epochs, list) else epochs * ratio
+
+
+def load_run(path):
+    """The recipe in a run's config.yaml, of whichever class its data set asks for."""
+    tree = read_yaml(path)
+    data = tree.get('data') if isinstance(tree, dict) else None
+    on_mnist = isinstance(data, dict) and data.get('dataset') in MNIST_LIKE
+    return validate(tree, MnistRecipe if on_mnist else CifarRecipe, path)
+
+
+def field_names(recipe_class):
+    """Names of all fields of all sections."""
+    return {
+        item.name for section in dataclasses.fields(recipe_class) for item in dataclasses.fields(section.type)
+    }
+
+
+def version_path(family, version):
+    """configs/<family>/<version>.yaml as seen from the working directory, so that logs are alike
+    on all machines; or an error that lists the versions there are."""
+    if (family, version) in ABSENT:
+        raise UserError(f'--version {version}: {ABSENT[family, version]}')
+    known = sorted(path.stem for path in (CONFIGS / family).glob('*.yaml'))
+    if version not in known:
+        raise UserError(f'--version {version}: no such recipe; there are {", ".join(known)}')
+    return Path(os.path.relpath(CONFIGS / family / f'{version}.yaml'))
+
+
+def to_yaml(recipe):
+    """The recipe as YAML text that `load` reads back to an equal recipe."""
+    return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False)
+
+
+def differences(recipe, other, ignored=()):
+    """['lr: 0.1 / 0.2', ...] for the fields in which two recipes differ."""
+    second = values(other)
+    return [
+        f'{name}: {value!r} / {second[name]!r}'
+        for name, value in values(recipe).items()
+        if name not in ignored and value != second[name]
+    ]
+
+
+def read_yaml(path):
+    """What a YAML file holds; UserError if it cannot be read."""
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        # ValueError: no text, or a date or number that there is not.
+        raise UserError(f'{path}: cannot be read as YAML: {" ".join(str(error).split())}') from None
+
+
+def validate(tree, kind, source):
+    """Plain values as the pydantic dataclass `kind`; `source` is named in the UserError."""
+    try:
+        return TypeAdapter(kind).validate_python(tree)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        location = problem['loc']
+        where = '.'.join(str(part) for part in location)
+        message = problem['msg'].replace('Value error, ', '')
+        got = reprlib.repr(problem['input'])
+        if problem['type'] in ('unexpected_keyword_argument', 'extra_forbidden'):
+            message = f'unknown field{nearest(str(location[-1]), _known(kind, location))}'
+        elif problem['type'] == 'dataclass_type':
+            message = f'expected NAME: VALUE pairs, got {got}'
+        elif problem['type'] != 'value_error':
+            message += f', got {got}'
+        flag = (
+            f' (--{location[1].replace("_", "-")})' if source == 'command line' and len(location) > 1 else ''
+        )
+        raise UserError(f'{source}: {where + ": " if where else ""}{message}{flag}') from None
+
+
+def nearest(name, known):
+    """', the nearest known one is ...', or nothing where none is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f', the nearest known one is {close[0]}' if close else ''
+
+
+def _known(kind, location):
+    """Names of the fields of the dataclass in `kind` that holds `location`."""
+    for name in location[:-1]:
+        kind = {f.name: f.type for f in dataclasses.fields(kind)}[name]
+    return [f.name for f in dataclasses.fields(kind)]

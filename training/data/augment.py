@@ -1,0 +1,270 @@
+"""Augmentation as batch arithmetic on the device.
+
+Each block but `Mixup` is in two parts. `draw` makes, on the host and once an epoch, the random
+numbers of every image from a NumPy generator; the block itself is a deterministic function of
+images and draws. So a run depends on its seed alone, whatever the device, and can resume at any
+epoch.
+
+Crops, resizes and flips are separable, hence products with two small matrices per image.
+"""
+
+import numpy as np
+from mxnet.gluon import HybridBlock
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2023, 0.1994, 0.2010)
+SIZE = 32  # of CIFAR's images
+CROP_ATTEMPTS = 10
+GRAY = (0.299, 0.587, 0.114)
+# mxnet 1.9's random_saturation mixes each pixel with this in place of its gray: its loop over the
+# channels overwrites the sum, so that the last channel's part alone is left.
+SATURATION_GRAY = (0, 0, 0.114)
+# Principal axes of ImageNet's colours, scaled by their standard deviations (rows: R, G, B), as in
+# Krizhevsky et al. (2012) and in mxnet's random_lighting; in units of 0 to 255.
+LIGHTING = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+) * np.array([55.46, 4.794, 1.148])
+
+
+class Normalize(HybridBlock):
+    """No augmentation: uint8 images to (pixel / 255 - mean) / std.
+
+    Parameters
+    ----------
+    mean, std : sequence of float
+        One each per channel, in units of 0 to 1.
+
+    Inputs:
+        - **images**: uint8, shape (B, channels, size, size).
+        - **draws**: rows of what `draw` returned, shape (B, K); none here.
+
+    Outputs:
+        - **normalised**: float32, same shape as images.
+    """
+
+    def __init__(self, mean=CIFAR10_MEAN, std=CIFAR10_STD, **kwargs):
+        super().__init__(**kwargs)
+        std = np.array(std, np.float32).reshape(1, -1, 1, 1)
+        mean = np.array(mean, np.float32).reshape(1, -1, 1, 1)
+        self._channels = mean.size
+        with self.name_scope():
+            self.scale = self.params.get_constant('scale', 1 / (255 * std))
+            self.offset = self.params.get_constant('offset', mean / std)
+
+    def draw(self, rng, flips):
+        """Random numbers for a row of images: float32, (count, K), or None where none are used.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        flips : array of 0 and 1, shape (count,)
+            Which images to mirror left-right, if the block mirrors at all.
+        """
+        return None
+
+    def hybrid_forward(self, F, images, *draws, scale, offset, **constants):
+        pixels = self.transform(F, F.cast(images, 'float32'), *draws, **constants)
+        return F.broadcast_sub(F.broadcast_mul(pixels, scale), offset)
+
+    def transform(self, F, pixels):
+        return pixels
+
+
+class Resampled(Normalize):
+    """What augmentations by `resample` share: the pixels' numbers along an axis."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.index = self.params.get_constant('index', np.arange(SIZE, dtype=np.float32))
+
+
+class PadCropFlip(Resampled):
+    """Reflect-pad, crop at random, flip left-right, normalise.
+
+    Parameters
+    ----------
+    padding : int
+        Pixels of padding on each side.
+    mean, std, inputs, outputs
+        As in :class:`Normalize`, with draws.
+    """
+
+    def __init__(self, padding=4, **kwargs):
+        super().__init__(**kwargs)
+        self._padding = padding
+
+    def draw(self, rng, flips):
+        shifts = rng.integers(-self._padding, self._padding, (2, len(flips)), endpoint=True)
+        bounds = -self._padding, SIZE - 1 + self._padding
+        return _columns(
+            *_line(shifts[0], SIZE, 0, SIZE), *bounds, *_line(shifts[1], SIZE, flips, SIZE), *bounds
+        )
+
+    def transform(self, F, pixels, draws, index):
+        return resample(F, pixels, draws, index, self._channels)
+
+
+class ResizedCropJitter(Resampled):
+    """The published set: resized crop, flip, colour jitter, lighting noise, normalise.
+
+    The distributions are those of mxnet's RandomResizedCrop, RandomFlipLeftRight,
+    RandomColorJitter and RandomLighting, its saturation included as it is in mxnet 1.9. mxnet
+    applies brightness, contrast and saturation in random order; but for clipping they commute to
+    within 0.03 of 255 levels, so one 3 x 3 colour matrix per image does all three here, and
+    values are clipped once after it. mxnet cuts every intermediate value down to a whole byte,
+    which darkens its images by 2 levels; that is left out.
+
+    Parameters
+    ----------
+    jitter : float
+        Brightness, contrast and saturation are scaled by a factor in [1 - jitter, 1 + jitter].
+    lighting : float
+        Standard deviation of the weights of the three principal colours.
+    area, ratio : (float, float)
+        Bounds of the crop's share of the area, and of its width / height.
+    mean, std, inputs, outputs
+        As in :class:`Normalize`, with draws.
+    """
+
+    def __init__(self, jitter=0.1, lighting=0.1, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), **kwargs):
+        super().__init__(**kwargs)
+        self._jitter, self._lighting, self._area, self._ratio = jitter, lighting, area, ratio
+
+    def draw(self, rng, flips):
+        count = len(flips)
+        top, left, height, width = self._draw_boxes(rng, count)
+        geometry = []
+        for first, length, flip in ((top, height, 0), (left, width, flips)):
+            geometry += [*_line(first, length, flip, SIZE), first, first + length - 1]
+        brightness, contrast, saturation = rng.uniform(1 - self._jitter, 1 + self._jitter, (3, count, 1, 1))
+        gray = np.array(SATURATION_GRAY)
+        colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * gray)
+        grays = brightness * (1 - contrast) * (saturation + (1 - saturation) * gray.sum())
+        grays = grays.reshape(count, 1) * np.array(GRAY)
+        light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
+        return np.concatenate([_columns(*geometry), colours.reshape(count, 9), grays, light], axis=1).astype(
+            np.float32
+        )
+
+    def _draw_boxes(self, rng, count):
+        """Top, left, height and width of each crop: the first of the tries that fits, or all."""
+        shape = count, CROP_ATTEMPTS
+        area = rng.uniform(*self._area, shape) * SIZE**2
+        ratio = np.exp(rng.uniform(*np.log(self._ratio), shape))
+        width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+        fits = (width <= SIZE) & (height <= SIZE)
+        first = np.arange(count), fits.argmax(axis=1)
+        width = np.where(fits.any(axis=1), width[first], SIZE)
+        height = np.where(fits.any(axis=1), height[first], SIZE)
+        return (
+            rng.integers(0, SIZE - height, endpoint=True),
+            rng.integers(0, SIZE - width, endpoint=True),
+            height,
+            width,
+        )
+
+    def transform(self, F, pixels, draws, index):
+        # The columns that `draw` has put side by side.
+        geometry, colours, grays, light = (
+            F.slice_axis(draws, axis=1, begin=begin, end=end)
+            for begin, end in ((0, 8), (8, 17), (17, 20), (20, 23))
+        )
+        pixels = resample(F, pixels, geometry, index, self._channels)
+        flat = F.reshape(pixels, (0, 0, -1))
+        colours = F.reshape(colours, (0, 3, 3))
+        gray = F.sum(grays * F.mean(flat, axis=2), axis=1, keepdims=True)
+        flat = F.broadcast_add(F.batch_dot(colours, flat), F.expand_dims(gray, axis=2))
+        flat = F.broadcast_add(F.clip(flat, 0, 255), F.expand_dims(light, axis=2))
+        return F.reshape_like(F.clip(flat, 0, 255), pixels)
+
+
+class Mixup(HybridBlock):
+    """Mixes each image of a batch with another one; see `mix`.
+
+    Inputs:
+        - **images**: shape (B, channels, H, W).
+        - **weight**: shape (1,), drawn from Beta(a, a) for each batch.
+
+    Outputs:
+        - **mixed**: same shape as images.
+    """
+
+    def hybrid_forward(self, F, images, weight):
+        return mix(F, images, F.reshape(weight, (1, 1, 1, 1)))
+
+
+def mix(F, x, weight):
+    """weight * x_i + (1 - weight) * x_(B-1-i), for images or for labels as distributions.
+
+    Batches come in random order, so the one from the other end is a random one. Source: Zhang et
+    al., "mixup" (ICLR 2018), as in He et al., arXiv 1812.01187, section 5.4.
+    """
+    other = F.reverse(x, axis=0)
+    return other + F.broadcast_mul(x - other, weight)
+
+
+def build(settings):
+    """The augmentation of a training.config.schema.CifarData."""
+    if settings.augmentation == 'none':
+        return Normalize()
+    if settings.augmentation == 'resized-crop':
+        return ResizedCropJitter()
+    return PadCropFlip(settings.padding)
+
+
+def draw_flips(how, rng, epoch, index, seed):
+    """Which images to mirror in an epoch: 0 or 1 each.
+
+    Parameters
+    ----------
+    how : {'random', 'alternating'}
+        Alternating mirrors each image in every second epoch, a random half of them in the even
+        ones, so that any two epochs in a row show every image both ways (Jordan,
+        arXiv 2404.00498, section 3.6).
+    rng : numpy.random.Generator
+    epoch, seed : int
+    index : int array, shape (count,)
+        The images, in their order of use.
+    """
+    if how == 'random':
+        return rng.integers(0, 1, len(index), endpoint=True)
+    first = np.random.default_rng(seed).integers(0, 1, index.max() + 1, endpoint=True)
+    return (first[index] + epoch) % 2
+
+
+def resample(F, pixels, draws, index, channels):
+    """Bilinear samples of every image (B, channels, SIZE, SIZE) at a grid of its own.
+
+    Along each axis, output i is read at ``clip(first + step * i, low, high)``, reflected at the
+    image's edges. Draws (B, 8) hold first, step, low and high for the rows, then for the columns;
+    index is 0 .. SIZE - 1.
+    """
+    target, source = F.reshape(index, (1, -1)), F.reshape(index, (1, 1, -1))
+    sampled = pixels
+    for axis in (1, 0):  # columns, then rows; each pass transposes, so two restore the order
+        first, step, low, high = (
+            F.slice_axis(draws, axis=1, begin=4 * axis + i, end=4 * axis + i + 1) for i in range(4)
+        )
+        position = F.broadcast_add(first, F.broadcast_mul(step, target))
+        position = F.broadcast_minimum(F.broadcast_maximum(position, low), high)
+        position = (SIZE - 1) - F.abs((SIZE - 1) - F.abs(position))
+        weights = F.relu(1 - F.abs(F.broadcast_sub(F.expand_dims(position, axis=2), source)))
+        rows = F.reshape(sampled, (0, channels * SIZE, SIZE))
+        sampled = F.reshape(F.batch_dot(rows, weights, transpose_b=True), (0, channels, SIZE, SIZE))
+        sampled = F.transpose(sampled, (0, 1, 3, 2))
+    return sampled
+
+
+def _line(start, length, flip, count):
+    """first and step of the `count` cell centres that divide [start, start + length) pixels.
+
+    Where flip is 1 the line runs backwards.
+    """
+    step = length / count
+    first = start + step / 2 - 0.5
+    return first + flip * step * (count - 1), step * (1 - 2 * np.asarray(flip))
+
+
+def _columns(*values):
+    return np.stack(np.broadcast_arrays(*values), axis=1).astype(np.float32)

@@ -1,0 +1,152 @@
+"""Whole splits on the devices, and the shuffled, augmented batches that come from them."""
+
+import numpy as np
+from mxnet import nd
+
+from training.data.augment import Mixup, draw_flips
+from training.errors import UserError
+from training.machine.cluster import Workers
+
+
+class DeviceData:
+    """A split as whole arrays on every context: images uint8, labels int32.
+
+    Parameters
+    ----------
+    split : training.data.datasets.Split
+    contexts : list of Context
+    workers : training.machine.cluster.Workers
+        Who shares the work on it.
+
+    Raises
+    ------
+    UserError
+        If there are fewer images than workers.
+    """
+
+    def __init__(self, split, contexts, workers=Workers()):
+        if len(split) < workers.size:
+            raise UserError(f'{len(split)} images cannot be shared by {workers.size} workers')
+        self.count, self.contexts, self.workers = len(split), contexts, workers
+        self.images = [nd.array(split.images, ctx=ctx, dtype='uint8') for ctx in contexts]
+        self.labels = [nd.array(split.labels, ctx=ctx, dtype='int32') for ctx in contexts]
+
+
+class TrainingData(DeviceData):
+    """A split that comes in shuffled, augmented batches.
+
+    Parameters
+    ----------
+    split, contexts, workers
+        As in :class:`DeviceData`.
+    augment : block of training.data.augment
+    flip : {'random', 'alternating'}
+        As in training.data.augment.draw_flips.
+    batch_size : int
+        Images a step over all contexts of all workers.
+    seed : int
+    mixup : float, default 0
+        If not 0, images are mixed with weights from Beta(mixup, mixup), and each pair is followed
+        by its weight, shape (1,).
+    teacher : block or None
+        If given, its logits for the images come last in each pair.
+    class_sizes : bool, default False
+        Whether each pair is followed by how many images of the step, over all devices, are of the
+        same class as each image, (B,).
+
+    Raises
+    ------
+    UserError
+        If the split does not fill one batch.
+    """
+
+    def __init__(
+        self,
+        split,
+        contexts,
+        augment,
+        flip,
+        batch_size,
+        seed,
+        mixup=0.0,
+        teacher=None,
+        class_sizes=False,
+        workers=Workers(),
+    ):
+        super().__init__(split, contexts, workers)
+        self.augment, self.flip, self.seed = augment, flip, seed
+        self.known_labels = split.labels if class_sizes else None
+        self.mixup, self.teacher = mixup, teacher
+        self.mix = Mixup()
+        self.mix.hybridize(static_alloc=True)
+        if batch_size > len(split):
+            raise UserError(
+                f'--batch-size: a step takes {batch_size} images on '
+                f'{len(contexts) * workers.size} device(s), and the training set has '
+                f'only {len(split)}'
+            )
+        self.batch_size = batch_size
+
+    @property
+    def steps_per_epoch(self):
+        """Full batches only: the last, shorter one is left out, as each epoch shuffles anew."""
+        return self.count // self.batch_size
+
+    def batches(self, epoch, first_step=0):
+        """Yield, step by step, a list of [augmented images, labels, ...], one list a context.
+
+        Order and augmentation depend on seed and epoch alone; each worker gets its share of every
+        batch.
+        """
+        rng = np.random.default_rng([self.seed, epoch])
+        used = self.steps_per_epoch * self.batch_size
+        order = rng.permutation(self.count)[:used]
+        flips = draw_flips(self.flip, rng, epoch, order, self.seed)
+        draws = self.augment.draw(rng, flips)
+        arrays = {'index': order.astype(np.int32)}
+        if draws is not None:
+            arrays['draws'] = draws
+        if self.known_labels is not None:
+            classes = self.known_labels[order].astype(np.int64)
+            classes += np.arange(used) // self.batch_size * (classes.max() + 1)  # apart, by step
+            arrays['size'] = np.bincount(classes)[classes].astype(np.float32)
+        # All of the epoch goes to the devices at once; a step copies nothing.
+        arrays = [
+            {name: nd.array(array, ctx=context, dtype=array.dtype) for name, array in arrays.items()}
+            for context in self.contexts
+        ]
+        weights = None
+        if self.mixup:
+            drawn = rng.beta(self.mixup, self.mixup, self.steps_per_epoch)
+            weights = [nd.array(drawn, ctx=context) for context in self.contexts]
+        share = self.workers.share(self.batch_size)
+        ends = np.ceil(np.linspace(share.start, share.stop, len(self.contexts) + 1)).astype(int)
+        for step in range(first_step, self.steps_per_epoch):
+            start = step * self.batch_size
+            yield [
+                self._part(
+                    device,
+                    weights and weights[device][step : step + 1],
+                    **{
+                        name: array[start + ends[device] : start + ends[device + 1]]
+                        for name, array in arrays[device].items()
+                    },
+                )
+                for device in range(len(self.contexts))
+            ]
+
+    def _part(self, device, weight, index, draws=None, size=None):
+        """What the graph takes of a batch on one device: a list of arrays."""
+        images = nd.take(self.images[device], index)
+        part = [
+            self.augment(images) if draws is None else self.augment(images, draws),
+            nd.take(self.labels[device], index),
+        ]
+        if size is not None:
+            part.append(size)
+        if weight is not None:
+            part[0] = self.mix(part[0], weight)
+            part.append(weight)
+        if self.teacher is not None:
+            part.append(self.teacher(part[0]))
+        return part

@@ -1,0 +1,117 @@
+"""Ways to classify with a net, beside gmloss.MixtureClassifier."""
+
+from mxnet.gluon import HybridBlock
+
+from gmloss import MixtureClassifier, label_free_logits, log_likelihood, margin_logits, one_hot
+
+OUTPUTS = 'logits', 'distance', 'log_likelihood'  # of PixelClassifier, as far as it has them
+
+
+class LabelledClassifier(HybridBlock):
+    """Logits without the label, and with the margin on the true class, whose label it is told.
+
+    The latter are what gluon_GMLoss v1 and L-GM-Loss-For-Gluon validate with. That is no prediction;
+    it is kept to show what their published way of validating measures.
+
+    Parameters
+    ----------
+    classifier : gmloss.MixtureClassifier
+    loss_fn : gmloss.LGMLoss
+        Whose current margin to use.
+
+    Inputs:
+        - **images**: whatever the classifier's net takes.
+        - **label**: shape (B,).
+
+    Outputs:
+        - **logits**: label-free, (B, C).
+        - **labelled**: those with the margin, (B, C).
+    """
+
+    def __init__(self, classifier, loss_fn):
+        super().__init__()
+        self.classifier = classifier
+        self.loss_fn = loss_fn  # so that its margin is found among the parameters
+        self.margin = loss_fn.margin
+        self._margin_add = loss_fn._margin_add
+
+    def hybrid_forward(self, F, images, label, margin):
+        distance, log_det = self.classifier.mixture(self.classifier.net(images))[:2]
+        target = one_hot(F, F.cast(label, 'float32'), distance)
+        return (
+            label_free_logits(F, distance, log_det),
+            margin_logits(F, distance, log_det, target, margin, self._margin_add),
+        )
+
+
+class HeadsClassifier(HybridBlock):
+    """All the ways to classify the features of a net that has an output layer, in one pass.
+
+    Parameters
+    ----------
+    net : block
+        Gives features (B, D) and logits (B, C).
+    heads : sequence of block
+        Each maps features to logits.
+
+    Inputs:
+        - **images**: (B, channels, H, W).
+
+    Outputs:
+        - the net's own logits, then those of each head; each (B, C).
+    """
+
+    def __init__(self, net, heads=(), **kwargs):
+        super().__init__(**kwargs)
+        self.net = net
+        self._heads = list(heads)
+        for head in heads:
+            self.register_child(head)
+
+    def hybrid_forward(self, F, images):
+        features, logits = self.net(images)
+        return (logits, *(head(features) for head in self._heads))
+
+
+class PixelClassifier(HybridBlock):
+    """All that a finished run says of an image, as one graph from pixel values on.
+
+    Parameters
+    ----------
+    normalise : training.data.augment.Normalize
+    classifier : gmloss.MixtureClassifier, HeadsClassifier or block
+        From normalised images to logits. Of several heads the second is taken for minus half the
+        squared distance to each center.
+    spread : float, default 1
+        As in gmloss.MixtureInference.
+
+    Inputs:
+        - **pixels**: (B, channels, H, W), any type, 0 to 255.
+
+    Outputs:
+        - **logits**: label-free, (B, C).
+        - **distance**: half squared distance to every class, (B, C), under L-GM and center loss.
+        - **log_likelihood**: (B,), under L-GM.
+    """
+
+    def __init__(self, normalise, classifier, spread=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.normalise = normalise
+        self.classifier = classifier
+        self._spread = spread
+
+    def hybrid_forward(self, F, pixels):
+        images = self.normalise(pixels)
+        if isinstance(self.classifier, MixtureClassifier):
+            mixture = self.classifier.mixture
+            distance, log_det = mixture(self.classifier.net(images))[:2]
+            outputs = [
+                label_free_logits(F, distance, log_det),
+                distance,
+                log_likelihood(F, distance, log_det, mixture.feature_size, self._spread),
+            ]
+        else:
+            logits = self.classifier(images)
+            logits, *to_centers = logits if isinstance(logits, (list, tuple)) else [logits]
+            outputs = [logits, *(-head for head in to_centers)]
+        return tuple(F.identity(output, name=name) for output, name in zip(outputs, OUTPUTS))

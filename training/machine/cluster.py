@@ -1,0 +1,217 @@
+"""Several processes that train as one run, over MXNet's distributed KVStore.
+
+Workers train, each on its own devices and its own share of every batch. Servers hold what workers
+push, added up, and a scheduler lets all find each other. What a process is to be stands in its
+environment (DMLC_ROLE and its companions), set by launch.py, or by Slurm or MPI; every process runs
+the same command. Processes answer to the scheduler with heartbeats; when one falls silent all stop.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+import zlib
+from collections import deque
+
+import numpy as np
+
+from training.errors import UserError
+from training.machine import parameter_server
+from training.machine.parameter_server import VECTORS
+
+CONTROLLER = 0  # the one command to servers that reaches Python
+BUCKET = 10**6  # gradients that travel together: few enough to overlap with the backward pass
+STOP_DELAY = 4  # steps after which a request to stop is read back, without waiting for it
+
+
+class Workers:
+    """The workers of a run, as one of them sees them. A single process is its only worker.
+
+    Parameters
+    ----------
+    kvstore : {'device', 'local', 'dist_sync', 'dist_device_sync', 'dist_async'}
+        The first two are for a single process and say where its devices' gradients are added up.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this worker, and of how many.
+    is_chief : bool
+        Whether this worker prints and writes the files.
+    """
+
+    def __init__(self, kvstore='device'):
+        self.kvstore, self.rank, self.size = kvstore, 0, 1
+        self._store, self._next_key, self._vectors, self._requests = None, 0, {}, deque()
+        if not self.distributed:
+            return
+        self._store = parameter_server.create(kvstore)
+        self.rank, self.size = self._store.rank, self._store.num_workers
+        parameter_server.wait_on_exit(self._store, False)
+        self._watch = parameter_server.Watch(self._store)
+        if self.asynchronous:
+            self.tell_servers()
+
+    @property
+    def distributed(self):
+        return self.kvstore.startswith('dist')
+
+    @property
+    def asynchronous(self):
+        """Whether servers update the weights with each worker's gradients as they come."""
+        return self.kvstore == 'dist_async'
+
+    @property
+    def is_chief(self):
+        return self.rank == 0
+
+    def share(self, count):
+        """This worker's slice of `count` consecutive items; all shares together are all of them."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def sum(self, values):
+        """A float32 vector, added up over all workers; waits for them. All must call it alike."""
+        values = np.asarray(values, dtype=np.float32)
+        if not self.distributed:
+            return values
+        from mxnet import nd
+
+        if len(values) not in self._vectors:
+            self._vectors[len(values)] = VECTORS + len(self._vectors)
+            self._store.init(self._vectors[len(values)], nd.zeros(len(values)))
+        key = self._vectors[len(values)]
+        self._store.push(key, nd.array(values))
+        if self.asynchronous:  # the server adds to what it holds: all in, all out, back to 0
+            nd.waitall()
+            self._store._barrier()
+        total = nd.zeros(len(values))
+        self._store.pull(key, out=total)
+        result = total.asnumpy()
+        if self.asynchronous:
+            self._store._barrier()
+            if self.is_chief:
+                self._store.push(key, -total)
+                nd.waitall()
+            self._store._barrier()
+        return result
+
+    def agree(self, value, complaint):
+        """Refuse to go on if workers differ in `value`, a string.
+
+        Raises
+        ------
+        UserError
+            With the complaint, on every worker.
+        """
+        digest = zlib.crc32(value.encode())
+        halves = np.array([digest >> 16, digest & 0xFFFF])  # small enough to add up in float32
+        if (self.sum(halves) != halves * self.size).any():
+            raise UserError(complaint)
+
+    def stop_requested(self, here):
+        """Whether any worker wants to stop, told to all of them at the same step.
+
+        To be called once a step; `here` is this worker's own wish. The answer comes a few steps
+        late, so that none waits for it. Asynchronous workers keep no common step, and each decides
+        for itself.
+        """
+        if not self.distributed or self.asynchronous:
+            return here
+        from mxnet import nd
+
+        if 'stop' not in self._vectors:
+            self._vectors['stop'], self._stop = VECTORS + len(self._vectors), nd.zeros(1)
+            self._store.init(self._vectors['stop'], self._stop)
+        # One array for all steps, so that a push waits for the pull before it. Else the server may
+        # take two pushes of one worker for those of two.
+        self._stop[:] = float(here)
+        self._store.push(self._vectors['stop'], self._stop)
+        self._store.pull(self._vectors['stop'], out=self._stop)
+        self._requests.append(self._stop.copy())
+        return len(self._requests) > STOP_DELAY and self._requests.popleft().asscalar() > 0
+
+    def end_steps(self):
+        """Forget requests to stop that are still on their way, at the end of an epoch."""
+        self._requests.clear()
+
+    def start_from_chief(self, parameters):
+        """Give all workers the chief's values of these parameters; return the first one's key.
+
+        The servers keep a copy under one key for each, which is what asynchronous workers update.
+        """
+        from mxnet import nd
+
+        first, self._next_key = self._next_key, self._next_key + len(parameters)
+        keys = list(range(first, self._next_key))
+        # From copies: init does not send an array that oneDNN keeps in a layout of its own.
+        self._store.init(keys, [nd.array(parameter.list_data()[0].asnumpy()) for parameter in parameters])
+        for key, parameter in zip(keys, parameters):
+            self._store.pull(key, out=parameter.list_data())
+        return first
+
+    def buckets(self, parameters):
+        """Lists of parameters, last ones first, whose gradients travel together: (key, list)."""
+        from mxnet import nd
+
+        lists, elements = [[]], 0
+        sizes = {parameter.name: math.prod(parameter.shape) for parameter in parameters}
+        for parameter in reversed(parameters):
+            if lists[-1] and elements + sizes[parameter.name] > BUCKET:
+                lists.append([])
+                elements = 0
+            lists[-1].append(parameter)
+            elements += sizes[parameter.name]
+        first, self._next_key = self._next_key, self._next_key + len(lists)
+        keys = range(first, self._next_key)
+        self._store.init(list(keys), [nd.zeros(sum(sizes[p.name] for p in members)) for members in lists])
+        return list(zip(keys, lists))
+
+    def add_up(self, buckets):
+        """Replace gradients by their sum over all workers and devices."""
+        from mxnet import nd
+
+        for key, parameters in buckets:
+            gradients = list(zip(*(parameter.list_grad() for parameter in parameters)))
+            flat = [nd.concat(*(gradient.reshape(-1) for gradient in here), dim=0) for here in gradients]
+            self._store.push(key, flat, priority=-key)
+            self._store.pull(key, out=flat, priority=-key)
+            for here, total in zip(gradients, flat):
+                start = 0
+                for gradient in here:
+                    gradient[:] = total[start : start + gradient.size].reshape(gradient.shape)
+                    start += gradient.size
+
+    def update_on_servers(self, first_key, parameters):
+        """Have the servers update the weights by these gradients, and fetch the weights."""
+        for key, parameter in enumerate(parameters, first_key):
+            # Times 1, because push sends the raw memory of what oneDNN keeps in its own layouts.
+            self._store.push(key, [gradient * 1 for gradient in parameter.list_grad()], priority=-key)
+            self._store.pull(key, out=parameter.list_data(), priority=-key)
+
+    def fetch(self, first_key, parameters):
+        """Take the servers' weights as they are now."""
+        for key, parameter in enumerate(parameters, first_key):
+            self._store.pull(key, out=parameter.list_data())
+
+    def tell_servers(self, **message):
+        """What asynchronous workers want of the servers, sent by the chief.
+
+        Nothing: to update weights themselves; `name` and more: their optimizer; `lr`: its new
+        learning rate. All workers wait for the first two.
+        """
+        if self.is_chief:
+            self._store._send_command_to_servers(CONTROLLER, json.dumps(message))
+        if 'lr' not in message:
+            self._store._barrier()
+
+    def leave(self, exit_code, together=True):
+        """Exit this worker's process: together with all others, or at once if something failed."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if together and exit_code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+            self._store._barrier()
+            self._watch.end()
+            parameter_server.wait_on_exit(self._store, True)
+            self._store.__del__()
+        os._exit(exit_code)  # mxnet's own exit would wait for what may never come

@@ -1,0 +1,222 @@
+"""The process's surroundings: threads, devices, precision, and how it ends.
+
+Nothing here imports mxnet at module level, because `prepare` must run before that import.
+"""
+
+import importlib.util
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.errors import UserError
+from training.machine import nvidia
+
+CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
+
+PLACE = 'GMLOSS_PLACE'  # number/of: which of how many alike on this machine, by launch.py
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how a run computes."""
+
+    kind: str  # 'cpu' or 'gpu'
+    ids: tuple  # one context each
+    dtype: str  # 'float32', 'bfloat16' or 'float16'
+
+    def contexts(self):
+        import mxnet as mx
+
+        return [mx.Context(self.kind, i) for i in self.ids]
+
+    def __str__(self):
+        return (
+            self.kind
+            if self.kind == 'cpu' and self.ids == (0,)
+            else f'{self.kind}:{",".join(map(str, self.ids))}'
+        )
+
+
+def prepare(device='auto', dtype='float32'):
+    """Set the process up for mxnet and choose the device; call before mxnet is imported.
+
+    Parameters
+    ----------
+    device : str
+        'auto', 'cpu', 'gpu', or a list of ids such as 'gpu:0,1' or 'cpu:0,1'.
+    dtype : str
+        'float32', 'bfloat16' (CPU), 'float16' (GPU), or 'auto': the fastest that the device has
+        instructions for.
+
+    Returns
+    -------
+    Device
+
+    Raises
+    ------
+    UserError
+        If the device or precision asked for cannot be had.
+    """
+    if 'mxnet' in sys.modules:
+        raise RuntimeError('training.machine.devices.prepare must run before mxnet is imported')
+    share_cores()
+    os.environ.setdefault('MXNET_SUBGRAPH_VERBOSE', '0')
+    chosen = choose(device, dtype)
+    if chosen.kind == 'gpu' and nvidia.driver_version() < nvidia.COMPILER:
+        # mxnet compiles the kernels that it fuses
+        os.environ.setdefault('MXNET_USE_FUSION', '0')
+    make_importable()
+    try:
+        import mxnet as mx
+    except OSError as error:
+        raise UserError(
+            f'mxnet cannot be loaded: {error}; with requirements.txt it needs the '
+            'NVIDIA driver, with requirements-cpu.txt it does not'
+        ) from None
+    if chosen.kind == 'gpu' and mx.context.num_gpus() == 0:
+        raise UserError('this mxnet sees no GPU: install requirements.txt (mxnet-cu112), or use --device cpu')
+    if chosen.dtype != 'float32':
+        from mxnet.contrib import amp
+
+        amp.init(chosen.dtype)
+    return chosen
+
+
+def choose(device, dtype='float32'):
+    """The Device that these options stand for on this machine; see `prepare`."""
+    kind, ids = parse_device(device)
+    capabilities = []
+    if kind != 'cpu':
+        capabilities, problem = nvidia.probe()
+        kind, ids = choose_device(kind, ids, capabilities, problem, place()[0])
+    return Device(
+        kind, ids, choose_dtype(dtype, kind, [capabilities[i] for i in ids] if kind == 'gpu' else [])
+    )
+
+
+def place():
+    """(number, of): which of how many workers, or servers, of a run on this machine this one is."""
+    number, _, of = os.environ.get(PLACE, '0/1').partition('/')
+    return int(number), int(of)
+
+
+def make_importable():
+    """Give mxnet 1.9 what it expects to find when it is imported."""
+    if importlib.util.find_spec('nvidia') is not None:
+        nvidia.load_cuda_libraries()
+        os.environ.setdefault('MXNET_CUDNN_LIB_CHECKING', '0')  # of the version: it is a later 8
+    import numpy as np
+
+    if 'bool' not in np.__dict__:
+        np.bool = bool  # the alias that numpy 1.24 removed
+
+
+def share_cores():
+    """Settle the OpenMP threads: the cores there are, over the run's workers on this machine."""
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, usable_cores() // place()[1])))
+
+
+def threads():
+    """OpenMP threads in use."""
+    return os.environ['OMP_NUM_THREADS']
+
+
+def usable_cores():
+    """Number of cores this process may use: its affinity, cut to the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    try:
+        quota, period = Path('/sys/fs/cgroup/cpu.max').read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2, or no quota ("max")
+    return cores
+
+
+def parse_device(text):
+    """'gpu:0,1' -> ('gpu', (0, 1)); 'cpu' -> ('cpu', (0,)); 'gpu' and 'auto' have ids None."""
+    match = re.fullmatch(r'(auto|cpu|gpu)(?::(\d+(?:,\d+)*))?', text)
+    if not match or (match[1] == 'auto' and match[2]):
+        raise UserError(f'--device {text}: expected auto, cpu, gpu, or ids such as gpu:0,1')
+    ids = tuple(int(i) for i in match[2].split(',')) if match[2] else None
+    if ids and len(set(ids)) != len(ids):
+        raise UserError(f'--device {text}: an id is named twice')
+    if match[1] == 'cpu':
+        ids = ids or (0,)
+        if max(ids) >= CPU_CONTEXTS:
+            raise UserError(f'--device {text}: expected ids from 0 to {CPU_CONTEXTS - 1}')
+    return match[1], ids
+
+
+def choose_device(kind, ids, capabilities, problem, number=0):
+    """Settle 'auto' and 'gpu' against what `gpus.probe` found; see `prepare` for the errors.
+
+    Workers of different `number` on one machine take the usable GPUs in turn.
+    """
+    usable = [
+        i
+        for i, capability in enumerate(capabilities)
+        if nvidia.FIRST_CAPABILITY <= capability < nvidia.FIRST_UNSUPPORTED_CAPABILITY
+    ]
+    if kind == 'auto':
+        if usable and nvidia.has_gpu_mxnet():
+            return 'gpu', (usable[number % len(usable)],)
+        if usable:
+            print(
+                'the GPU stays unused, as this mxnet is built for the CPU: requirements.txt has the '
+                'other one',
+                file=sys.stderr,
+            )
+        return 'cpu', (0,)
+    if problem:
+        raise UserError(f'--device gpu: {problem}; use --device cpu')
+    if ids is None:
+        ids = (usable[number % len(usable)] if usable else 0,)
+    for i in ids:
+        if i >= len(capabilities):
+            raise UserError(f'--device gpu:{i}: this machine has GPUs 0 to {len(capabilities) - 1}')
+        if i not in usable:
+            major, minor = capabilities[i]
+            raise UserError(
+                f'--device gpu:{i}: its compute capability is {major}.{minor}, and '
+                "mxnet 1.9.1's wheels hold code for 5.0 to 8.9 only; use --device cpu"
+            )
+    return kind, ids
+
+
+def choose_dtype(dtype, kind, capabilities):
+    """Settle 'auto' and refuse a precision that the device does not have."""
+    if dtype == 'auto':
+        if kind == 'cpu':
+            return 'bfloat16' if cpu_is_faster_in_bfloat16() else 'float32'
+        fast = min(capabilities) >= nvidia.FIRST_CAPABILITY_WITH_FAST_FLOAT16
+        return 'float16' if fast else 'float32'
+    if dtype == 'bfloat16' and kind == 'gpu':
+        raise UserError('--dtype bfloat16: mxnet 1.9 has it on the CPU only; use float16 on a GPU')
+    if dtype == 'float16' and kind == 'cpu':
+        raise UserError('--dtype float16: mxnet 1.9 has it on the GPU only; use bfloat16 on a CPU')
+    if dtype == 'bfloat16' and not cpu_has_bfloat16():
+        raise UserError('--dtype bfloat16: this CPU lacks avx512_bf16; use float32')
+    return dtype
+
+
+def cpu_has_bfloat16():
+    """Whether the CPU has the avx512_bf16 instructions (Linux; elsewhere False)."""
+    return 'avx512_bf16' in _cpu_description()
+
+
+def cpu_is_faster_in_bfloat16():
+    """Whether nets train faster in bfloat16 than in float32 here.
+
+    Measured with ResNet-20: 1.7 times as fast on an AMD EPYC (Zen 4), 0.83 times on an Intel Xeon
+    that has avx512_bf16 beside AMX. So of other makes none is taken to be faster.
+    """
+    return cpu_has_bfloat16() and 'AuthenticAMD' in _cpu_description()
+
+
+def _cpu_description():
+    try:
+        return Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return ''

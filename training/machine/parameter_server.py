@@ -1,0 +1,157 @@
+"""MXNet's parameter server: how a process becomes part of it, serves in it, and watches it."""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+
+from training.errors import ECHO, UserError
+from training.machine.devices import make_importable, share_cores
+
+ENVIRONMENT = 'DMLC_ROLE', 'DMLC_PS_ROOT_URI', 'DMLC_PS_ROOT_PORT', 'DMLC_NUM_WORKER', 'DMLC_NUM_SERVER'
+HEARTBEAT = {'PS_HEARTBEAT_INTERVAL': '5', 'PS_HEARTBEAT_TIMEOUT': '60'}  # seconds
+JOIN_TIMEOUT = 300  # seconds until a process gives up looking for the others
+ALL_NODES = 7  # ps-lite's group of scheduler, servers and workers
+VECTORS = 1_000_000  # keys from here on are vectors to add up, those below parameters
+
+
+def check_environment(kvstore):
+    """Whether this process is to be a server or the scheduler of a distributed run.
+
+    Raises
+    ------
+    UserError
+        If the environment and --kvstore do not go together.
+    """
+    role, distributed = os.environ.get('DMLC_ROLE'), kvstore.startswith('dist')
+    if role and not distributed:
+        raise UserError(
+            f'DMLC_ROLE is {role}, as for a distributed run, but --kvstore is {kvstore}; '
+            'give --kvstore dist_sync, or unset DMLC_ROLE'
+        )
+    missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
+    if distributed and missing:
+        raise UserError(
+            f'--kvstore {kvstore}: {", ".join(missing)} must be set, which launch.py '
+            'does; for a single process use --kvstore device'
+        )
+    if distributed and role not in ('worker', 'server', 'scheduler'):
+        raise UserError(f'DMLC_ROLE is {role}: expected worker, server or scheduler')
+    return distributed and role != 'worker'
+
+
+def create(kvstore):
+    """The store of this process, once all processes have found each other; with heartbeats."""
+    for name, value in HEARTBEAT.items():
+        os.environ.setdefault(name, value)
+
+    def give_up():
+        print(
+            f'error: {JOIN_TIMEOUT} seconds passed without all processes of the run meeting at '
+            '{DMLC_PS_ROOT_URI}:{DMLC_PS_ROOT_PORT}'.format(**os.environ),
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    import mxnet as mx
+
+    timer = threading.Timer(JOIN_TIMEOUT, give_up)
+    timer.daemon = True
+    timer.start()
+    store = mx.kv.create(kvstore)
+    timer.cancel()
+    return store
+
+
+def wait_on_exit(store, wait):
+    """Whether the end of a store is to wait for that of all others; see `Workers.leave`."""
+    from mxnet.base import _LIB, check_call
+
+    check_call(_LIB.MXKVStoreSetBarrierBeforeExit(store.handle, ctypes.c_int(wait)))
+
+
+class Watch(threading.Thread):
+    """Ends the process when another one has fallen silent, which would leave it waiting for ever.
+
+    The engine lets the scheduler see all others, and the others the scheduler. It goes by the clock
+    on the wall, so that after a machine's sleep or a change of its clock all seem silent at first:
+    only silence that outlasts two heartbeats counts.
+    """
+
+    def __init__(self, store):
+        super().__init__(daemon=True)
+        self._store, self._ended = store, threading.Event()
+        self.start()
+
+    def run(self):
+        from mxnet.base import _LIB, check_call
+
+        interval, timeout = (int(os.environ[name]) for name in HEARTBEAT)
+        silent, seconds = ctypes.c_int(), 0
+        while not self._ended.wait(1):
+            check_call(
+                _LIB.MXKVStoreGetNumDeadNode(self._store.handle, ALL_NODES, ctypes.byref(silent), timeout)
+            )
+            seconds = seconds + 1 if silent.value else 0
+            if seconds > 2 * interval:
+                print(
+                    f'error: another process of this run has been silent for {timeout} seconds; '
+                    'stopped. --resume goes on from the last checkpoint',
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(1)
+
+    def end(self):
+        self._ended.set()
+        self.join()
+
+
+def serve(make_optimizer):
+    """Be a server or the scheduler until all workers have left; then the process ends.
+
+    Parameters
+    ----------
+    make_optimizer : callable
+        From the keywords of `Workers.tell_servers` to an Optimizer, for asynchronous workers.
+    """
+    role = os.environ['DMLC_ROLE']
+    os.environ['DMLC_ROLE'] = 'worker'  # else mxnet serves within its import, and without a watch
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workers
+    if ECHO not in os.environ:  # Slurm and MPI tell all to stop; for a checkpoint workers need servers
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    share_cores()
+    make_importable()
+    import mxnet as mx
+    from mxnet.kvstore.kvstore_server import KVStoreServer
+
+    os.environ['DMLC_ROLE'] = role
+
+    class Server(KVStoreServer):
+        updater = None
+
+        def _controller(self):
+            return lambda command, body, _: self.obey(json.loads(body))
+
+        def obey(self, message):
+            if 'lr' in message:
+                self.updater.optimizer.set_learning_rate(message['lr'])
+            elif message:
+                self.updater = mx.optimizer.get_updater(make_optimizer(**message))
+            else:
+                self.kvstore._set_updater(self.update)
+
+        def update(self, key, pushed, stored):
+            if key >= VECTORS:
+                stored += pushed
+            else:
+                self.updater(key, pushed, stored)
+
+    store = create('dist_sync')
+    watch = Watch(store)
+    Server(store).run()
+    watch.end()
+    os._exit(0)

@@ -1,0 +1,69 @@
+"""Accuracy and features over a whole split."""
+
+from collections import deque
+
+import numpy as np
+from mxnet import nd
+
+STEPS_IN_FLIGHT = 4  # bounds memory, without idling the engine
+EVALUATION_BATCH = 500
+
+
+def accuracies(classifier, normalise, data, tell_label=False):
+    """Top-1 accuracy over a DeviceData; one host read, at the end.
+
+    Parameters
+    ----------
+    classifier : block
+        Normalised images to logits, or to several of them.
+    normalise : block
+    data : DeviceData
+    tell_label : bool
+        Give the classifier the labels too: for training.losses.classifiers.LabelledClassifier.
+
+    Returns
+    -------
+    list of float
+        One accuracy for each of the classifier's outputs.
+    """
+    right = [0.0] * len(data.contexts)
+    in_flight = deque()
+    share = data.workers.share(data.count)
+    for number, start in enumerate(range(share.start, share.stop, EVALUATION_BATCH)):
+        device = number % len(data.contexts)
+        here = slice(start, min(start + EVALUATION_BATCH, share.stop))
+        labels = data.labels[device][here].astype('float32')
+        told = (labels,) if tell_label else ()
+        outputs = classifier(normalise(data.images[device][here]), *told)
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        hits = [(logits.argmax(axis=1) == labels).sum() for logits in outputs]
+        right[device] = right[device] + nd.concat(*hits, dim=0)
+        in_flight.append(outputs[0])
+        if len(in_flight) > STEPS_IN_FLIGHT:
+            in_flight.popleft().wait_to_read()
+    totals = sum(count.asnumpy() for count in right if isinstance(count, nd.NDArray))
+    return [float(total) / data.count for total in data.workers.sum(totals)]
+
+
+def extract_features(net, normalise, data, count=None):
+    """Features and labels of the first `count` images of a DeviceData, as NumPy arrays.
+
+    Parameters
+    ----------
+    net : callable
+        Normalised images to features (B, D).
+    normalise : block
+    data : DeviceData
+    count : int or None
+        None takes all.
+
+    Returns
+    -------
+    (array (N, D), array (N,))
+    """
+    count = min(count or data.count, data.count)
+    parts = [
+        net(normalise(data.images[0][start : min(start + EVALUATION_BATCH, count)]))
+        for start in range(0, count, EVALUATION_BATCH)
+    ]
+    return np.concatenate([part.asnumpy() for part in parts]), data.labels[0][:count].asnumpy()

@@ -1,0 +1,132 @@
+"""Images unlike those a net was trained on: noise, transformed images, another data set."""
+
+import numpy as np
+
+from training.data import datasets
+from training.data.augment import GRAY
+from training.errors import UserError
+
+OTHERS = {
+    'cifar10': ('mnist',),
+    'cifar100': ('mnist',),
+    'mnist': ('fashion', 'cifar10'),
+    'fashion': ('mnist', 'cifar10'),
+    'idx': ('mnist', 'cifar10'),
+}
+PATCHES = 4  # along each side
+
+
+def noise(images, rng):
+    """Uniform noise, and Gaussian noise of the mean and deviation that `images` have per channel.
+
+    Parameters
+    ----------
+    images : uint8 array (N, channels, H, W)
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    dict of str to uint8 array
+        Each of the shape of images.
+    """
+    mean, deviation = (f(images, axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.std))
+    gaussian = rng.normal(mean, deviation, images.shape)
+    return {
+        'uniform noise': rng.integers(0, 255, images.shape, np.uint8, endpoint=True),
+        'Gaussian noise': np.clip(np.rint(gaussian), 0, 255).astype(np.uint8),
+    }
+
+
+def transformed(images, rng):
+    """`images` rotated, and with their pixels or patches shuffled, each image in its own way.
+
+    Parameters, returns
+    -------------------
+    As in :func:`noise`.
+    """
+    return {
+        'rotated by 90': np.rot90(images, 1, (2, 3)),
+        'rotated by 180': np.rot90(images, 2, (2, 3)),
+        'shuffled patches': shuffled(images, images.shape[2] // PATCHES, rng),
+        'shuffled pixels': shuffled(images, 1, rng),
+    }
+
+
+def shuffled(images, size, rng):
+    """Square images (N, channels, S, S) cut into patches of size x size, put together at random.
+
+    S must be a multiple of size. The channels of a patch stay together.
+    """
+    count, channels, side, _ = images.shape
+    across = side // size
+    patches = (
+        images.reshape(count, channels, across, size, across, size)
+        .transpose(0, 2, 4, 1, 3, 5)
+        .reshape(count, across**2, channels, size, size)
+    )
+    order = rng.random((count, across**2)).argsort(axis=1)
+    patches = np.take_along_axis(patches, order[:, :, None, None, None], axis=1)
+    return (
+        patches.reshape(count, across, across, channels, size, size)
+        .transpose(0, 3, 1, 4, 2, 5)
+        .reshape(images.shape)
+    )
+
+
+def other_data(dataset, count, fashion_dir=None):
+    """The first test images of the data sets that stand against `dataset`, in its format.
+
+    Parameters
+    ----------
+    dataset : str
+        As in training.data.datasets.CLASSES.
+    count : int
+    fashion_dir : str or None
+        Folder of Fashion-MNIST's files; the others are looked for as everywhere.
+
+    Returns
+    -------
+    (dict of str to uint8 array (count, channels, H, W), dict of str to str)
+        The images; and the sets that cannot be had, with the reason.
+
+    Raises
+    ------
+    UserError
+        If Fashion-MNIST is not in the folder named, or does not stand against `dataset`.
+    """
+    if fashion_dir is not None and 'fashion' not in OTHERS[dataset]:
+        raise UserError(
+            f'--fashion-dir: Fashion-MNIST is not set against {dataset}, but '
+            + ' and '.join(datasets.TITLES[name] for name in OTHERS[dataset])
+        )
+    found, missing = {}, {}
+    for name in OTHERS[dataset]:
+        if name == 'fashion' and fashion_dir is None:
+            missing[datasets.TITLES[name]] = 'name the folder of its IDX files with --fashion-dir'
+            continue
+        try:
+            _, test = (
+                datasets.load_cifar10(num_samples=count)
+                if name == 'cifar10'
+                else datasets.load_mnist(name, fashion_dir if name == 'fashion' else None, count)
+            )
+        except UserError as error:
+            if name == 'fashion':  # the user has named its folder
+                raise
+            missing[datasets.TITLES[name]] = str(error)
+        else:
+            found[datasets.TITLES[name]] = fitted(test.images, datasets.IMAGE_SHAPES[dataset])
+    return found, missing
+
+
+def fitted(images, shape):
+    """Square images in another shape (channels, S, S): made gray or repeated, and resampled."""
+    channels, side, _ = shape
+    pixels = images.astype(np.float32)
+    if pixels.shape[1] > channels:
+        pixels = np.tensordot(pixels, np.array(GRAY, np.float32), (1, 0))[:, None]
+    length = images.shape[2]
+    places = np.clip((np.arange(side) + 0.5) * length / side - 0.5, 0, length - 1)
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(length))).astype(np.float32)
+    pixels = np.rint(weights @ pixels @ weights.T).astype(np.uint8)  # bilinear
+    return np.repeat(pixels, channels // pixels.shape[1], axis=1)

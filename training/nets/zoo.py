@@ -1,0 +1,172 @@
+"""Feature networks from GluonCV's zoo, rebuilt where the CPU would be slow.
+
+The swaps below keep every parameter's name, shape and value, so weights move freely between the
+stock net, the CPU and the GPU.
+"""
+
+import sys
+
+import mxnet as mx
+from mxnet import autograd, init
+from mxnet.gluon import HybridBlock, nn
+
+from training.data.datasets import IMAGE_SHAPES
+from training.errors import UserError
+from training.nets.layers import Float32Dense, SeededDropout, SpatialMean
+from training.nets.rewrite import fuse_batch_norm_relu, pad_stem, replace, set_child
+
+
+class FeatureNet(HybridBlock):
+    """A GluonCV image classifier as a map from images to features.
+
+    Parameters
+    ----------
+    model : training.config.schema.CifarModel
+        Its `model` names the classifier, such as 'cifar_resnet20_v1' or 'resnet50_v1d'. `features`
+        'pool' ends at the pooled features; 'output' keeps an output layer of `feature_size`, as the
+        published gluon_GMLoss does, and takes its outputs as features.
+    device : training.machine.devices.Device or None
+        Decides which swaps pay; None makes only those that are made everywhere.
+
+    Inputs:
+        - **x**: normalised images, shape (B, 3, 32, 32).
+
+    Outputs:
+        - **features**: shape (B, `feature_size`), float32 where they come from an output layer.
+
+    Raises
+    ------
+    UserError
+        If the zoo has no such model, the model no such part, or the images are too small for it.
+    """
+
+    def __init__(self, model, device, **kwargs):
+        super().__init__(**kwargs)
+        try:
+            zoo = zoo_model(model.model, model.feature_size)
+        except ImportError as error:
+            raise UserError(f'GluonCV cannot be imported: {error}') from None
+        except Exception:  # each kind of model that does not classify fails in its own way
+            raise UserError(f"--model {model.model}: no image classifier of GluonCV's model zoo") from None
+        self.features, dense = _split(zoo, model.model)
+        if model.zero_gamma:
+            _zero_last_gammas(self.features, model.model)
+        if model.shortcut == 'pool':
+            _pool_shortcuts(self.features, model.model)
+        replace(self.features, nn.GlobalAvgPool2D, lambda _: SpatialMean())
+        replace(self.features, nn.Dropout, lambda stock: SeededDropout(stock._rate, stock._axes))
+        if device is not None and device.kind == 'cpu':
+            fuse_batch_norm_relu(self.features)
+        if device is not None and device.dtype == 'bfloat16':
+            pad_stem(self.features)
+        shape = _output_shape(self.features, model.model)
+        if len(shape) == 4:  # Darknet pools after its features
+            self.features.add(SpatialMean())
+        width = shape[1]
+        self.output = (
+            None
+            if model.features == 'pool'
+            else Float32Dense(
+                model.feature_size,
+                in_units=width,
+                use_bias=dense.bias is not None,
+                prefix=dense.prefix,
+                params=dense.params,
+            )
+        )
+        self.feature_size = model.feature_size if self.output is not None else width
+
+    def hybrid_forward(self, F, x):
+        x = self.features(x)
+        return self.output(x) if self.output is not None else x
+
+
+def zoo_model(name, classes, **settings):
+    """A model of GluonCV's zoo, not initialised; ValueError for an unknown name.
+
+    GluonCV refuses to be imported beside a PyTorch of today, so PyTorch is hidden from it.
+    """
+    kept = sys.modules.get('torch')
+    sys.modules['torch'] = None
+    try:
+        from gluoncv.model_zoo import get_model
+    finally:
+        del sys.modules['torch']
+        if kept is not None:
+            sys.modules['torch'] = kept
+    return get_model(name, classes=classes, **settings)
+
+
+def initializer(how):
+    """The mxnet Initializer for 'xavier', 'xavier-2.24' (its magnitude) or 'msra'."""
+    return {'xavier': init.Xavier(), 'xavier-2.24': init.Xavier(magnitude=2.24), 'msra': init.MSRAPrelu()}[
+        how
+    ]
+
+
+def _split(zoo, name):
+    """A zoo model's features, a block, and its dense output layer, no longer a part of them."""
+    for attribute in ('output', 'fc'):
+        dense = getattr(zoo, attribute, None)
+        if isinstance(dense, nn.Dense):
+            if isinstance(getattr(zoo, 'features', None), nn.HybridSequential):
+                return zoo.features, dense
+            set_child(zoo, attribute, nn.HybridLambda('identity'))
+            return zoo, dense
+    raise UserError(f'--model {name}: has no dense output layer, so no features to take')
+
+
+def _output_shape(features, name):
+    """That of the features of one image, which some models leave to the first batch to show."""
+    shape = IMAGE_SHAPES['cifar10']
+    try:
+        with autograd.train_mode():  # where the masks of ResNeSt's DropBlock have a fixed size
+            _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *shape))
+    except mx.MXNetError as error:
+        raise UserError(
+            f'--model {name}: cannot take images of {shape[1]} x {shape[2]} '
+            f'({str(error).strip().splitlines()[-1]})'
+        ) from None
+    return outputs[0]
+
+
+def _residual_blocks(block):
+    """All blocks below `block` that add a shortcut."""
+    for child in block._children.values():
+        if hasattr(child, 'downsample'):
+            yield child
+        else:
+            yield from _residual_blocks(child)
+
+
+def _zero_last_gammas(features, name):
+    """Zero gamma in each residual block's last BatchNorm (He et al., arXiv 1812.01187, 3.1)."""
+    found = False
+    for residual in _residual_blocks(features):
+        convolutions_then_norms = list(getattr(residual, 'body', residual)._children.values())
+        norms = [child for child in convolutions_then_norms if isinstance(child, nn.BatchNorm)]
+        if norms and not isinstance(convolutions_then_norms[0], nn.BatchNorm):  # else v2
+            norms[-1].gamma.init = init.Zero()
+            found = True
+    if not found:
+        raise UserError(f'--zero-gamma: {name} has no residual block that ends in a BatchNorm')
+
+
+def _pool_shortcuts(features, name):
+    """ResNet-D: average in the shortcut before its 1 x 1 convolution, which then skips nothing."""
+    found = False
+    for residual in _residual_blocks(features):
+        shortcut = residual.downsample
+        convolution, *rest = (
+            shortcut._children.values() if isinstance(shortcut, nn.HybridSequential) else [shortcut]
+        )  # v2's is bare
+        if isinstance(convolution, nn.Conv2D) and convolution._kwargs['stride'] == (2, 2):
+            convolution._kwargs['stride'] = (1, 1)
+            pooled = nn.HybridSequential(prefix='')
+            pooled.add(nn.AvgPool2D(2, 2, ceil_mode=True), convolution, *rest)
+            set_child(residual, 'downsample', pooled)
+            found = True
+    if not found:
+        raise UserError(
+            f'--shortcut pool: {name} has no strided 1 x 1 convolution in a shortcut; use --shortcut conv'
+        )

@@ -1,0 +1,289 @@
+"""The run folder: what ran, epoch by epoch, and what came of it."""
+
+import csv
+import fcntl
+import io
+import json
+import statistics
+from pathlib import Path
+
+from boltons.fileutils import atomic_save
+
+from training.config import recipe as recipes
+from training.errors import UserError
+from training.runs import plots
+
+# Fields that may differ between a run and its resumption: they do not change the result.
+FREE_ON_RESUME = ('data_dir', 'output_dir', 'reported_val_acc')
+
+
+class RunFolder:
+    """Paths and writers of one run's files; every file is replaced atomically.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    """
+
+    def __init__(self, path):
+        path = Path(path)
+        self.path = path if path.name.strip('.') else path.resolve()  # `.` has no name to change
+        self.config = self.path / 'config.yaml'
+        self.checkpoint = self.path / 'checkpoint.npz'
+        self.best_weights = self.path / 'best.params'
+        self.last_weights = self.path / 'last.params'
+        self.metrics = self.path / 'metrics.csv'
+        self.summary = self.path / 'summary.json'
+        self.features = self.path / 'features.npz'
+        self.animation = self.path / 'features.gif'
+        self.detection = self.path / 'detection.json'
+
+    @property
+    def weights(self):
+        """The last weights, whose figures summary.json holds; the best ones of an unfinished run."""
+        return self.last_weights if self.last_weights.exists() else self.best_weights
+
+    @property
+    def frames(self):
+        """Paths of the feature maps there are, epoch by epoch."""
+        return sorted(
+            (self.path / 'features').glob('epoch-*.png'), key=lambda path: int(path.stem.partition('-')[2])
+        )
+
+    @property
+    def has_checkpoint(self):
+        """Whether there is one to go on from, be it the one before the last."""
+        return any(self.path.glob('checkpoint*.npz'))
+
+    def start(self, recipe):
+        """Make the folder for a new run; an earlier run in it is moved aside, never overwritten.
+
+        Returns, raises
+        ---------------
+        As `lock`.
+        """
+        try:
+            if self.config.exists():
+                with self.lock():
+                    number = 1
+                    while (aside := self.path.with_name(f'{self.path.name}.{number}')).exists():
+                        number += 1
+                    self.path.rename(aside)
+                print(f'the earlier run in {self.path} is now in {aside}')
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, recipes.to_yaml(recipe), overwrite=False)
+        except OSError as error:
+            raise UserError(f'{self.path}: {error.strerror}; choose another --output-dir') from None
+        return self.lock()
+
+    def lock(self):
+        """Keep all other processes from training in this folder.
+
+        Returns
+        -------
+        file
+            The folder is free again when it is closed.
+
+        Raises
+        ------
+        UserError
+            If another process trains there, or the file system has no locks.
+        """
+        file = open(self.config, 'r+')  # NFS locks only what is open for writing
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(
+                f'{self.path}: another process is training in this folder; wait for it, '
+                'or choose another --output-dir'
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f'{self.config}: cannot be locked ({error.strerror}); choose an '
+                '--output-dir on another file system'
+            ) from None
+        return file
+
+    def require_run(self):
+        """Path of the config.yaml of the run in this folder; UserError where there is none."""
+        if not self.config.is_file():
+            raise UserError(f'{self.path}: there is no run in this folder')
+        return self.config
+
+    def check_resumable(self, recipe):
+        """Refuse to go on with another recipe than the one the run began with.
+
+        Fields that its config.yaml lacks, since an earlier version of the project began it, are
+        taken to be at their defaults.
+
+        Raises
+        ------
+        UserError
+            Naming the differing fields.
+        """
+        saved = recipes.load(self.config, type(recipe), {})
+        settled = [name for name in ('device', 'dtype') if getattr(recipe.run, name) == 'auto']
+        changed = recipes.differences(saved, recipe, ignored=[*FREE_ON_RESUME, *settled])
+        if changed:
+            raise UserError(f'{self.path}: was begun with other values (begun / now): ' + ', '.join(changed))
+
+    def write_metrics(self, history):
+        """metrics.csv from a list of rows, dicts; rows of an earlier version may lack columns."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(history[-1]), lineterminator='\n')
+        writer.writeheader()
+        for row in history:
+            writer.writerow(
+                {name: f'{value:.6g}' if isinstance(value, float) else value for name, value in row.items()}
+            )
+        write_text(self.metrics, text.getvalue())
+
+    def write_summary(self, summary):
+        """summary.json from a dict."""
+        write_text(self.summary, json.dumps(summary, indent=2) + '\n')
+
+    def read_summary(self):
+        """What `write_summary` wrote; UserError if it is not there or damaged."""
+        try:
+            summary = json.loads(self.summary.read_text())
+            if not isinstance(summary, dict):
+                raise ValueError('no JSON object')
+            return summary
+        except FileNotFoundError:
+            raise UserError(f'{self.summary}: is missing; the run is not finished') from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f'{self.summary}: damaged ({error})') from None
+
+    def found_since(self, epochs):
+        """What detect.py has added to the summary of a run of so many epochs, as a dict."""
+        try:
+            summary = self.read_summary()
+        except UserError:
+            return {}
+        kept = 'detection' in summary and summary.get('epochs') == epochs
+        return {'detection': summary['detection']} if kept else {}
+
+    def read_calibration(self):
+        """What the summary holds for judging likelihoods: (spread, {false-alarm rate: threshold}).
+
+        Of a run that has none, (1.0, {}).
+        """
+        summary = self.read_summary() if self.summary.exists() else {}
+        spread = summary.get('likelihood_spread', 1.0)
+        thresholds = summary.get('likelihood_thresholds', {})
+        if (
+            not isinstance(spread, float)
+            or not spread > 0
+            or not isinstance(thresholds, dict)
+            or not all(isinstance(value, float) for value in thresholds.values())
+        ):
+            raise UserError(f'{self.summary}: damaged (likelihood_spread or likelihood_thresholds)')
+        return spread, thresholds
+
+    def write_detection(self, report):
+        """detection.json from a dict."""
+        write_text(self.detection, json.dumps(report, indent=2) + '\n')
+
+    def draw_curves(self, history, title):
+        """curves.png: accuracies, loss, learning rate and margin by epoch."""
+        with atomic_save(str(self.path / 'curves.png'), overwrite_part=True) as part:
+            plots.curves(part, history, title)
+
+    def draw_features(self, snapshot, title, validated_on):
+        """features/epoch-NNN.png: maps of both splits; features.npz keeps the last snapshot."""
+        frames = self.path / 'features'
+        frames.mkdir(exist_ok=True)
+        with atomic_save(str(self.features), overwrite_part=True) as part:
+            snapshot.save(part)
+        if snapshot.dimensions > 2:
+            title += f' (PCA: 2 of {snapshot.dimensions} dimensions)'
+        flat = snapshot.in_plane()
+        maps = [
+            plots.FeatureMap(f'{name} set', points, labels, flat.centers, flat.deviations)
+            for name, points, labels in (
+                ('training', flat.train_features, flat.train_labels),
+                (validated_on, flat.test_features, flat.test_labels),
+            )
+        ]
+        with atomic_save(str(frames / f'epoch-{snapshot.epoch:03d}.png'), overwrite_part=True) as part:
+            plots.feature_maps(part, maps, title)
+
+    def draw_likelihoods(self, splits):
+        """likelihood.png; splits as in training.runs.plots.likelihoods."""
+        with atomic_save(str(self.path / 'likelihood.png'), overwrite_part=True) as part:
+            plots.likelihoods(part, splits, self.path.name)
+
+    def draw_detection(self, families, curves, title):
+        """roc.png and scores.png; as in training.runs.plots.roc_curves and score_histograms."""
+        with atomic_save(str(self.path / 'roc.png'), overwrite_part=True) as part:
+            plots.roc_curves(part, curves, title)
+        with atomic_save(str(self.path / 'scores.png'), overwrite_part=True) as part:
+            plots.score_histograms(part, families, title)
+
+    def animate_features(self):
+        """features.gif from all frames there are, if any."""
+        frames = self.frames
+        if frames:
+            with atomic_save(str(self.animation), overwrite_part=True) as part:
+                plots.animation(part, frames)
+
+    def event_writer(self, epochs_done):
+        """A tensorboardX writer that replaces events of epochs not yet done."""
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self.path / 'tensorboard'), purge_step=epochs_done + 1)
+
+
+def write_text(path, text, overwrite=True):
+    """Write a text file whole or not at all; OSError if there is one that must not be replaced."""
+    with atomic_save(str(path), text_mode=True, overwrite=overwrite, overwrite_part=True) as part:
+        part.write(text)
+
+
+def totals(history):
+    """What rows of metrics.csv amount to, a dict.
+
+    images_per_second is that of training alone; seconds includes evaluation.
+    """
+    best = max(history, key=lambda row: row['val_acc'])
+    speed = statistics.harmonic_mean(row['images_per_second'] for row in history)
+    return {
+        'epochs': len(history),
+        'val_acc': history[-1]['val_acc'],
+        'best_val_acc': best['val_acc'],
+        'best_epoch': int(best['epoch']),
+        'images_per_second': round(speed, 1),
+        'seconds': round(sum(row['seconds'] for row in history), 1),
+    }
+
+
+def summarise(recipe, device, history, validation_images, parameters):
+    """What a finished run amounts to, as written to summary.json.
+
+    Parameters
+    ----------
+    recipe : CifarRecipe or MnistRecipe
+    device : training.machine.devices.Device
+    history : list of dict
+        Rows of metrics.csv.
+    validation_images : int
+        How many the accuracy is of.
+    parameters : int
+        Number of trained values.
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        'version': recipe.run.version,
+        **totals(history),
+        'validated_on': recipe.data.validated_on(validation_images),
+        'reported_val_acc': recipe.run.reported_val_acc,
+        'device': str(device),
+        'dtype': device.dtype,
+        'seed': recipe.run.seed,
+        'parameters': parameters,
+    }

@@ -1,0 +1,54 @@
+"""The teacher of a distillation: a saved run, or a pretrained model of GluonCV's zoo."""
+
+from pathlib import Path
+
+from training.data import datasets
+from training.errors import UserError
+from training.nets import zoo
+from training.runs import restore
+from training.runs.folder import RunFolder
+
+
+def load_teacher(name, dataset, device, contexts, student=None):
+    """A hybridised block from normalised images to logits (B, C).
+
+    Parameters
+    ----------
+    name : str
+        A run folder of train_cifar.py or a model's name.
+    dataset : str
+        As in training.data.datasets.CLASSES.
+    device : training.machine.devices.Device
+    contexts : list of Context
+    student : RunFolder or None
+        Where the run that learns is kept.
+
+    Raises
+    ------
+    UserError
+        If there is neither such a run nor such a model, it does not fit, or it is the student.
+    """
+    if Path(name).is_dir():
+        if student and Path(name).resolve() == student.path.resolve():
+            # The run there would be moved aside, and after --resume the student teach itself.
+            raise UserError(f'--teacher {name}: is the folder of this run; choose another --output-dir')
+        graph, recipe = restore.load(RunFolder(name), device, contexts)
+        teacher = graph.classifier
+        if recipe.data.dataset != dataset:
+            raise UserError(f'--teacher {name}: was trained on {recipe.data.dataset}, not {dataset}')
+        return teacher
+    teacher = _pretrained(name, datasets.CLASSES[dataset], contexts)
+    teacher.collect_params().setattr('grad_req', 'null')
+    teacher.hybridize(static_alloc=True, static_shape=True)
+    return teacher
+
+
+def _pretrained(name, num_classes, contexts):
+    if Path(name).parent != Path('.'):
+        raise UserError(f'--teacher {name}: there is no such run folder')
+    try:
+        return zoo.zoo_model(name, num_classes, pretrained=True, ctx=contexts)
+    except ValueError:
+        raise UserError(f"--teacher {name}: neither a run folder nor a model of GluonCV's zoo") from None
+    except Exception as error:  # GluonCV's download raises a dozen kinds
+        raise UserError(f'--teacher {name}: its pretrained weights cannot be had: {error}') from None
