@@ -229,7 +229,7 @@ def main(argv):
     except OSError as error:
         raise UserError(f'{target.path}: {error.strerror}; choose another --output-dir') from None
     print(tables.detection_report(report))
-    print(f'{ood_scores.MEASURES}\nwritten: {target.detection}, roc.png and scores.png beside it')
+    print(f'{tables.MEASURES}\nwritten: {target.detection}, roc.png and scores.png beside it')
     return 0
 
 

@@ -240,7 +240,7 @@ def test_num_samples_cuts_both_splits():
 
 def test_fetching_works_in_a_fresh_process_without_mxnet():
     code = (
-        'import sys; from training import data; data.load_cifar10(num_samples=1); '
+        'import sys; from training.data import datasets; datasets.load_cifar10(num_samples=1); '
         'assert "mxnet" not in sys.modules'
     )
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)

@@ -108,9 +108,7 @@ def fresh(code, **settings):
     )
 
 
-THREADS = (
-    'from training import runtime; runtime.prepare("cpu"); import os; print(os.environ["OMP_NUM_THREADS"])'
-)
+THREADS = 'from training.machine import devices; devices.prepare("cpu"); import os; print(os.environ["OMP_NUM_THREADS"])'
 
 
 @pytest.mark.parametrize(
@@ -164,7 +162,7 @@ def test_what_ends_a_script_is_at_most_one_line(monkeypatch, capsys, error, code
 @pytest.mark.parametrize('role', ['worker', 'server', 'scheduler'])
 def test_every_process_has_the_alias_that_numpy_removed(role):
     code = (
-        'import sys, numpy; from training import parameter_server; '
+        'import sys, numpy; from training.machine import parameter_server; '
         'import train_cifar; parameter_server.create = lambda _: sys.exit(int("bool" not in '
         'vars(numpy)) + 10); train_cifar.main(["--kvstore", "dist_sync"])'
     )

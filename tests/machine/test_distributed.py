@@ -54,10 +54,10 @@ def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, 
 
 
 AGREEMENT = """
-from training import cluster, parameter_server, runtime
+from training.machine import cluster, devices, parameter_server
 if parameter_server.check_environment('dist_sync'):
     parameter_server.serve(None)
-runtime.prepare('cpu')
+devices.prepare('cpu')
 workers, steps = cluster.Workers('dist_sync'), []
 for number in range(40):
     step = 0

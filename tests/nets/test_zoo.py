@@ -72,21 +72,21 @@ def test_feature_and_output_layers_stay_in_float32_under_low_precision():
     if not devices.cpu_has_bfloat16():
         pytest.skip('this CPU lacks avx512_bf16')
     code = """if True:
-        from training import runtime
-        device = runtime.prepare('cpu', 'bfloat16')
+        from training.machine import devices
+        device = devices.prepare('cpu', 'bfloat16')
         import numpy as np
         from mxnet import nd
-        from training import lenet, nets
-        from training.fields import CifarModel
+        from training.config.schema import CifarModel
+        from training.nets import lenet, zoo
         net = lenet.LeNetPlusPlus(2, 10)
-        net.initialize(nets.initializer('xavier-2.24'))
+        net.initialize(zoo.initializer('xavier-2.24'))
         net.hybridize()
         features, logits = net(nd.random.uniform(shape=(64, 1, 28, 28)))
         weight, bias = (p.data().asnumpy().astype('float64') for p in
                         (net.output.weight, net.output.bias))
         exact = features.asnumpy().astype('float64') @ weight.T + bias
         print(np.abs(logits.asnumpy() - exact).max() / np.abs(exact).max())
-        cifar = nets.FeatureNet(CifarModel(model='cifar_resnet20_v1', features='output'), device)
+        cifar = zoo.FeatureNet(CifarModel(model='cifar_resnet20_v1', features='output'), device)
         cifar.initialize()
         cifar.hybridize()
         out = cifar(nd.random.uniform(shape=(2, 3, 32, 32))).asnumpy()
@@ -105,8 +105,8 @@ def test_feature_and_output_layers_stay_in_float32_under_low_precision():
 def test_zoo_opens_beside_a_pytorch_that_gluoncv_refuses(tmp_path):
     (tmp_path / 'torch.py').write_text("__version__ = '2.13.0'")
     code = (
-        "import torch; from training import runtime; runtime.prepare('cpu'); from training "
-        "import nets; nets.zoo_model('cifar_resnet20_v1', 10); import sys; "
+        "import torch; from training.machine import devices; devices.prepare('cpu'); from training.nets "
+        "import zoo; zoo.zoo_model('cifar_resnet20_v1', 10); import sys; "
         "assert sys.modules['torch'] is torch"
     )
     subprocess.run(

@@ -100,18 +100,19 @@ def test_address_is_the_one_that_other_hosts_see(monkeypatch, hosts, asked):
 
 UNEVEN = """
 import sys, time
-from training import cluster, parameter_server, runtime
+from training import errors
+from training.machine import cluster, devices, parameter_server
 if parameter_server.check_environment('dist_sync'):
     parameter_server.serve(None)
-runtime.prepare('cpu')
+devices.prepare('cpu')
 def main(_):
     workers = cluster.Workers('dist_sync')
-    runtime.departure = workers.leave
+    errors.departure = workers.leave
     open(f'{sys.argv[1]}/{workers.rank}', 'w')
     if workers.rank == 0:
         workers.sum([0])
     time.sleep(600)
-runtime.exit_with(main)
+errors.exit_with(main)
 """
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from training.config.schema import MNIST_LIKE, CifarRecipe, MnistRecipe
 from training.errors import UserError
 
-CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 ABSENT = {
     ('cifar', 'v2'): 'gluon_GMLoss counts its editions from v1 to v4 and says nothing of v2, '
     'so there is nothing to reproduce; see v1, v3, v4, v5, v6'
