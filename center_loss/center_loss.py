@@ -9,8 +9,6 @@ from gmloss.loss import weighted
 from gmloss.margin import not_negative
 from gmloss.mixture import check_sizes, half_squared_distance
 
-__all__ = ['CenterLoss', 'NearestCenter']
-
 
 class CenterLoss(Loss):
     r"""Pulls every feature towards the trained center of its class.

@@ -7,12 +7,33 @@
 >>> classify = MixtureClassifier(net, mixture)                   # needs neither label nor margin
 """
 
-from . import inference, loss, margin, mixture, published
-from .inference import *
-from .loss import *
-from .margin import *
-from .mixture import *
-from .published import *
+from .inference import MixtureInference, calibrate, fit_spread, log_likelihood
+from .loss import LGMLoss, margin_logits, one_hot
+from .margin import ConstantMargin, StepUpMargin
+from .mixture import (
+    DiagonalMixture,
+    FixedVolumeMixture,
+    GaussianMixture,
+    MixtureClassifier,
+    label_free_logits,
+)
+from .published import InverseSumMixture, RawDiagonalMixture
 
-# without it, `import *` would bind the names of the modules
-__all__ = inference.__all__ + loss.__all__ + margin.__all__ + mixture.__all__ + published.__all__
+__all__ = [
+    'GaussianMixture',
+    'DiagonalMixture',
+    'FixedVolumeMixture',
+    'LGMLoss',
+    'ConstantMargin',
+    'StepUpMargin',
+    'MixtureClassifier',
+    'MixtureInference',
+    'calibrate',
+    'fit_spread',
+    'log_likelihood',
+    'RawDiagonalMixture',
+    'InverseSumMixture',
+    'label_free_logits',
+    'margin_logits',
+    'one_hot',
+]

@@ -8,8 +8,6 @@ from mxnet.gluon import HybridBlock
 
 from .mixture import label_free_logits
 
-__all__ = ['MixtureInference', 'calibrate', 'fit_spread', 'log_likelihood']
-
 
 class MixtureInference(HybridBlock):
     r"""Class posterior and log-likelihoods of samples; needs neither label nor margin.

@@ -7,8 +7,6 @@ from mxnet.gluon.loss import Loss, _apply_weighting
 from .margin import not_negative
 from .mixture import label_free_logits
 
-__all__ = ['LGMLoss', 'margin_logits', 'one_hot']
-
 LIKELIHOODS = ('off', 'distance', 'full')
 
 

@@ -2,8 +2,6 @@
 
 import math
 
-__all__ = ['ConstantMargin', 'StepUpMargin']
-
 
 class ConstantMargin:
     """The same margin at every step.

@@ -10,14 +10,6 @@ import numpy as np
 from mxnet import init, nd
 from mxnet.gluon import HybridBlock
 
-__all__ = [
-    'GaussianMixture',
-    'DiagonalMixture',
-    'FixedVolumeMixture',
-    'MixtureClassifier',
-    'label_free_logits',
-]
-
 
 class GaussianMixture(HybridBlock):
     r"""Gaussian mixture with one component per class and identity covariance.

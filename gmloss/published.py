@@ -4,8 +4,6 @@ from mxnet import init, nd
 
 from .mixture import GaussianMixture, half_squared_distance
 
-__all__ = ['RawDiagonalMixture', 'InverseSumMixture']
-
 STABILISER = 1e-8  # both add it to every variance before they divide
 
 
