@@ -8,7 +8,7 @@ REQUIREMENTS := $(shell if PATH="$$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null
 	then echo requirements.txt; else echo requirements-cpu.txt; fi)
 READY := .venv/ready-$(REQUIREMENTS)
 
-.PHONY: train test test-slow bench setup
+.PHONY: train test test-slow bench check setup
 
 train: setup
 	.venv/bin/python train_cifar.py --version fast $(ARGS)
@@ -20,6 +20,11 @@ test: setup
 
 test-slow: setup
 	.venv/bin/python -m pytest -m slow $(ARGS)
+
+check: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/lint-imports --no-logo --no-cache
 
 bench: setup
 	.venv/bin/python -m benchmarks $(ARGS)

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Optional
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -41,7 +41,7 @@ class Plan:
     """A plan file."""
 
     version: str
-    variants: Dict[str, Optional[Dict[str, Any]]] = Field(min_length=1)
+    variants: dict[str, Optional[dict[str, Any]]] = Field(min_length=1)
     cumulative: bool = False
 
 

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from training import errors
@@ -102,10 +103,8 @@ def failure(member, code, members):
 
 
 def wait(member, deadline):
-    try:
+    with suppress(subprocess.TimeoutExpired):
         member.process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        pass
 
 
 def end(members):

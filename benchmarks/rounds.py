@@ -64,7 +64,7 @@ def measure(subjects, rounds):
     """
     started = {label: Subject(name, **settings) for label, (name, settings) in subjects.items()}
     results = {label: [] for label in started}
-    for number in range(rounds + 1):
+    for _ in range(rounds + 1):
         for label, subject in started.items():
             results[label].append(subject.run())
     for subject in started.values():

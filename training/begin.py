@@ -30,7 +30,7 @@ def join(recipe, device):
     if workers.distributed:
         errors.departure = workers.leave
         if not workers.is_chief:
-            sys.stdout = open(os.devnull, 'w')
+            sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 for the whole process
         common = replace(
             recipe,
             data=replace(recipe.data, data_dir=None),

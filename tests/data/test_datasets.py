@@ -34,8 +34,7 @@ def tarball(files):
 
 def make_source(npm_files=None, downloads=None):
     def unpack(archive):
-        for name, content in npm_files.items():
-            yield name, content
+        yield from npm_files.items()
 
     return sources.Source(
         'toy',

@@ -108,7 +108,10 @@ def fresh(code, **settings):
     )
 
 
-THREADS = 'from training.machine import devices; devices.prepare("cpu"); import os; print(os.environ["OMP_NUM_THREADS"])'
+THREADS = (
+    'from training.machine import devices; devices.prepare("cpu"); '
+    'import os; print(os.environ["OMP_NUM_THREADS"])'
+)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Every field of a recipe: type, default, limits and meaning, and what goes together."""
 
-from typing import Annotated, List, Literal, Optional
+from typing import Annotated, Literal, Optional
 
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
@@ -224,7 +224,7 @@ class Optimisation(Section):
     )
     schedule: Literal['step', 'cosine', 'polynomial'] = field('step', 'decay of the learning rate')
     decay_factor: float = field(0.5, 'multiply lr by this at every decay epoch', gt=0, le=1)
-    decay_epochs: List[Annotated[float, Field(ge=0, le=LARGEST)]] = field(
+    decay_epochs: list[Annotated[float, Field(ge=0, le=LARGEST)]] = field(
         [], 'epochs at which the step schedule decays'
     )
     decay_power: float = field(2.0, 'exponent of the polynomial schedule', gt=0)

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Callable, Dict, Tuple
+from typing import Callable
 
 import numpy as np
 
@@ -28,9 +28,9 @@ class Source:
     """
 
     name: str
-    digests: Dict[str, str]
-    downloads: Dict[str, str]
-    mirrors: Tuple[str, ...]
+    digests: dict[str, str]
+    downloads: dict[str, str]
+    mirrors: tuple[str, ...]
     npm: str
     unpack_npm: Callable
 

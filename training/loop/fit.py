@@ -4,7 +4,7 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Optional
 
 from mxnet import MXNetError
 
@@ -55,7 +55,7 @@ class Job:
     device: Device
     folder: RunFolder
     graph: Any
-    trainers: List[Any]
+    trainers: list[Any]
     data: batches.TrainingData
     set_rates: Callable
     evaluate: Callable

@@ -90,7 +90,7 @@ class RunFolder:
         UserError
             If another process trains there, or the file system has no locks.
         """
-        file = open(self.config, 'r+')  # NFS locks only what is open for writing
+        file = open(self.config, 'r+')  # noqa: SIM115 NFS locks only what is open for writing
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
