@@ -154,7 +154,7 @@ def main(argv):
     # The nets, and the images.
     from training.data import datasets
     from training.metrics import ood_scores
-    from training.runs import restore, tables
+    from training.runs import plots, restore, tables
 
     folder, contexts = RunFolder(options.run), device.contexts()[:1]
     net, recipe = restore.pixel_classifier(folder, device, contexts)
@@ -223,7 +223,8 @@ def main(argv):
     try:
         target.path.mkdir(parents=True, exist_ok=True)
         target.write_detection(report)
-        target.draw_detection(histograms, curves, folder.path.name)
+        target.write_figure('roc.png', plots.roc_curves, curves, folder.path.name)
+        target.write_figure('scores.png', plots.score_histograms, histograms, folder.path.name)
         if summary is not None:
             target.write_summary({**summary, 'detection': report['sets']})
     except OSError as error:

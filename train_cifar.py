@@ -43,6 +43,7 @@ def main(argv):
     from training.optim import schedules
     from training.optim.average import build_moving_average
     from training.optim.trainer import build_trainer
+    from training.runs import plots
     from training.runs.teacher import load_teacher
     from training.runs.weights import load_weights, named_parameters
 
@@ -125,10 +126,14 @@ def main(argv):
         return row
 
     def draw(history, figures):
-        figures.submit(folder.draw_curves, history, folder.path.name)
+        figures.submit(folder.write_figure, 'curves.png', plots.curves, history, folder.path.name)
 
     def report_likelihood(figures):
-        return likelihood.report(classifier, normalise, train_data, val_data, folder, figures)
+        def draw_likelihoods(splits):
+            title = folder.path.name
+            figures.submit(folder.write_figure, 'likelihood.png', plots.likelihoods, splits, title)
+
+        return likelihood.report(classifier, normalise, train_data, val_data, draw_likelihoods)
 
     return fit(
         Job(

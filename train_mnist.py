@@ -168,7 +168,7 @@ def main(argv):
     from training.metrics.accuracy import accuracies, extract_features
     from training.optim import schedules
     from training.optim.trainer import Trainer, build_trainer
-    from training.runs import features
+    from training.runs import features, plots
     from training.runs.weights import load_weights, named_parameters
 
     contexts = device.contexts()
@@ -282,17 +282,23 @@ def main(argv):
             epoch,
         )
         title = f'{folder.path.name}, epoch {epoch}: {recipe.data.validation_split} accuracy {accuracy:.4f}'
-        figures.submit(folder.draw_features, snapshot, title, recipe.data.validation_split)
-        figures.submit(folder.draw_curves, history, folder.path.name)
+        frame = f'features/epoch-{epoch:03d}.png'
+        figures.submit(folder.write_figure, folder.features.name, snapshot.save)
+        figures.submit(
+            folder.write_figure, frame, plots.snapshot_maps, snapshot, title, recipe.data.validation_split
+        )
+        figures.submit(folder.write_figure, 'curves.png', plots.curves, history, folder.path.name)
 
     def finish(figures):
         if actions['plotting']:
             figures.submit(folder.animate_features)
-        return (
-            likelihood.report(graph.classifier, normalise, train_data, val_data, folder, figures)
-            if mixture
-            else {}
-        )
+
+        def draw_likelihoods(splits):
+            title = folder.path.name
+            figures.submit(folder.write_figure, 'likelihood.png', plots.likelihoods, splits, title)
+
+        report = likelihood.report
+        return report(graph.classifier, normalise, train_data, val_data, draw_likelihoods) if mixture else {}
 
     code = fit(
         Job(

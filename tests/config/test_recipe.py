@@ -181,7 +181,7 @@ def test_recorded_runs_of_earlier_versions_are_read(folder):
 
 def test_run_of_a_version_with_fewer_fields_is_resumed_and_checked(tmp_path):
     recipe, folder = load('fast'), RunFolder(tmp_path)
-    folder.start(recipe).close()
+    folder.start(recipe).__exit__(None, None, None)
     tree = yaml.safe_load(folder.config.read_text())
     del tree['refinement'], tree['loss']['margin_add']
     folder.config.write_text(yaml.safe_dump(tree))

@@ -261,28 +261,16 @@ def test_recorded_covariances_are_those_of_numpy():
     assert variance_statistics(GaussianMixture(5, 4)) == {}
 
 
-class Figures:
-    """Stands for the run folder and the process that draws, and keeps what was to be drawn."""
-
-    draw_likelihoods = None
-
-    def __init__(self):
-        self.drawn = []
-
-    def submit(self, draw, splits):
-        self.drawn.append(splits)
-
-
 def test_spread_is_of_the_training_images_and_thresholds_of_the_others():
     graph, data, _ = toy()
     _, others, _ = toy()
     others.images, others.count = [others.images[0] / 2], 150
-    figures = Figures()
+    drawn = []
 
     def normalise(images):
         return images.astype('float32') / 255
 
-    found = likelihood.report(graph.classifier, normalise, data, others, figures, figures)
+    found = likelihood.report(graph.classifier, normalise, data, others, drawn.append)
     mixture, features, distances = graph.classifier.mixture, [], []
     mean = mixture.mean.data().asnumpy().astype(float)
     for part in (data, others):
@@ -294,7 +282,7 @@ def test_spread_is_of_the_training_images_and_thresholds_of_the_others():
     expected = np.sort(np.log(np.exp(-distances[1] / spread).mean(axis=1)) - 2 * np.log(2 * np.pi * spread))
     for rate in (0.01, 0.05, 0.1):
         assert found['likelihood_thresholds'][str(rate)] == pytest.approx(expected[int(150 * rate)], abs=2e-4)
-    (_, first, _), (_, second, likelihoods) = figures.drawn[0]
+    (_, first, _), (_, second, likelihoods) = drawn[0]
     np.testing.assert_allclose(first, own, rtol=1e-4)
     assert len(second) == 150
     for rate, threshold in found['likelihood_thresholds'].items():
@@ -305,7 +293,7 @@ def test_features_that_are_their_means_cost_no_run_its_end():
     graph, data, _ = toy()
     for parameter in graph.classifier.collect_params().values():
         parameter.set_data(nd.zeros(parameter.shape))
-    figures = Figures()
-    found = likelihood.report(graph.classifier, lambda x: x.astype('float32'), data, data, figures, figures)
-    assert found['likelihood_spread'] == 1 and len(figures.drawn) == 1
+    drawn = []
+    found = likelihood.report(graph.classifier, lambda x: x.astype('float32'), data, data, drawn.append)
+    assert found['likelihood_spread'] == 1 and len(drawn) == 1
     assert found['likelihood_thresholds']['0.05'] == pytest.approx(-2 * np.log(2 * np.pi), abs=1e-4)

@@ -75,7 +75,10 @@ def test_figures_are_drawn_in_another_process_and_stay_whole(tmp_path):
     folder = RunFolder(tmp_path)
     with BackgroundPlots() as figures:
         for epoch in (1, 2):
-            figures.submit(folder.draw_features, snapshot(3, epoch, epoch), 'run', 'test')
+            drawn = snapshot(3, epoch, epoch)
+            figures.submit(folder.write_figure, folder.features.name, drawn.save)
+            frame = f'features/epoch-{epoch:03d}.png'
+            figures.submit(folder.write_figure, frame, plots.snapshot_maps, drawn, 'run', 'test')
     assert sorted(path.name for path in (tmp_path / 'features').iterdir()) == [
         'epoch-001.png',
         'epoch-002.png',

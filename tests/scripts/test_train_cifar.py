@@ -46,6 +46,7 @@ def test_run_folder_holds_everything_promised(finished):
     folder, output = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {
+        '.lock',
         'config.yaml',
         'metrics.csv',
         'summary.json',
@@ -358,10 +359,12 @@ def test_variants_run_to_the_end(run_here, tmp_path, capsys, words):
 def test_plotting_draws_the_curves_after_every_epoch(run_here, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        BackgroundPlots, 'submit', lambda figures, draw, *rest: drawn.append((draw.__name__, len(rest[0])))
+        BackgroundPlots,
+        'submit',
+        lambda _, write, name, draw, content, *rest: drawn.append((name, len(content))),
     )
     assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run', '--epochs', 2, '--plotting') == 0
-    assert drawn[:3] == [('draw_curves', 1), ('draw_curves', 2), ('draw_curves', 2)]
+    assert drawn[:3] == [('curves.png', 1), ('curves.png', 2), ('curves.png', 2)]
 
 
 @pytest.mark.parametrize('limit', [1500000, 300000], ids=['checkpoint', 'weights'])

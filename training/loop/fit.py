@@ -13,7 +13,7 @@ from training.errors import UserError
 from training.loop.epoch import StopRequest, average_statistics, train_epoch
 from training.machine.devices import Device
 from training.optim.average import MovingAverage
-from training.runs import checkpoint, tables
+from training.runs import checkpoint, plots, tables
 from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder, summarise
 from training.runs.weights import save_weights
@@ -206,7 +206,7 @@ def _fit(job, resume, tensorboard):
 
         findings = {}
         if workers.is_chief:
-            figures.submit(folder.draw_curves, history, folder.path.name)
+            figures.submit(folder.write_figure, 'curves.png', plots.curves, history, folder.path.name)
             findings = job.at_end(figures) if job.at_end else {}
     if workers.is_chief:
         _conclude(job, history, findings)

@@ -12,16 +12,16 @@ from training.metrics.accuracy import extract_features
 SAMPLE = 10000  # images of each split
 
 
-def report(classifier, normalise, train_data, val_data, folder, figures):
-    """Draw likelihood.png and return what summary.json is to say of it.
+def report(classifier, normalise, train_data, val_data, draw):
+    """Draw the likelihoods and return what summary.json is to say of it.
 
     Parameters
     ----------
     classifier : gmloss.MixtureClassifier
     normalise : block
     train_data, val_data : training.data.batches.DeviceData
-    folder : training.runs.folder.RunFolder
-    figures : training.runs.background_plots.BackgroundPlots
+    draw : callable
+        Called with the splits that training.runs.plots.likelihoods takes.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def report(classifier, normalise, train_data, val_data, folder, figures):
     except ValueError:  # features that all are their class's mean, or no numbers
         spread = 1.0
     found = [log_likelihoods(mixture, distance, spread) for distance, _ in samples]
-    figures.submit(folder.draw_likelihoods, list(zip(('training set', 'validation set'), own, found)))
+    draw(list(zip(('training set', 'validation set'), own, found)))
     if not np.isfinite(found[1]).all():
         return {}
     return {

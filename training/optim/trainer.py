@@ -5,6 +5,7 @@ import numpy as np
 from mxnet import gluon, nd
 
 from training.machine.cluster import Workers
+from training.optim import muon  # noqa: F401 registers it with mxnet by its name
 
 
 class Trainer(gluon.Trainer):

@@ -1,13 +1,13 @@
 """The run folder: what ran, epoch by epoch, and what came of it."""
 
 import csv
-import fcntl
 import io
 import json
 import statistics
 from pathlib import Path
 
 from boltons.fileutils import atomic_save
+from filelock import FileLock, Timeout
 
 from training.config import recipe as recipes
 from training.errors import UserError
@@ -82,29 +82,25 @@ class RunFolder:
 
         Returns
         -------
-        file
-            The folder is free again when it is closed.
+        context manager
+            The folder is free again at its end, or when this process ends.
 
         Raises
         ------
         UserError
-            If another process trains there, or the file system has no locks.
+            If another process trains there, or the folder cannot hold a lock.
         """
-        file = open(self.config, 'r+')  # noqa: SIM115 NFS locks only what is open for writing
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
+            return FileLock(self.path / '.lock').acquire(timeout=0)
+        except Timeout:
             raise UserError(
                 f'{self.path}: another process is training in this folder; wait for it, '
                 'or choose another --output-dir'
             ) from None
         except OSError as error:
             raise UserError(
-                f'{self.config}: cannot be locked ({error.strerror}); choose an '
-                '--output-dir on another file system'
+                f'{self.path}: cannot be locked ({error.strerror}); choose another --output-dir'
             ) from None
-        return file
 
     def require_run(self):
         """Path of the config.yaml of the run in this folder; UserError where there is none."""
@@ -186,48 +182,20 @@ class RunFolder:
         """detection.json from a dict."""
         write_text(self.detection, json.dumps(report, indent=2) + '\n')
 
-    def draw_curves(self, history, title):
-        """curves.png: accuracies, loss, learning rate and margin by epoch."""
-        with atomic_save(str(self.path / 'curves.png'), overwrite_part=True) as part:
-            plots.curves(part, history, title)
+    def write_figure(self, name, draw, *content):
+        """Have `draw(file, *content)` write the file of this name below the folder.
 
-    def draw_features(self, snapshot, title, validated_on):
-        """features/epoch-NNN.png: maps of both splits; features.npz keeps the last snapshot."""
-        frames = self.path / 'features'
-        frames.mkdir(exist_ok=True)
-        with atomic_save(str(self.features), overwrite_part=True) as part:
-            snapshot.save(part)
-        if snapshot.dimensions > 2:
-            title += f' (PCA: 2 of {snapshot.dimensions} dimensions)'
-        flat = snapshot.in_plane()
-        maps = [
-            plots.FeatureMap(f'{name} set', points, labels, flat.centers, flat.deviations)
-            for name, points, labels in (
-                ('training', flat.train_features, flat.train_labels),
-                (validated_on, flat.test_features, flat.test_labels),
-            )
-        ]
-        with atomic_save(str(frames / f'epoch-{snapshot.epoch:03d}.png'), overwrite_part=True) as part:
-            plots.feature_maps(part, maps, title)
-
-    def draw_likelihoods(self, splits):
-        """likelihood.png; splits as in training.runs.plots.likelihoods."""
-        with atomic_save(str(self.path / 'likelihood.png'), overwrite_part=True) as part:
-            plots.likelihoods(part, splits, self.path.name)
-
-    def draw_detection(self, families, curves, title):
-        """roc.png and scores.png; as in training.runs.plots.roc_curves and score_histograms."""
-        with atomic_save(str(self.path / 'roc.png'), overwrite_part=True) as part:
-            plots.roc_curves(part, curves, title)
-        with atomic_save(str(self.path / 'scores.png'), overwrite_part=True) as part:
-            plots.score_histograms(part, families, title)
+        For training.runs.background_plots too: it can be pickled where `draw` and its content can.
+        """
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        with atomic_save(str(path), overwrite_part=True) as part:
+            draw(part, *content)
 
     def animate_features(self):
-        """features.gif from all frames there are, if any."""
-        frames = self.frames
-        if frames:
-            with atomic_save(str(self.animation), overwrite_part=True) as part:
-                plots.animation(part, frames)
+        """features.gif from all feature maps there are, if any."""
+        if self.frames:
+            self.write_figure(self.animation.name, plots.animation, self.frames)
 
     def event_writer(self, epochs_done):
         """A tensorboardX writer that replaces events of epochs not yet done."""

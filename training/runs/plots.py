@@ -93,6 +93,30 @@ def _name_class(axes, k, place, offset):
     )
 
 
+def snapshot_maps(file, snapshot, title, validated_on):
+    """Write a PNG of the feature maps of both splits in a snapshot.
+
+    Parameters
+    ----------
+    file : binary file or path
+    snapshot : training.runs.features.Snapshot
+    title : str
+    validated_on : str
+        What the second split is.
+    """
+    if snapshot.dimensions > 2:
+        title += f' (PCA: 2 of {snapshot.dimensions} dimensions)'
+    flat = snapshot.in_plane()
+    maps = [
+        FeatureMap(name, points, labels, flat.centers, flat.deviations)
+        for name, points, labels in (
+            ('training set', flat.train_features, flat.train_labels),
+            (f'{validated_on} set', flat.test_features, flat.test_labels),
+        )
+    ]
+    feature_maps(file, maps, title)
+
+
 def animation(file, frames):
     """Write a GIF of PNG frames; the last one stays for two seconds."""
     images = [Image.open(frame).convert('P', palette=Image.ADAPTIVE, colors=64) for frame in frames]
