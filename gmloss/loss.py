@@ -34,6 +34,9 @@ class LGMLoss(Loss):
         L &= \textstyle\sum_k t_k \, [ -\log \text{softmax}(\text{logit})_k
             + \lambda \, (q_k + \tfrac{1}{2} \log|\Lambda_k|) ]
 
+    The margin is a parameter, so that it can change without a new graph: call `initialize`, with
+    the contexts of the net, before the first use.
+
     Parameters
     ----------
     alpha : float, default 0.1
@@ -48,9 +51,6 @@ class LGMLoss(Loss):
         Whether labels are class indices, as in Gluon's SoftmaxCrossEntropyLoss.
     weight : float or None
         Scales the loss, as in every Gluon loss.
-
-    The margin is a parameter, so that it can change without a new graph: call `initialize`, with
-    the contexts of the net, before the first use.
 
     Inputs:
         - **distance**: half squared distances, shape (B, C).

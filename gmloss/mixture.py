@@ -109,7 +109,8 @@ class DiagonalMixture(GaussianMixture):
         Multipliers for :math:`\rho`. Decay of :math:`\rho` pulls the variance to
         floor + log 2, which has no statistical meaning, hence the 0.
 
-    Inputs and outputs as in :class:`GaussianMixture`.
+    Inputs and outputs:
+        As in :class:`GaussianMixture`.
     """
 
     def __init__(
@@ -174,7 +175,8 @@ class FixedVolumeMixture(GaussianMixture):
     variance_lr_mult, variance_wd_mult : float, defaults 1 and 0
         Multipliers for :math:`\rho`. Decay pulls all variances towards 1.
 
-    Inputs and outputs as in :class:`GaussianMixture`.
+    Inputs and outputs:
+        As in :class:`GaussianMixture`.
     """
 
     def __init__(self, num_classes, feature_size, variance_lr_mult=1.0, variance_wd_mult=0.0, **kwargs):

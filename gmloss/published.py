@@ -29,7 +29,8 @@ class RawDiagonalMixture(GaussianMixture):
     euclidean : bool, default False
         Also give half the squared Euclidean distances, for the likelihood term of v3.
 
-    Inputs as in :class:`GaussianMixture`.
+    Inputs:
+        As in :class:`GaussianMixture`.
 
     Outputs:
         - **distance**: :math:`q_k`, shape (B, C).
@@ -89,7 +90,8 @@ class InverseSumMixture(GaussianMixture):
     variance_lr_mult, variance_wd_mult : float, defaults 0.01 and 1
         Multipliers for the variances, as published.
 
-    Inputs as in :class:`GaussianMixture`.
+    Inputs:
+        As in :class:`GaussianMixture`.
 
     Outputs:
         - **distance**: :math:`q_k`, shape (B, C).

@@ -1,6 +1,7 @@
 """make setup and pip install."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from conftest import ROOT
 
 @pytest.fixture
 def project(tmp_path):
-    for name in ('Makefile', 'requirements.txt', 'requirements-cpu.txt', 'requirements-common.txt'):
+    for name in ('Makefile', 'requirements.txt', 'requirements-cpu.txt'):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
@@ -60,6 +61,14 @@ def test_second_setup_does_nothing(project):
     stand_in(project, 'ldconfig', 'true')
     result = make(project, 'setup', PATH=f'{project}:{os.environ["PATH"]}')
     assert 'Nothing to be done' in result.stdout
+
+
+@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-cpu.txt'])
+def test_requirements_are_locked(name):
+    lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith('#')]
+    assert len(lines) > 100
+    for line in lines:
+        assert re.fullmatch(r'[\w.-]+==[\w.]+( ; [^#@]+)?', line), line
 
 
 def test_pip_installs_the_loss_packages_alone(tmp_path):
