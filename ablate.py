@@ -2,13 +2,13 @@
 
     python ablate.py configs/ablations/tricks.yaml --epochs 20 --seeds 0 1
 
-The file names a recipe of configs/cifar and, for each variant, the fields it changes; with
-`cumulative: true` each variant keeps the changes of those before it. Decay and warm-up epochs of a
-variant are meant for the recipe's own number of epochs and scaled with --epochs; `{output_dir}` and
-`{seed}` in a text stand for those of the run, so that one variant can learn from another. What a
-variant sets, options that all runs share do not change. Runs go one after the other into folders of
-their own; called again, it goes on where it stopped, in the precision it began with where that is
-left to the machine, and refuses to take the runs of another plan or budget for its own.
+The file names a recipe of configs/cifar and, for each variant, the fields it changes. Decay and
+warm-up epochs of a variant are meant for the recipe's own number of epochs and scaled with
+--epochs; `{output_dir}` and `{seed}` in a text stand for those of the run, so that one variant can
+learn from another. What a variant sets, options that all runs share do not change. Runs go one
+after the other into folders of their own; called again, it goes on where it stopped, in the
+precision it began with where that is left to the machine, and refuses to take the runs of another
+plan or budget for its own.
 """
 
 import re
@@ -25,8 +25,9 @@ from pydantic.dataclasses import dataclass
 import train_cifar
 from training import errors
 from training.config import recipe as recipes
+from training.config.fields import STRICT
 from training.config.options import Parser, hyphenated, parse_options
-from training.config.schema import FILLED_IN, STRICT
+from training.config.schema import FILLED_IN
 from training.errors import UserError
 from training.runs import tables
 from training.runs.folder import RunFolder, write_text
@@ -42,21 +43,21 @@ class Plan:
 
     version: str
     variants: dict[str, Optional[dict[str, Any]]] = Field(min_length=1)
-    cumulative: bool = False
 
 
 def read_plan(path):
     """(version, {variant: overrides}) of a plan file, each variant checked as a recipe."""
     plan = recipes.validate(recipes.read_yaml(path), Plan, path)
-    known = recipes.field_names(recipes.CifarRecipe) - set(FIXED)
-    variants, gathered = {}, {}
+    known = set(recipes.fields_of(recipes.CifarRecipe)) - set(FIXED)
+    variants = {}
     for name, overrides in plan.variants.items():
+        overrides = overrides or {}
         if '/' in name:
             raise UserError(f'{path}: {name}: its runs are folders, whose names can have no slash')
         for other in variants:
             if run_name(other, 0) == run_name(name, 0):
                 raise UserError(f'{path}: {name}: its runs would have the folders of {other}')
-        for field, value in (overrides or {}).items():
+        for field, value in overrides.items():
             if field not in known:
                 raise UserError(
                     f'{path}: {name}: {field} is no field that a variant can change'
@@ -64,13 +65,12 @@ def read_plan(path):
                 )
             if value is None:
                 raise UserError(f'{path}: {name}: {field}: expected a value')
-        gathered = {**(gathered if plan.cumulative else {}), **(overrides or {})}
         checked = recipes.values(
-            recipes.load(
-                recipes.version_path('cifar', plan.version), recipes.CifarRecipe, gathered, f'{path}: {name}'
+            recipes.load_recipe(
+                recipes.version_path('cifar', plan.version), recipes.CifarRecipe, overrides, f'{path}: {name}'
             )
         )
-        variants[name] = {field: checked[field] for field in gathered}
+        variants[name] = {field: checked[field] for field in overrides}
     return plan.version, variants
 
 
@@ -79,8 +79,8 @@ def settle(overrides, common, version, folder, seed):
     path = recipes.version_path('cifar', version)
     # Alone: beside it a warm-up that is not scaled yet could be longer than the run.
     given = {name: value for name, value in {**common, **overrides}.items() if name == 'epochs'}
-    epochs = recipes.load(path, recipes.CifarRecipe, given).optimisation.epochs
-    ratio = epochs / recipes.load(path, recipes.CifarRecipe, {}).optimisation.epochs
+    epochs = recipes.load_recipe(path, recipes.CifarRecipe, given).optimisation.epochs
+    ratio = epochs / recipes.load_recipe(path, recipes.CifarRecipe, {}).optimisation.epochs
     settled = {}
     for name, value in overrides.items():
         if name in recipes.SCALED_WITH_EPOCHS:
@@ -116,7 +116,7 @@ def check_run(path, version, common, overrides, seed):
     """Refuse a run that is there already but is not the one that is wanted."""
     folder = RunFolder(path)
     if folder.config.exists():
-        wanted = recipes.load(
+        wanted = recipes.load_recipe(
             recipes.version_path('cifar', version), recipes.CifarRecipe, {**common, **overrides, 'seed': seed}
         )
         wanted.run.version = version
@@ -189,7 +189,7 @@ def table(runs, first):
 
 def main(argv):
     parser = Parser(__doc__, epilog='Further options are handed to train_cifar.py, the same for all runs.')
-    parser.add_argument('plan', help='YAML file with version, variants, cumulative')
+    parser.add_argument('plan', help='YAML file with version and variants')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--only', nargs='+', metavar='VARIANT', help='leave out the others')
     parser.add_argument('--output-dir', type=Path, default=None, help='default output/PLAN')
@@ -205,7 +205,7 @@ def main(argv):
             raise UserError(f'--only {name}: no such variant; there are {", ".join(variants)}')
     folder = given.output_dir or Path('output') / Path(given.plan).stem
 
-    recipe = recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
+    recipe = recipes.load_recipe(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
     begun = begun_dtype(folder, variants)
     if begun and common_fields.get('dtype', recipe.run.dtype) == 'auto':
         print(f'{begun}, in which the runs in {folder} began')

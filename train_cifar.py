@@ -11,7 +11,7 @@ from pathlib import Path
 from training import errors
 from training.begin import begin
 from training.config import recipe as recipes
-from training.config.options import load_recipe, parse_options, training_parser
+from training.config.options import choose_recipe, parse_options, training_parser
 from training.runs.folder import RunFolder
 
 
@@ -28,7 +28,7 @@ def main(argv):
     actions, overrides = parse_options(make_parser(), recipes.CifarRecipe, argv)
     version = 'fast' if actions['version'] is None else actions['version']
     folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
-    recipe, recipe_file = load_recipe('cifar', version, recipes.CifarRecipe, folder, actions, overrides)
+    recipe, recipe_file = choose_recipe('cifar', version, recipes.CifarRecipe, folder, actions, overrides)
     device, workers = begin(recipe, recipe_file, version, folder, overrides)
 
     import mxnet as mx
@@ -51,7 +51,7 @@ def main(argv):
     mx.random.seed(recipe.run.seed)
 
     # Data: uint8 arrays on the device.
-    train_split, val_split = datasets.load(recipe.data)
+    train_split, val_split = datasets.load_splits(recipe.data)
     augmentation, normalise = augment.build(recipe.data), model.normaliser(recipe, contexts)
     augmentation.initialize(ctx=contexts)
     augmentation.hybridize(static_alloc=True)

@@ -16,7 +16,7 @@ import numpy as np
 from training import errors
 from training.begin import begin
 from training.config import recipe as recipes
-from training.config.options import load_recipe, parse_options, training_parser
+from training.config.options import choose_recipe, parse_options, training_parser
 from training.errors import UserError
 from training.runs.folder import RunFolder
 
@@ -145,7 +145,7 @@ def main(argv):
     # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
     actions, overrides = parse_options(make_parser(), recipes.MnistRecipe, argv)
     version, folder = choose(actions, overrides)
-    recipe, recipe_file = load_recipe('mnist', version, recipes.MnistRecipe, folder, actions, overrides)
+    recipe, recipe_file = choose_recipe('mnist', version, recipes.MnistRecipe, folder, actions, overrides)
     for name, meant in OF_CENTER_LOSS.items():
         if name in overrides and recipe.loss.loss == LGM:
             raise UserError(
@@ -175,7 +175,7 @@ def main(argv):
     mx.random.seed(recipe.run.seed)
 
     # Data: uint8 arrays on the device, pixels / 255.
-    train_split, val_split = datasets.load(recipe.data)
+    train_split, val_split = datasets.load_splits(recipe.data)
     normalise = model.normaliser(recipe, contexts)
     val_data = batches.DeviceData(val_split, contexts, workers)
     print(

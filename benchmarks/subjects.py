@@ -152,7 +152,7 @@ def ours(device, augmentation='none', steps=STEPS, whole=False, version='baselin
     from training.runs.weights import named_parameters
 
     contexts = device.contexts()
-    settings = recipes.load(
+    settings = recipes.load_recipe(
         recipes.version_path('cifar', version), recipes.CifarRecipe, {'augmentation': augmentation, **fields}
     )
     batch_size = settings.optimisation.batch_size
@@ -269,7 +269,7 @@ def predict(device, frozen=True):
     if frozen:
         graph, settings = restore.load(folder, device, contexts)
     else:
-        settings = recipes.load(folder.config, recipes.CifarRecipe, {})
+        settings = recipes.load_recipe(folder.config, recipes.CifarRecipe, {})
         graph = model.build(settings, device)
         model.initialize(graph, settings, contexts)
         load_weights(folder.last_weights, graph.weights, contexts)

@@ -17,7 +17,7 @@ CONTEXTS = [mx.cpu(0), mx.cpu(1)]
 def build(family, version, **fields):
     """(initialised graph, recipe)."""
     recipe_class = {'cifar': CifarRecipe, 'mnist': MnistRecipe}[family]
-    recipe = recipes.load(recipes.version_path(family, version), recipe_class, fields)
+    recipe = recipes.load_recipe(recipes.version_path(family, version), recipe_class, fields)
     graph = model.build(recipe, CPU)
     model.initialize(graph, recipe, CONTEXTS)
     return graph, recipe
@@ -26,17 +26,17 @@ def build(family, version, **fields):
 @pytest.mark.parametrize('covariance', ['identity', 'diagonal', 'fixed-volume', 'raw', 'inverse-sum'])
 def test_mixtures_have_their_groups_settings(covariance):
     loss = CifarRecipe().loss
-    loss.covariance, loss.mean_init, loss.variance_init = covariance, 'msra', 0.7
-    loss.mean_lr_mult, loss.mean_wd_mult, loss.variance_lr_mult, loss.variance_wd_mult = 2, 3, 5, 7
+    loss.covariance, loss.mean_init = covariance, 'msra'
+    loss.mean_lr_mult, loss.variance_lr_mult, loss.variance_wd_mult = 2, 5, 7
     mixture = build_mixture(loss, 4, 3)
     assert type(mixture) is MIXTURES[covariance]
-    assert (mixture.mean.lr_mult, mixture.mean.wd_mult) == (2, 3)
+    assert (mixture.mean.lr_mult, mixture.mean.wd_mult) == (2, 1)
     assert isinstance(mixture.mean.init, mx.init.MSRAPrelu)
     for parameter in mixture.params.values():
         if parameter is not mixture.mean:
             assert (parameter.lr_mult, parameter.wd_mult) == (5, 7)
     mixture.initialize()
-    start = 0.7 if covariance in ('diagonal', 'raw') else 0.7 / 3 if covariance == 'inverse-sum' else 1
+    start = 1 / 3 if covariance == 'inverse-sum' else 1
     assert mixture.variances().asnumpy() == pytest.approx(start, rel=1e-5)
 
 
@@ -90,6 +90,6 @@ def test_augmentations_by_name():
         (dict(augmentation='pad-crop', padding=3), augment.PadCropFlip),
         (dict(augmentation='resized-crop'), augment.ResizedCropJitter),
     ):
-        recipe = recipes.load(recipes.version_path('cifar', 'fast'), CifarRecipe, fields)
+        recipe = recipes.load_recipe(recipes.version_path('cifar', 'fast'), CifarRecipe, fields)
         block = augment.build(recipe.data)
         assert type(block) is kind and getattr(block, '_padding', 3) == 3

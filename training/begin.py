@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from training import errors
 from training.config import recipe as recipes
-from training.config.schema import COUNT_WITH
 from training.machine import devices, parameter_server
 from training.machine.cluster import Workers
 
@@ -47,7 +46,7 @@ def join(recipe, device):
 def begin(recipe, recipe_file, version, folder, overrides):
     """Set the runtime up as the recipe says, write the outcome into it, and say what is in use.
 
-    And which of the overrides count for nothing. A process that is to be a server of a distributed
+    And which of the overrides have no effect. A process that is to be a server of a distributed
     run does not come back from here.
 
     Returns
@@ -68,14 +67,8 @@ def begin(recipe, recipe_file, version, folder, overrides):
         f'recipe {recipe_file}, device {device}{together}, {device.dtype}, {devices.threads()} '
         f'threads, seed {recipe.run.seed}'
     )
-    values = recipes.values(recipe)
-    for name in overrides:
-        other, *needed = COUNT_WITH.get(name, (None,))
-        if other in values and values[other] not in needed:
-            print(
-                f'--{name.replace("_", "-")}: counts for nothing here, but with --{other} '
-                f'{" or ".join(needed)}; that is {values[other]}'
-            )
+    for name, need in recipes.without_effect(recipe, overrides).items():
+        print(f'--{name.replace("_", "-")}: has no effect here, it needs {need}')
     return device, workers
 
 

@@ -10,8 +10,9 @@ from conftest import RECORD, ROOT
 
 from training.begin import begin
 from training.config import recipe as recipes
+from training.config.fields import Values
 from training.config.options import add_fields, parse_options, training_parser
-from training.config.schema import COUNT_WITH, FILLED_IN, CifarRecipe
+from training.config.schema import FILLED_IN, CifarRecipe
 from training.errors import UserError
 from training.machine import devices
 from training.runs.folder import RunFolder
@@ -20,7 +21,7 @@ VERSIONS = sorted(path.stem for path in (recipes.CONFIGS / 'cifar').glob('*.yaml
 
 
 def load(version, **overrides):
-    return recipes.load(recipes.version_path('cifar', version), CifarRecipe, overrides)
+    return recipes.load_recipe(recipes.version_path('cifar', version), CifarRecipe, overrides)
 
 
 @pytest.mark.parametrize('version', VERSIONS)
@@ -28,7 +29,7 @@ def test_every_recipe_file_is_valid_and_survives_a_round_trip(version, tmp_path)
     recipe = load(version)
     path = tmp_path / 'config.yaml'
     path.write_text(recipes.to_yaml(recipe))
-    again = recipes.load(path, CifarRecipe, {})
+    again = recipes.load_recipe(path, CifarRecipe, {})
     assert recipes.differences(recipe, again) == [] and again == recipe
 
 
@@ -56,11 +57,13 @@ def test_epochs_scale_decay_and_warmup_unless_these_are_given():
 
 def test_first_phase_is_scaled_where_there_is_one():
     def first_phase(version, **options):
-        return recipes.load(
+        return recipes.load_recipe(
             recipes.version_path('mnist', version), recipes.MnistRecipe, options
         ).loss.first_phase_epochs
 
-    assert [first_phase('two-phase', epochs=epochs) for epochs in (20, '80', 2)] == [5, 20, 0]
+    assert [first_phase('two-phase', epochs=epochs) for epochs in (20, '80', 3, 2)] == [5, 20, 1, 1]
+    with pytest.raises(UserError, match='two-phase needs more epochs than its first phase has, got 1 and 1'):
+        first_phase('two-phase', epochs=1)
     assert first_phase('two-phase', epochs=20, first_phase_epochs=3) == 3
     assert first_phase('softmax', epochs=20) == first_phase('softmax')
 
@@ -74,33 +77,77 @@ def test_command_line_overrides_fields_in_either_spelling():
 
 
 @pytest.mark.parametrize(
-    'version, words, told',
+    'family, version, words, said',
     [
         (
+            'cifar',
             'fast',
             '--decay-epochs 5',
-            '--decay-epochs: counts for nothing here, but with --schedule step; that is cosine',
+            '--decay-epochs: has no effect here, it needs --schedule step, got cosine\n',
         ),
-        ('fast', '--feature-size 2', 'but with --features output; that is pool'),
-        ('v4', '--warmup-epochs 3', 'but with --warmup linear or constant; that is none'),
-        ('v6', '--decay-epochs 5 --warmup-lr 0.1 --feature-size 3 --seed 1', None),
+        ('cifar', 'fast', '--feature-size 2', 'it needs --features output, got pool'),
+        ('cifar', 'v4', '--warmup-epochs 3', 'it needs --warmup linear or constant, got none'),
+        (
+            'cifar',
+            'fast',
+            '--temperature 3',
+            '--temperature: has no effect here, it needs --teacher, got None',
+        ),
+        (
+            'cifar',
+            'baseline',
+            '--optimizer adam --momentum 0.5',
+            'it needs --optimizer nag or sgd or muon, got adam',
+        ),
+        (
+            'cifar',
+            'fast',
+            '--variance-lr-mult 2',
+            '--covariance diagonal or fixed-volume or raw or inverse-sum',
+        ),
+        ('cifar', 'fast', '--loss softmax --margin 0.3', '--margin: has no effect here, it needs --loss lgm'),
+        ('cifar', 'fast', '--loss softmax --likelihood off', '--likelihood: has no effect here'),
+        ('cifar', 'fast', '--likelihood off --likelihood-weight 1', 'it needs --likelihood distance or full'),
+        ('cifar', 'fast', '--margin-every 10', 'it needs --margin-factor above 1, got 1.0'),
+        ('cifar', 'fast', '--augmentation none --flip random', '--flip: has no effect here'),
+        ('cifar', 'v4', '--decay-epochs --decay-factor .1', 'it needs --decay-epochs, got []'),
+        ('cifar', 'fast', '--wd 0 --no-decay-bias-and-norm', 'it needs --wd above 0, got 0.0'),
+        ('mnist', 'center', '--alpha 1', 'it needs --loss softmax-center or two-phase, got center'),
+        ('mnist', 'softmax', '--lmbd 1', '--lmbd: has no effect here'),
+        ('cifar', 'v6', '--decay-epochs 5 --warmup-lr 0.1 --feature-size 3 --seed 1', None),
+        ('cifar', 'fast', '--temperature 3 --teacher any --mixup 0.2', None),
+        ('mnist', 'two-phase', '--alpha 1 --lmbd 1 --first-phase-epochs 3', None),
     ],
 )
-def test_options_that_count_for_nothing_are_told(monkeypatch, tmp_path, capsys, version, words, told):
+def test_options_without_an_effect_are_reported(monkeypatch, tmp_path, capsys, family, version, words, said):
     monkeypatch.setattr(devices, 'prepare', lambda *_: devices.Device('cpu', (0,), 'float32'))
-    path = recipes.version_path('cifar', version)
-    _, options = parse_options(training_parser('', ''), CifarRecipe, words.split())
-    begin(load(version, **options), path, version, RunFolder(tmp_path), options)
+    recipe_class = {'cifar': CifarRecipe, 'mnist': recipes.MnistRecipe}[family]
+    path = recipes.version_path(family, version)
+    _, options = parse_options(training_parser('', ''), recipe_class, words.split())
+    recipe = recipes.load_recipe(path, recipe_class, options)
+    begin(recipe, path, version, RunFolder(tmp_path), options)
     output = capsys.readouterr().out
-    assert told in output if told else 'counts for nothing' not in output
+    assert said in output if said else 'no effect' not in output
 
 
-def test_what_fields_count_with_are_values_that_there_are():
-    known = recipes.values(load('fast'))
-    for name, (other, *needed) in COUNT_WITH.items():
-        assert name in known and needed
-        for value in needed:
-            assert recipes.values(load('fast', **{other: value, 'warmup_epochs': 1}))[other] == value
+@pytest.mark.parametrize('recipe_class', [CifarRecipe, recipes.MnistRecipe])
+def test_every_field_declares_what_it_needs_of_fields_that_its_recipe_has(recipe_class):
+    items = recipes.fields_of(recipe_class)
+    sections = dataclasses.fields(recipe_class)
+    assert len(items) == sum(len(dataclasses.fields(section.type)) for section in sections)
+    for name, item in items.items():
+        for other, wanted in item.default.json_schema_extra['needs'].items():
+            choices = typing.get_args(items[other].type)
+            if not isinstance(wanted, Values):
+                wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+                assert name != other and any(choice in choices for choice in wanted)
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_recipe_files_set_no_field_without_an_effect(version):
+    tree = yaml.safe_load(recipes.version_path('cifar', version).read_text())
+    names = [name for section in tree.values() for name in section]
+    assert recipes.without_effect(load(version), names) == {}
 
 
 def another(item, value):
@@ -152,7 +199,7 @@ def test_v6_is_the_published_recipe():
     assert (o.warmup, o.warmup_epochs, o.warmup_lr) == ('constant', 10, 0.01)
     assert (o.decay_factor, o.decay_epochs) == (0.5, [100, 150, 200, 250, 300, 350])
     assert (o.optimizer, o.net_init, loss.mean_init) == ('nag', 'xavier', 'msra')
-    assert (loss.mean_lr_mult, loss.variance_lr_mult, loss.variance_init) == (2, 0.01, 1)
+    assert (loss.mean_lr_mult, loss.variance_lr_mult) == (2, 0.01)
     assert (loss.margin, loss.margin_factor, loss.likelihood_weight) == (0.1, 2, 0.1)
     assert (loss.covariance, loss.likelihood) == ('inverse-sum', 'euclidean')
     assert recipe.data.augmentation == 'resized-crop'
@@ -192,11 +239,25 @@ def test_run_of_a_version_with_fewer_fields_is_resumed_and_checked(tmp_path):
         folder.check_resumable(recipe)
 
 
+def test_retired_fields_of_earlier_versions_are_read_at_their_defaults_only(tmp_path):
+    path = tmp_path / 'config.yaml'
+    tree = yaml.safe_load(recipes.to_yaml(load('v6')))
+    tree['loss'].update(mean_wd_mult=1.0, variance_init=1)
+    path.write_text(yaml.safe_dump(tree))
+    assert recipes.load_run(path) == recipes.load_recipe(path, CifarRecipe, {}) == load('v6')
+    tree['loss']['variance_init'] = 0.5
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match='loss.variance_init: this version has no such field .*got 0.5'):
+        recipes.load_run(path)
+
+
 def test_run_folder_may_be_the_current_one(tmp_path, monkeypatch):
     (tmp_path / 'run').mkdir()
     monkeypatch.chdir(tmp_path / 'run')
     for name in ('fast', 'v4'):
-        with RunFolder('.').start(recipes.load(recipes.version_path('cifar', name), recipes.CifarRecipe, {})):
+        with RunFolder('.').start(
+            recipes.load_recipe(recipes.version_path('cifar', name), recipes.CifarRecipe, {})
+        ):
             pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ['run', 'run.1']
     assert RunFolder(tmp_path / 'run').config.exists()

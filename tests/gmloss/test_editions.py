@@ -69,7 +69,7 @@ def v6(x, mean, s, label, alpha=0.1, lambda_=0.1):
 
 def build(version):
     """Mixture and loss of a recipe, in float64, and the mixture's variance if it has one."""
-    recipe = recipes.load(ROOT / 'configs' / 'cifar' / f'{version}.yaml', recipes.CifarRecipe, {})
+    recipe = recipes.load_recipe(ROOT / 'configs' / 'cifar' / f'{version}.yaml', recipes.CifarRecipe, {})
     assert (recipe.model.features, recipe.model.feature_size) == ('output', C)
     mixture, loss_fn = build_mixture(recipe.loss, C, C), build_loss(recipe.loss)
     for block in (mixture, loss_fn):

@@ -166,7 +166,7 @@ def test_loss_scale_changes_nothing_but_the_range_of_gradients():
 @pytest.mark.parametrize('version, batch_size', [('v5', 128), ('v6', 128), ('fast', 512)])
 def test_scaled_gradients_keep_to_the_range_of_float16(cifar, version, batch_size):
     """On real images at the start, where they are largest: below the limit by a factor of four."""
-    recipe = recipes.load(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
+    recipe = recipes.load_recipe(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
     device = Device('cpu', (0,), 'float32')
     mx.random.seed(0)
     graph = model.build(recipe, device)

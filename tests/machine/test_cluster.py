@@ -181,6 +181,6 @@ def test_resumed_workers_take_gpus_in_turn_as_before(monkeypatch, tmp_path, aske
     monkeypatch.setattr(devices, 'prepare', lambda *_: devices.Device('gpu', (1,), 'float32'))
     monkeypatch.setattr(begin_module, 'join', lambda *_: Workers())
     path = recipes.version_path('cifar', 'fast')
-    recipe = recipes.load(path, recipes.CifarRecipe, {'device': asked, 'kvstore': kvstore})
+    recipe = recipes.load_recipe(path, recipes.CifarRecipe, {'device': asked, 'kvstore': kvstore})
     begin(recipe, path, 'fast', RunFolder(tmp_path), {})
     assert recipe.run.device == kept

@@ -88,10 +88,10 @@ def test_runs_are_what_the_quoted_options_make(folder):
         family
     ]
     actions, overrides = parse_options(script.make_parser(), kind, ' '.join(quoted).split())
-    recipe = recipes.load(recipes.version_path(family, version), kind, overrides)
+    recipe = recipes.load_recipe(recipes.version_path(family, version), kind, overrides)
     if actions.get('lr_step'):
         recipe.optimisation.decay_epochs = train_mnist.every(actions['lr_step'], recipe.optimisation.epochs)
-    kept = recipes.load(folder / 'config.yaml', kind, {})
+    kept = recipes.load_recipe(folder / 'config.yaml', kind, {})
     for optimisation in (recipe.optimisation, kept.optimisation):
         if optimisation.lr_batch_size == optimisation.batch_size:  # no scaling, as without it
             optimisation.lr_batch_size = None
@@ -140,7 +140,7 @@ def test_summary_agrees_with_metrics_config_and_log(folder):
     with open(folder / 'metrics.csv') as file:
         rows = list(csv.DictReader(file))
     kind = recipes.MnistRecipe if tables.read(folder).on_mnist else recipes.CifarRecipe
-    recipe = recipes.load(folder / 'config.yaml', kind, {})
+    recipe = recipes.load_recipe(folder / 'config.yaml', kind, {})
     accuracies = [float(row['val_acc']) for row in rows]
     assert [int(row['epoch']) for row in rows] == list(range(1, summary['epochs'] + 1))
     assert recipe.optimisation.epochs == summary['epochs'] and recipe.data.holdout == 0
@@ -181,7 +181,7 @@ def test_page_sets_the_full_run_of_v6_beside_the_published_plot():
 def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder, cifar):
     device = Device('cpu', (0,), 'float32')
     graph, recipe = restore.load(RunFolder(folder), device, device.contexts())
-    test = cifar[1] if recipe.data.dataset == 'cifar10' else datasets.load(recipe.data)[1]
+    test = cifar[1] if recipe.data.dataset == 'cifar10' else datasets.load_splits(recipe.data)[1]
     fifth = test.select(slice(None, None, 5))
     images = batches.DeviceData(fifth, device.contexts())
     spread, thresholds = RunFolder(folder).read_calibration()

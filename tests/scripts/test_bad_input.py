@@ -29,7 +29,6 @@ ALWAYS = {
 
 COMMAND_LINES = [
     ('train_cifar', '--version v7', 'there are baseline, best, fast, paper, v1, v3, v4, v5, v6$'),
-    ('train_cifar', '--version v2', 'says nothing of v2'),
     ('train_cifar', '--version ""', 'no such recipe; there are'),
     ('train_cifar', '--version ../cifar/fast', 'no such recipe; there are'),
     ('train_cifar', '--lrr 0.1', '--lrr: unknown option, the nearest known one is --lr$'),
@@ -74,7 +73,7 @@ COMMAND_LINES = [
     ('train_cifar', '--margin -0.1', 'loss.margin: .* equal to 0'),
     ('train_cifar', '--margin 0 --margin-factor 2', 'margin: a growing margin must start above 0'),
     ('train_cifar', '--covariance diagonal --likelihood euclidean', 'goes with covariance identity'),
-    ('train_cifar', '--covariance diagonal --variance-init 1e-4', 'variance_init: .* floor of 0.0001'),
+    ('train_cifar', '--variance-init 2', '--variance-init: unknown option'),
     ('train_cifar', '--kvstore dist_async', 'optimizer: the servers of dist_async hold no kernels'),
     (
         'train_cifar',
@@ -113,6 +112,12 @@ COMMAND_LINES = [
         'train_mnist',
         '--version two-phase --first-phase-epochs 40',
         'first_phase_epochs: two-phase needs more',
+    ),
+    ('train_mnist', '--version two-phase --first-phase-epochs 0', 'first_phase_epochs: .* equal to 1'),
+    (
+        'train_mnist',
+        '--version two-phase',
+        'two-phase needs more epochs than its first phase has, got 1 and 1',
     ),
     ('train_mnist', '--num-classes 7', '--num-classes: invalid choice: 7'),
     ('train_mnist', '--lr-step 0', '--lr-step 0: must be at least 0.01'),

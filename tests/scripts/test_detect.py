@@ -28,7 +28,7 @@ def subject(request):
     """(run, PixelClassifier, 60 real test images as float32, labels)."""
     device = Device('cpu', (0,), 'float32')
     net, recipe = restore.pixel_classifier(RunFolder(request.param), device, device.contexts())
-    _, test = datasets.load(recipe.data)
+    _, test = datasets.load_splits(recipe.data)
     return (request.param, net, nd.array(test.images[:60]), nd.array(test.labels[:60]))
 
 
@@ -235,7 +235,7 @@ def test_command_writes_report_and_figures(whole_run):
 def test_with_its_spread_the_likelihood_tells_noise_from_digits():
     device = Device('cpu', (0,), 'float32')
     net, recipe = restore.pixel_classifier(RunFolder(RECORD / 'mnist-lgm-full'), device, device.contexts())
-    images = datasets.load(recipe.data)[1].images[:300]
+    images = datasets.load_splits(recipe.data)[1].images[:300]
     found = [
         ood_scores.scores(*(output.asnumpy() for output in net(nd.array(pixels))))
         for pixels in (images, ood_images.noise(images, np.random.default_rng(0))['uniform noise'])

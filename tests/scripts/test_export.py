@@ -33,7 +33,7 @@ def test_onnxruntime_agrees_with_the_run_on_1000_test_images(
     assert printed.out.count('same class for 1000 of 1000 test images') == 2 and not printed.err
     contexts = [nd.array([0]).context]
     graph, recipe = restore.load(RunFolder(RECORD / name), None, contexts)
-    _, test = datasets.load(recipe.data)
+    _, test = datasets.load_splits(recipe.data)
     # The net as it is trained and tested: normalised uint8 images to logits.
     images = model.normaliser(recipe, contexts)(nd.array(test.images[:1000], dtype='uint8'))
     if 'log_likelihood' in outputs:

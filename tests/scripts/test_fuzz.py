@@ -14,7 +14,7 @@ from PIL import Image
 import predict
 from training.config import recipe as recipes
 from training.config.schema import CifarRecipe, Optimisation
-from training.data import datasets
+from training.data import datasets, download
 from training.errors import UserError
 from training.optim.trainer import build_trainer
 from training.runs import checkpoint, tables
@@ -87,7 +87,7 @@ def idx_files(folder, ending, name):
     path = folder / f'{name}.gz'
     if not ending:
         path = folder / name
-        path.write_bytes(datasets.fetch.read(folder, name))
+        path.write_bytes(download.read(folder, name))
 
     def read():
         for split in datasets.load_mnist('fashion', folder):
@@ -128,7 +128,7 @@ def snapshots(folder):
 
 def run_files(folder, name):
     run = RunFolder(folder / 'run')
-    run.start(recipes.load(recipes.version_path('cifar', 'fast'), CifarRecipe, {}))
+    run.start(recipes.load_recipe(recipes.version_path('cifar', 'fast'), CifarRecipe, {}))
     rows = [{'epoch': epoch, 'val_acc': 0.5, 'seconds': 1.0, 'images_per_second': 9.0} for epoch in (1, 2)]
     run.write_metrics(rows)
     run.write_summary(

@@ -9,18 +9,17 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from training.config.fields import missing_need
 from training.config.schema import MNIST_LIKE, CifarRecipe, MnistRecipe
 from training.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-ABSENT = {
-    ('cifar', 'v2'): 'gluon_GMLoss counts its editions from v1 to v4 and says nothing of v2, '
-    'so there is nothing to reproduce; see v1, v3, v4, v5, v6'
-}
+# Fields of earlier versions, and the value that every recipe had there.
+RETIRED = {('loss', 'mean_wd_mult'): 1.0, ('loss', 'variance_init'): 1.0}
 SCALED_WITH_EPOCHS = 'decay_epochs', 'warmup_epochs'
 
 
-def load(path, recipe_class, overrides, source='command line'):
+def load_recipe(path, recipe_class, overrides, source='command line', scale=True):
     """Read the recipe file `path`, apply `overrides` and check every field.
 
     Parameters
@@ -31,21 +30,23 @@ def load(path, recipe_class, overrides, source='command line'):
         Field name to value; names are unique over all sections.
     source : str
         Where the overrides are from.
+    scale : bool
+        Whether another number of `epochs` scales the epochs of decay, warm-up and first phase.
 
     Raises
     ------
     UserError
         With one line that names the file, the field, and what is wrong.
     """
-    base = validate(read_yaml(path), recipe_class, path)
+    base = validate(_without_retired(read_yaml(path), path), recipe_class, path)
     tree, ratio = dataclasses.asdict(base), 1
-    if 'epochs' in overrides:
+    if 'epochs' in overrides and scale:
         length = validate({'optimisation': {'epochs': overrides['epochs']}}, recipe_class, source)
         ratio = length.optimisation.epochs / base.optimisation.epochs
     for name in SCALED_WITH_EPOCHS:
         tree['optimisation'][name] = scaled(tree['optimisation'][name], ratio)
     if overrides.get('loss', base.loss.loss) == 'two-phase':
-        tree['loss']['first_phase_epochs'] = round(base.loss.first_phase_epochs * ratio)
+        tree['loss']['first_phase_epochs'] = max(1, round(base.loss.first_phase_epochs * ratio))
     for section in tree.values():
         section.update({name: overrides[name] for name in section if name in overrides})
     recipe = validate(tree, recipe_class, source)
@@ -66,24 +67,31 @@ def scaled(epochs, ratio):
 
 def load_run(path):
     """The recipe in a run's config.yaml, of whichever class its data set asks for."""
-    tree = read_yaml(path)
+    tree = _without_retired(read_yaml(path), path)
     data = tree.get('data') if isinstance(tree, dict) else None
     on_mnist = isinstance(data, dict) and data.get('dataset') in MNIST_LIKE
     return validate(tree, MnistRecipe if on_mnist else CifarRecipe, path)
 
 
-def field_names(recipe_class):
-    """Names of all fields of all sections."""
+def fields_of(recipe_class):
+    """{name: dataclasses.Field} of all fields of all sections."""
     return {
-        item.name for section in dataclasses.fields(recipe_class) for item in dataclasses.fields(section.type)
+        item.name: item
+        for section in dataclasses.fields(recipe_class)
+        for item in dataclasses.fields(section.type)
     }
+
+
+def without_effect(recipe, names):
+    """Of the fields with these names, those that have no effect in a recipe: {name: what it needs}."""
+    items, found = fields_of(type(recipe)), values(recipe)
+    missing = {name: missing_need(items[name], found) for name in names}
+    return {name: need for name, need in missing.items() if need}
 
 
 def version_path(family, version):
     """configs/<family>/<version>.yaml as seen from the working directory, so that logs are alike
     on all machines; or an error that lists the versions there are."""
-    if (family, version) in ABSENT:
-        raise UserError(f'--version {version}: {ABSENT[family, version]}')
     known = sorted(path.stem for path in (CONFIGS / family).glob('*.yaml'))
     if version not in known:
         raise UserError(f'--version {version}: no such recipe; there are {", ".join(known)}')
@@ -112,6 +120,20 @@ def read_yaml(path):
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         # ValueError: no text, or a date or number that there is not.
         raise UserError(f'{path}: cannot be read as YAML: {" ".join(str(error).split())}') from None
+
+
+def _without_retired(tree, path):
+    """A recipe's tree without the fields of earlier versions; UserError where one is not at its default."""
+    for (section, name), default in RETIRED.items():
+        fields = tree.get(section) if isinstance(tree, dict) else None
+        if isinstance(fields, dict) and name in fields:
+            value = fields.pop(name)
+            if value != default:
+                raise UserError(
+                    f'{path}: {section}.{name}: this version has no such field and computes as with '
+                    f'{default}, got {value!r}'
+                )
+    return tree
 
 
 def validate(tree, kind, source):

@@ -61,7 +61,7 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
 
-def load(settings):
+def load_splits(settings):
     """(training Split, validation Split) of a training.config.schema.Data."""
     loader = {'cifar10': load_cifar10, 'cifar100': load_cifar100}.get(
         settings.dataset, lambda *rest: load_mnist(settings.dataset, *rest)
@@ -71,7 +71,9 @@ def load(settings):
 
 def load_test(settings, count, data_dir=None):
     """The first `count` test images of a training.config.schema.Data, from `data_dir` if given: a Split."""
-    return load(replace(settings, data_dir=data_dir or settings.data_dir, holdout=0, num_samples=count))[1]
+    return load_splits(
+        replace(settings, data_dir=data_dir or settings.data_dir, holdout=0, num_samples=count)
+    )[1]
 
 
 def load_cifar10(data_dir=None, num_samples=None, holdout=0):

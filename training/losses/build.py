@@ -27,12 +27,9 @@ def build_mixture(loss, num_classes, feature_size):
     settings = {
         'mean_initializer': initializer(loss.mean_init),
         'mean_lr_mult': loss.mean_lr_mult,
-        'mean_wd_mult': loss.mean_wd_mult,
     }
     if loss.covariance != 'identity':
         settings.update(variance_lr_mult=loss.variance_lr_mult, variance_wd_mult=loss.variance_wd_mult)
-    if loss.covariance in ('diagonal', 'raw', 'inverse-sum'):
-        settings.update(variance_init=loss.variance_init)
     if loss.covariance == 'diagonal':
         settings.update(variance_floor=VARIANCE_FLOOR)
     if loss.covariance == 'raw':

@@ -119,7 +119,7 @@ class RunFolder:
         UserError
             Naming the differing fields.
         """
-        saved = recipes.load(self.config, type(recipe), {})
+        saved = recipes.load_recipe(self.config, type(recipe), {})
         settled = [name for name in ('device', 'dtype') if getattr(recipe.run, name) == 'auto']
         changed = recipes.differences(saved, recipe, ignored=[*FREE_ON_RESUME, *settled])
         if changed:
