@@ -16,6 +16,7 @@ CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 SIZE = 32  # of CIFAR's images
 CROP_ATTEMPTS = 10
 GRAY = (0.299, 0.587, 0.114)
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
 # mxnet 1.9's random_saturation mixes each pixel with this in place of its gray: its loop over the
 # channels overwrites the sum, so that the last channel's part alone is left.
 SATURATION_GRAY = (0, 0, 0.114)
@@ -108,12 +109,10 @@ class PadCropFlip(Resampled):
 class ResizedCropJitter(Resampled):
     """The published set: resized crop, flip, colour jitter, lighting noise, normalise.
 
-    The distributions are those of mxnet's RandomResizedCrop, RandomFlipLeftRight,
-    RandomColorJitter and RandomLighting, its saturation included as it is in mxnet 1.9. mxnet
-    applies brightness, contrast and saturation in random order; but for clipping they commute to
-    within 0.03 of 255 levels, so one 3 x 3 colour matrix per image does all three here, and
-    values are clipped once after it. mxnet cuts every intermediate value down to a whole byte,
-    which darkens its images by 2 levels; that is left out.
+    What mxnet 1.9's RandomResizedCrop, RandomFlipLeftRight, RandomColorJitter and RandomLighting
+    make of bytes: the resized crop is rounded; brightness, contrast and saturation follow in an order
+    that is random for each image, then the lighting. After each of these four, values are clipped and
+    cut down to whole numbers, which makes images darker by 2 of 255 levels.
 
     Parameters
     ----------
@@ -130,6 +129,11 @@ class ResizedCropJitter(Resampled):
     def __init__(self, jitter=0.1, lighting=0.1, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), **kwargs):
         super().__init__(**kwargs)
         self._jitter, self._lighting, self._area, self._ratio = jitter, lighting, area, ratio
+        with self.name_scope():
+            kinds = np.stack([np.eye(3), np.tile(SATURATION_GRAY, (3, 1))]).reshape(2, 9)
+            self.kinds = self.params.get_constant('kinds', kinds)
+            self.gray = self.params.get_constant('gray', np.array(GRAY) / SIZE**2)
+            self.ones = self.params.get_constant('ones', np.ones(SIZE**2))
 
     def draw(self, rng, flips):
         count = len(flips)
@@ -137,15 +141,10 @@ class ResizedCropJitter(Resampled):
         geometry = []
         for first, length, flip in ((top, height, 0), (left, width, flips)):
             geometry += [*_line(first, length, flip, SIZE), first, first + length - 1]
-        brightness, contrast, saturation = rng.uniform(1 - self._jitter, 1 + self._jitter, (3, count, 1, 1))
-        gray = np.array(SATURATION_GRAY)
-        colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * gray)
-        grays = brightness * (1 - contrast) * (saturation + (1 - saturation) * gray.sum())
-        grays = grays.reshape(count, 1) * np.array(GRAY)
+        factors = rng.uniform(1 - self._jitter, 1 + self._jitter, (3, count))
+        kinds = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1).T
         light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
-        return np.concatenate([_columns(*geometry), colours.reshape(count, 9), grays, light], axis=1).astype(
-            np.float32
-        )
+        return _columns(*geometry, *colour_changes(factors, kinds), *light.T)
 
     def _draw_boxes(self, rng, count):
         """Top, left, height and width of each crop: the first of the tries that fits, or all."""
@@ -164,19 +163,19 @@ class ResizedCropJitter(Resampled):
             width,
         )
 
-    def transform(self, F, pixels, draws, index):
-        # The columns that `draw` has put side by side.
-        geometry, colours, grays, light = (
-            F.slice_axis(draws, axis=1, begin=begin, end=end)
-            for begin, end in ((0, 8), (8, 17), (17, 20), (20, 23))
-        )
-        pixels = resample(F, pixels, geometry, index, self._channels)
-        flat = F.reshape(pixels, (0, 0, -1))
-        colours = F.reshape(colours, (0, 3, 3))
-        gray = F.sum(grays * F.mean(flat, axis=2), axis=1, keepdims=True)
-        flat = F.broadcast_add(F.batch_dot(colours, flat), F.expand_dims(gray, axis=2))
-        flat = F.broadcast_add(F.clip(flat, 0, 255), F.expand_dims(light, axis=2))
-        return F.reshape_like(F.clip(flat, 0, 255), pixels)
+    def transform(self, F, pixels, draws, index, kinds, gray, ones):
+        def drawn(begin, end):
+            return F.slice_axis(draws, axis=1, begin=begin, end=end)
+
+        pixels = resample(F, pixels, drawn(0, 8), index, self._channels)
+        # OpenCV, which resizes mxnet's images, cuts off an eighth of a level before it rounds.
+        flat = F.floor(F.reshape(pixels, (0, 0, -1)) + 0.375)
+        for column in (8, 11, 14):
+            matrix = F.reshape(F.dot(drawn(column, column + 2), kinds), (0, 3, 3))
+            mean_gray = F.expand_dims(F.dot(F.dot(flat, ones), gray), axis=1)
+            added = drawn(column + 2, column + 3) * mean_gray
+            flat = _add_whole(F, F.batch_dot(matrix, flat), added)
+        return F.reshape_like(_add_whole(F, flat, drawn(17, 20)), pixels)
 
 
 class Mixup(HybridBlock):
@@ -264,6 +263,32 @@ def _line(start, length, flip, count):
     step = length / count
     first = start + step / 2 - 0.5
     return first + flip * step * (count - 1), step * (1 - 2 * np.asarray(flip))
+
+
+def colour_changes(factors, kinds):
+    """Three changes of an image's colours, as columns of draws.
+
+    Parameters
+    ----------
+    factors : array, shape (3, count)
+        What each multiplies brightness, contrast or saturation by.
+    kinds : array of BRIGHTNESS, CONTRAST and SATURATION, shape (3, count)
+
+    Returns
+    -------
+    list of 9 arrays, (count,)
+        For each change: weights of the colour itself, of SATURATION_GRAY, of the image's mean gray.
+    """
+    return [
+        column
+        for factor, kind in zip(factors, kinds)
+        for column in (factor, (1 - factor) * (kind == SATURATION), (1 - factor) * (kind == CONTRAST))
+    ]
+
+
+def _add_whole(F, flat, added):
+    """Colours (B, 3, N) plus (B, 3) or (B, 1), clipped and cut down to whole numbers as bytes are."""
+    return F.floor(F.clip(F.broadcast_add(flat, F.expand_dims(added, axis=2)), 0, 255))
 
 
 def _columns(*values):
