@@ -24,7 +24,7 @@ def make_parser():
 
 
 def main(argv):
-    # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
+    # Recipe, device, run folder. mxnet is imported only after devices.prepare.
     actions, overrides = parse_options(make_parser(), recipes.CifarRecipe, argv)
     version = 'fast' if actions['version'] is None else actions['version']
     folder = RunFolder(overrides.get('output_dir') or Path('output') / f'cifar-{version}')
@@ -33,17 +33,15 @@ def main(argv):
 
     import mxnet as mx
 
-    from training import model
     from training.data import augment, batches, datasets
     from training.loop.fit import Job, fit
-    from training.losses.build import variance_statistics
-    from training.losses.classifiers import LabelledClassifier
-    from training.metrics import likelihood
+    from training.loop.rates import Rates
+    from training.loop.validation import Validation
     from training.metrics.accuracy import accuracies
+    from training.model import build_model, initialize, normaliser
     from training.optim import schedules
     from training.optim.average import build_moving_average
     from training.optim.trainer import build_trainer
-    from training.runs import plots
     from training.runs.teacher import load_teacher
     from training.runs.weights import load_weights, named_parameters
 
@@ -52,7 +50,7 @@ def main(argv):
 
     # Data: uint8 arrays on the device.
     train_split, val_split = datasets.load_splits(recipe.data)
-    augmentation, normalise = augment.build(recipe.data), model.normaliser(recipe, contexts)
+    augmentation, normalise = augment.build(recipe.data), normaliser(recipe, contexts)
     augmentation.initialize(ctx=contexts)
     augmentation.hybridize(static_alloc=True)
     val_data = batches.DeviceData(val_split, contexts, workers)
@@ -62,14 +60,13 @@ def main(argv):
     )
 
     # Net and loss.
-    graph = model.build(recipe, device)
-    model.initialize(graph, recipe, contexts)
-    classifier, is_lgm = graph.classifier, recipe.loss.loss == 'lgm'
+    model = build_model(recipe, device)
+    initialize(model, recipe, contexts)
     weights = actions['weights'] or (folder.weights if actions['test'] else None)
     if weights:
-        load_weights(weights, graph.weights, contexts)
+        load_weights(weights, model.weights, contexts)
     if actions['test']:
-        (accuracy,) = accuracies(classifier, normalise, val_data)
+        (accuracy,) = accuracies(model.classifier, normalise, val_data)
         print(f'{weights}: accuracy {accuracy:.4f} on {val_data.count} images')
         return 0
 
@@ -97,62 +94,28 @@ def main(argv):
     learning_rate = schedules.learning_rate(
         recipe.optimisation, train_data.steps_per_epoch, train_data.batch_size
     )
-    margin = schedules.margin(recipe.loss)
-    trainer = build_trainer(named_parameters({'graph': graph}).values(), recipe.optimisation, workers)
-
-    def set_rates(step):
-        trainer.set_learning_rate(learning_rate(step))
-        if is_lgm and (step == 0 or margin(step) != margin(step - 1)):
-            graph.loss_fn.set_margin(margin(step))
-        return {'lr': learning_rate(step), 'margin': margin(step) if is_lgm else 0.0}
+    parameters = named_parameters({'graph': model.graph}).values()
+    trainers = [build_trainer(parameters, recipe.optimisation, workers)]
+    rates = Rates([learning_rate], trainers, model, schedules.margin(recipe.loss))
 
     # What is validated and kept: the weights, or their moving average.
-    moving_average = build_moving_average(graph, recipe, device, contexts)
-    if moving_average:
-        classifier = moving_average.graph.classifier
+    average = build_moving_average(model, recipe, device, contexts)
+    validated = average.model if average else model
+    validation = Validation(validated, normalise, val_data, model.loss_fn, recipe.run.validate_with_label)
 
-    # Train.
-    with_label, validated = recipe.run.validate_with_label, classifier
-    if with_label:
-        validated = LabelledClassifier(classifier, graph.loss_fn)
-        validated.hybridize(static_alloc=True)
-
-    def evaluate():
-        row = dict(
-            zip(('val_acc', 'val_acc_with_label'), accuracies(validated, normalise, val_data, with_label))
-        )
-        if is_lgm:
-            row.update(variance_statistics(classifier.mixture))
-        return row
-
-    def draw(history, figures):
-        figures.submit(folder.write_figure, 'curves.png', plots.curves, history, folder.path.name)
-
-    def report_likelihood(figures):
-        def draw_likelihoods(splits):
-            title = folder.path.name
-            figures.submit(folder.write_figure, 'likelihood.png', plots.likelihoods, splits, title)
-
-        return likelihood.report(classifier, normalise, train_data, val_data, draw_likelihoods)
-
-    return fit(
-        Job(
-            recipe=recipe,
-            device=device,
-            folder=folder,
-            graph=graph,
-            trainers=[trainer],
-            data=train_data,
-            set_rates=set_rates,
-            evaluate=evaluate,
-            validation_images=val_data.count,
-            average=moving_average,
-            after_epoch=draw if actions['plotting'] else None,
-            at_end=report_likelihood if is_lgm else None,
-        ),
-        actions['resume'],
-        actions['tensorboard'],
+    job = Job(
+        recipe=recipe,
+        device=device,
+        folder=folder,
+        model=model,
+        trainers=trainers,
+        data=train_data,
+        rates=rates,
+        validation=validation,
+        average=average,
+        plotting=actions['plotting'],
     )
+    return fit(job, actions['resume'], actions['tensorboard'])
 
 
 if __name__ == '__main__':

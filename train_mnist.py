@@ -22,7 +22,7 @@ from training.runs.folder import RunFolder
 
 SAMPLE = 2000  # points of each split in a feature map
 SHORTEST_LR_STEP = 0.01  # epochs
-SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'
+SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'  # as in training.model, which needs mxnet
 OF_CENTER_LOSS = {'alpha': 'margin', 'lmbd': 'likelihood_weight'}  # and what may be meant by it
 
 
@@ -114,35 +114,35 @@ def every(step, epochs):
     return [step * i for i in range(1, int(epochs / step) + 1)]
 
 
-def with_class_means(graph, normalise, train_split, contexts, num_classes):
-    """A softmax graph as one with centers, which are the class means of the training features.
+def with_class_means(model, normalise, train_split, contexts, num_classes):
+    """A softmax model as one with centers, which are the class means of the training features.
 
     Returns
     -------
-    (training.losses.graphs.SoftmaxCenterGraph, array (num_classes,))
+    (training.model.Model, array (num_classes,))
         And the number of each class's center, -1 where the training images lack the class.
     """
     from mxnet import nd
 
     from center_loss import CenterLoss
     from training.data import batches
-    from training.losses.graphs import SoftmaxCenterGraph
     from training.metrics.accuracy import extract_features
+    from training.model import softmax_model
     from training.runs import features
 
     classes, means = features.class_means(
-        *extract_features(graph.features, normalise, batches.DeviceData(train_split, contexts))
+        *extract_features(model.features, normalise, batches.DeviceData(train_split, contexts))
     )
     center_loss = CenterLoss(*means.shape)
     center_loss.initialize(ctx=contexts)
     center_loss.centers.weight.set_data(nd.array(means))
     number = np.full(num_classes, -1)
     number[classes] = range(len(classes))
-    return SoftmaxCenterGraph(graph.net, center_loss), number
+    return softmax_model(model.net, center_loss, num_classes=len(classes)), number
 
 
 def main(argv):
-    # Recipe, device, run folder. mxnet is imported only after runtime.prepare.
+    # Recipe, device, run folder. mxnet is imported only after devices.prepare.
     actions, overrides = parse_options(make_parser(), recipes.MnistRecipe, argv)
     version, folder = choose(actions, overrides)
     recipe, recipe_file = choose_recipe('mnist', version, recipes.MnistRecipe, folder, actions, overrides)
@@ -159,13 +159,12 @@ def main(argv):
 
     import mxnet as mx
 
-    from training import model
     from training.data import batches, datasets
     from training.loop.fit import Job, fit
-    from training.losses.build import variance_statistics
-    from training.losses.classifiers import LabelledClassifier
-    from training.metrics import likelihood
+    from training.loop.rates import Rates
+    from training.loop.validation import Validation
     from training.metrics.accuracy import accuracies, extract_features
+    from training.model import build_model, initialize, normaliser
     from training.optim import schedules
     from training.optim.trainer import Trainer, build_trainer
     from training.runs import features, plots
@@ -176,7 +175,7 @@ def main(argv):
 
     # Data: uint8 arrays on the device, pixels / 255.
     train_split, val_split = datasets.load_splits(recipe.data)
-    normalise = model.normaliser(recipe, contexts)
+    normalise = normaliser(recipe, contexts)
     val_data = batches.DeviceData(val_split, contexts, workers)
     print(
         f'{recipe.data.dataset}: {len(train_split)} training images, {val_data.count} '
@@ -184,11 +183,9 @@ def main(argv):
     )
 
     # Net and loss, and the weights to start from.
-    graph = model.build(recipe, device)
-    model.initialize(graph, recipe, contexts)
-    kind = recipe.loss.loss
-    mixture = graph.classifier.mixture if kind == LGM else None
-    center_loss = None if kind == LGM else graph.center_loss
+    model = build_model(recipe, device)
+    initialize(model, recipe, contexts)
+    kind, mixture, center_loss = recipe.loss.loss, model.mixture, model.center_loss
     start = actions['weights']
     if actions['test']:
         start = start or folder.weights
@@ -196,23 +193,23 @@ def main(argv):
         prefix = actions['second_train'] and actions['prefix'] or 'softmax-center'
         start = folder.path.with_name(f'mnist-{prefix}') / 'best.params'
     if start and not actions['resume']:
-        load_weights(start, graph.weights, contexts)
+        load_weights(start, model.weights, contexts)
         print(f'weights: {start}')
 
     if actions['test']:
-        method = actions['eval_method'] or graph.methods[0]
+        method = actions['eval_method'] or model.methods[0]
         if method == KNN and kind == SOFTMAX:
             print('a softmax run has no centers: class means of the training features serve')
-            graph, number = with_class_means(
-                graph, normalise, train_split, contexts, datasets.CLASSES[recipe.data.dataset]
+            model, number = with_class_means(
+                model, normalise, train_split, contexts, datasets.CLASSES[recipe.data.dataset]
             )
             val_data = batches.DeviceData(replace(val_split, labels=number[val_split.labels]), contexts)
-        if method not in graph.methods:
+        if method not in model.methods:
             raise UserError(
                 f'--eval-method {method}: a run with --loss {kind} can be evaluated by '
-                + ' or '.join(graph.methods)
+                + ' or '.join(model.methods)
             )
-        accuracy = accuracies(graph.classifier, normalise, val_data)[graph.methods.index(method)]
+        accuracy = accuracies(model.classifier, normalise, val_data)[model.methods.index(method)]
         print(f'{start}: accuracy {accuracy:.4f} by {method} on {val_data.count} images')
         return 0
 
@@ -225,58 +222,46 @@ def main(argv):
         recipe.optimisation.batch_size * len(contexts) * workers.size,
         recipe.run.seed,
         workers=workers,
-        class_sizes=kind not in (SOFTMAX, LGM),
+        class_sizes=center_loss is not None,
     )
 
     # Schedules and optimizers: the net's, and one of their own for the centers. In the second
     # phase, center loss alone, centers stay as they are and the learning rate starts anew.
-    steps = train_data.steps_per_epoch
-    epochs = recipe.optimisation.epochs
+    steps, epochs = train_data.steps_per_epoch, recipe.optimisation.epochs
     first_epochs = {'center': 0, 'two-phase': recipe.loss.first_phase_epochs}.get(kind, epochs)
     second_phase = first_epochs * steps
     rate_of_first, rate_of_second = (
         schedules.learning_rate(recipe.optimisation, steps, train_data.batch_size, length)
         for length in (first_epochs, epochs - first_epochs)
     )
-    margin = schedules.margin(recipe.loss)
-    trained = {'net': graph.net, **({'mixture': mixture} if mixture else {})}
-    trainers = [build_trainer(named_parameters(trained).values(), recipe.optimisation, workers)]
+
+    def learning_rate(step):
+        return rate_of_first(step) if step < second_phase else rate_of_second(step - second_phase)
+
+    def centers_rate(step):
+        scale = recipe.loss.alpha / recipe.optimisation.lr
+        return scale * rate_of_first(step) if step < second_phase else 0.0
+
+    parts = {'net': model.net, **({'mixture': mixture} if mixture else {})}
+    trainers = [build_trainer(named_parameters(parts).values(), recipe.optimisation, workers)]
     if center_loss is not None:
         trainers.append(Trainer(center_loss.collect_params(), 'sgd', {'wd': 0}, workers))
-
-    def set_rates(step):
-        frozen = step >= second_phase
-        lr = rate_of_second(step - second_phase) if frozen else rate_of_first(step)
-        trainers[0].set_learning_rate(lr)
-        if center_loss is not None:
-            trainers[1].set_learning_rate(0.0 if frozen else recipe.loss.alpha * lr / recipe.optimisation.lr)
-            if step in (0, second_phase):
-                graph.set_softmax_weight(0.0 if frozen else 1.0)
-        if mixture is not None and (step == 0 or margin(step) != margin(step - 1)):
-            graph.loss_fn.set_margin(margin(step))
-        return {'lr': lr, 'margin': margin(step) if mixture is not None else 0.0}
+    rates = Rates(
+        [learning_rate, centers_rate],
+        trainers,
+        model,
+        schedules.margin(recipe.loss),
+        softmax_weight=lambda step: float(step < second_phase),
+    )
+    validation = Validation(model, normalise, val_data, model.loss_fn, recipe.run.validate_with_label)
 
     # Train, and draw the features of a sample.
-    with_label, validated = recipe.run.validate_with_label, graph.classifier
-    if with_label:
-        validated = LabelledClassifier(graph.classifier, graph.loss_fn)
-        validated.hybridize(static_alloc=True)
-
-    def evaluate():
-        row = dict(
-            zip(
-                ('val_acc', 'val_acc_with_label' if with_label else 'knn_acc'),
-                accuracies(validated, normalise, val_data, with_label),
-            )
-        )
-        return {**row, **variance_statistics(mixture)} if mixture else row
-
-    def draw(history, figures):
+    def draw_features(history, figures):
         centers = center_loss.centers.weight if center_loss else mixture and mixture.mean
         epoch, accuracy = history[-1]['epoch'], history[-1]['val_acc']
         snapshot = features.Snapshot(
-            *extract_features(graph.features, normalise, train_data, SAMPLE),
-            *extract_features(graph.features, normalise, val_data, SAMPLE),
+            *extract_features(model.features, normalise, train_data, SAMPLE),
+            *extract_features(model.features, normalise, val_data, SAMPLE),
             centers and centers.data(contexts[0]).asnumpy(),
             mixture and mixture.variances().sqrt().asnumpy(),
             epoch,
@@ -287,36 +272,20 @@ def main(argv):
         figures.submit(
             folder.write_figure, frame, plots.snapshot_maps, snapshot, title, recipe.data.validation_split
         )
-        figures.submit(folder.write_figure, 'curves.png', plots.curves, history, folder.path.name)
 
-    def finish(figures):
-        if actions['plotting']:
-            figures.submit(folder.animate_features)
-
-        def draw_likelihoods(splits):
-            title = folder.path.name
-            figures.submit(folder.write_figure, 'likelihood.png', plots.likelihoods, splits, title)
-
-        report = likelihood.report
-        return report(graph.classifier, normalise, train_data, val_data, draw_likelihoods) if mixture else {}
-
-    code = fit(
-        Job(
-            recipe=recipe,
-            device=device,
-            folder=folder,
-            graph=graph,
-            trainers=trainers,
-            data=train_data,
-            set_rates=set_rates,
-            evaluate=evaluate,
-            validation_images=val_data.count,
-            after_epoch=draw if actions['plotting'] else None,
-            at_end=finish,
-        ),
-        actions['resume'],
-        actions['tensorboard'],
+    job = Job(
+        recipe=recipe,
+        device=device,
+        folder=folder,
+        model=model,
+        trainers=trainers,
+        data=train_data,
+        rates=rates,
+        validation=validation,
+        plotting=actions['plotting'],
+        draw_features=draw_features,
     )
+    code = fit(job, actions['resume'], actions['tensorboard'])
     if actions['plotting'] and code == 0:
         print(
             f'feature maps: {folder.path / "features"}, {folder.animation}'

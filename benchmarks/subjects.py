@@ -142,10 +142,10 @@ def ours(device, augmentation='none', steps=STEPS, whole=False, version='baselin
 
     guarded: the trainer looks for overflows as under float16, whatever the precision is.
     """
-    from training import model
     from training.config import recipe as recipes
     from training.data import augment, batches, datasets
     from training.loop.epoch import StopRequest, autograd, nd, train_epoch
+    from training.model import build_model, initialize
     from training.optim.average import build_moving_average
     from training.optim.trainer import build_trainer
     from training.runs.teacher import load_teacher
@@ -165,14 +165,15 @@ def ours(device, augmentation='none', steps=STEPS, whole=False, version='baselin
     train_data = batches.TrainingData(
         train, contexts, block, settings.data.flip, batch_size, 0, refinement.mixup, teacher_net
     )
-    graph = model.build(settings, device)
-    model.initialize(graph, settings, contexts)
+    model = build_model(settings, device)
+    initialize(model, settings, contexts)
+    graph = model.graph
     parameters = named_parameters({'graph': graph}).values()
     trainer = build_trainer(parameters, settings.optimisation)
     if guarded:
         trainer.zero_overflows()
     if whole:
-        moving_average = build_moving_average(graph, settings, device, contexts)
+        moving_average = build_moving_average(model, settings, device, contexts)
         return lambda: train_epoch(
             graph,
             train_data,
@@ -257,25 +258,25 @@ def epoch_stock():
 
 def predict(device, frozen=True):
     """Top-1 accuracy of a kept run over the whole test set, from memory."""
-    from training import model
     from training.config import recipe as recipes
     from training.data import batches, datasets
     from training.metrics.accuracy import accuracies
-    from training.runs import restore
+    from training.model import build_model, initialize, normaliser
     from training.runs.folder import RunFolder
+    from training.runs.restore import restore_model
     from training.runs.weights import load_weights
 
     contexts, folder = device.contexts(), RunFolder('output/record/cifar-fast-seed0')
     if frozen:
-        graph, settings = restore.load(folder, device, contexts)
+        model, settings = restore_model(folder, device, contexts)
     else:
         settings = recipes.load_recipe(folder.config, recipes.CifarRecipe, {})
-        graph = model.build(settings, device)
-        model.initialize(graph, settings, contexts)
-        load_weights(folder.last_weights, graph.weights, contexts)
-    normalise = model.normaliser(settings, contexts)
+        model = build_model(settings, device)
+        initialize(model, settings, contexts)
+        load_weights(folder.last_weights, model.weights, contexts)
+    normalise = normaliser(settings, contexts)
     test = batches.DeviceData(datasets.load_cifar10(num_samples=TEST_IMAGES)[1], contexts)
-    return lambda: accuracies(graph.classifier, normalise, test)
+    return lambda: accuracies(model.classifier, normalise, test)
 
 
 def predict_ours():

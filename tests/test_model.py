@@ -3,24 +3,24 @@
 import mxnet as mx
 import pytest
 
-from training import model
 from training.config import recipe as recipes
 from training.config.schema import CifarRecipe, MnistRecipe
 from training.data import augment
 from training.losses.build import MIXTURES, build_mixture
 from training.machine.devices import Device
+from training.model import build_model, initialize
 
 CPU = Device('cpu', (0,), 'float32')
 CONTEXTS = [mx.cpu(0), mx.cpu(1)]
 
 
 def build(family, version, **fields):
-    """(initialised graph, recipe)."""
+    """The initialised model."""
     recipe_class = {'cifar': CifarRecipe, 'mnist': MnistRecipe}[family]
     recipe = recipes.load_recipe(recipes.version_path(family, version), recipe_class, fields)
-    graph = model.build(recipe, CPU)
-    model.initialize(graph, recipe, CONTEXTS)
-    return graph, recipe
+    model = build_model(recipe, CPU)
+    initialize(model, recipe, CONTEXTS)
+    return model
 
 
 @pytest.mark.parametrize('covariance', ['identity', 'diagonal', 'fixed-volume', 'raw', 'inverse-sum'])
@@ -41,8 +41,8 @@ def test_mixtures_have_their_groups_settings(covariance):
 
 
 def test_fields_of_the_lgm_loss():
-    graph, _ = build('cifar', 'v4', margin=0.15, margin_add=0.25, likelihood='full', likelihood_weight=0.125)
-    loss_fn = graph.loss_fn
+    model = build('cifar', 'v4', margin=0.15, margin_add=0.25, likelihood='full', likelihood_weight=0.125)
+    loss_fn = model.loss_fn
     assert loss_fn.margin.data(CONTEXTS[1]).asscalar() == pytest.approx(0.15)
     assert (loss_fn._margin_add, loss_fn._likelihood, loss_fn._lambda) == (0.25, 'full', 0.125)
     assert loss_fn._sparse_label
@@ -50,20 +50,19 @@ def test_fields_of_the_lgm_loss():
 
 @pytest.mark.parametrize('loss', ['lgm', 'softmax'])
 def test_refinements_reach_the_graph(loss):
-    plain, _ = build('cifar', 'fast', loss=loss)
+    plain = build('cifar', 'fast', loss=loss).graph
     assert (plain._label_smoothing, plain._mixup, plain._temperature) == (0, False, None)
-    graph, _ = build(
-        'cifar', 'fast', loss=loss, label_smoothing=0.15, mixup=0.2, teacher='any', temperature=7
-    )
+    model = build('cifar', 'fast', loss=loss, label_smoothing=0.15, mixup=0.2, teacher='any', temperature=7)
+    graph = model.graph
     assert (graph._label_smoothing, graph._mixup, graph._temperature) == (0.15, True, 7)
-    assert loss == 'softmax' or not graph.loss_fn._sparse_label
+    assert loss == 'softmax' or not model.loss_fn._sparse_label
 
 
 @pytest.mark.parametrize('version', ['softmax-center', 'lgm-full'])
 @pytest.mark.parametrize('bias', [True, False])
 def test_biases_and_width_of_the_features(version, bias):
-    graph, _ = build('mnist', version, bias=bias, feature_size=3, net_init='msra')
-    names = graph.net._collect_params_with_prefix()
+    model = build('mnist', version, bias=bias, feature_size=3, net_init='msra')
+    names = model.net._collect_params_with_prefix()
     assert ('output.bias' in names) is (bias and version == 'softmax-center')
     dense = [parameter for name, parameter in names.items() if parameter.shape[0] == 3]
     assert len(dense) == (2 if bias else 1)
@@ -73,10 +72,10 @@ def test_biases_and_width_of_the_features(version, bias):
     'name, variance', [('xavier', 1), ('xavier-2.24', 2.24 / 3), ('msra', 2 / (1 + 0.25**2))]
 )
 def test_weights_start_as_the_recipe_says(name, variance):
-    graph, _ = build('cifar', 'fast', net_init=name)
+    model = build('cifar', 'fast', net_init=name)
     kernels = [
         parameter.data(CONTEXTS[0]).asnumpy()
-        for parameter in graph.net.collect_params('.*weight').values()
+        for parameter in model.net.collect_params('.*weight').values()
         if parameter.shape == (64, 64, 3, 3)
     ]
     assert len(kernels) == 5

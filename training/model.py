@@ -1,31 +1,74 @@
-"""From a recipe, or the folder of a run, to a graph of training.losses.graphs."""
+"""From a recipe to the model that is trained, with what else is asked of it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional, Union
 
 from mxnet import nd
+from mxnet.context import Context
+from mxnet.gluon import HybridBlock, Parameter
 
-from center_loss import CenterLoss
-from gmloss import MixtureClassifier
-from training.config import recipe as recipes
+from center_loss import CenterLoss, NearestCenter
+from gmloss import GaussianMixture, LGMLoss, MixtureClassifier
+from training.config.schema import CifarRecipe, Loss, MnistRecipe
 from training.data import augment, datasets
 from training.losses.build import build_loss, build_mixture
-from training.losses.graphs import LGMGraph, SoftmaxCenterGraph, SoftmaxGraph, soft_labels
+from training.losses.classifiers import HeadsClassifier
+from training.losses.graphs import Graph, LGMGraph, SoftmaxGraph, soft_labels
+from training.machine.devices import Device
 from training.nets import zoo
 from training.nets.lenet import LeNetPlusPlus
 
+SOFTMAX, NEAREST_CENTER, LGM = 'softmax', 'knn', 'lgm'
 
-def build(recipe, device):
-    """The graph of a recipe, not yet initialised.
 
-    Parameters
+@dataclass
+class Model:
+    """A training graph and the views of it that the rest of the project needs.
+
+    Attributes
     ----------
-    recipe : training.config.schema.CifarRecipe or MnistRecipe
-    device : training.machine.devices.Device or None
-        As in training.nets.zoo.FeatureNet.
+    graph : training.losses.graphs.Graph
+    net : HybridBlock
+        Normalised images to features (B, D), or to features and logits.
+    weights : HybridBlock
+        Whose parameters are a run's result.
+    classifier : HybridBlock
+        Normalised images to label-free logits (B, C), or to several of them.
+    methods : tuple of str
+        The names of these.
+    features : callable
+        Normalised images to features (B, D).
+    mixture, loss_fn, center_loss
+        What the loss consists of, as far as it has them.
+    heads : list of HybridBlock or Parameter
+        What is initialised beside the net.
     """
-    classes = datasets.CLASSES[recipe.data.dataset]
-    if isinstance(recipe, recipes.MnistRecipe):
-        return _on_mnist(recipe, classes)
+
+    graph: Graph
+    net: HybridBlock
+    weights: HybridBlock
+    classifier: HybridBlock
+    methods: tuple
+    features: Callable
+    mixture: Optional[GaussianMixture] = None
+    loss_fn: Optional[LGMLoss] = None
+    center_loss: Optional[CenterLoss] = None
+    heads: list[Union[HybridBlock, Parameter]] = field(default_factory=list)
+
+
+def build_model(recipe: Union[CifarRecipe, MnistRecipe], device: Optional[Device]) -> Model:
+    """The model of a recipe, not yet initialised; `device` as in training.nets.zoo.FeatureNet."""
+    classes, loss = datasets.CLASSES[recipe.data.dataset], recipe.loss
+    if isinstance(recipe, MnistRecipe):
+        net = LeNetPlusPlus(
+            recipe.model.feature_size, None if loss.loss == LGM else classes, recipe.model.bias
+        )
+        if loss.loss == LGM:
+            return lgm_model(net, loss, num_classes=classes)
+        center_loss = None
+        if loss.loss != SOFTMAX:
+            center_loss = CenterLoss(classes, recipe.model.feature_size, loss.lmbd)
+        return softmax_model(net, center_loss, weighted=True, num_classes=classes)
     refinement = recipe.refinement
     settings = {
         'num_classes': classes,
@@ -33,48 +76,67 @@ def build(recipe, device):
         'mixup': refinement.mixup > 0,
         'temperature': refinement.temperature if refinement.teacher else None,
     }
-    if recipe.loss.loss == 'softmax':
-        return SoftmaxGraph(
-            zoo.FeatureNet(replace(recipe.model, features='output', feature_size=classes), device), **settings
-        )
-    return _lgm(zoo.FeatureNet(recipe.model, device), recipe.loss, **settings)
+    if loss.loss == LGM:
+        return lgm_model(zoo.FeatureNet(recipe.model, device), loss, **settings)
+    return softmax_model(zoo.FeatureNet(recipe.model, device, classes), **settings)
 
 
-def _on_mnist(recipe, classes):
-    size, kind = recipe.model.feature_size, recipe.loss.loss
-    if kind == 'lgm':
-        return _lgm(LeNetPlusPlus(size, None, recipe.model.bias), recipe.loss, classes)
-    center_loss = None if kind == 'softmax' else CenterLoss(classes, size, recipe.loss.lmbd)
-    return SoftmaxCenterGraph(LeNetPlusPlus(size, classes, recipe.model.bias), center_loss)
+def lgm_model(net: HybridBlock, loss: Loss, **settings: Any) -> Model:
+    """The model of a net that gives features, under a recipe's L-GM loss.
 
-
-def _lgm(net, loss, num_classes, **settings):
-    classifier = MixtureClassifier(net, build_mixture(loss, num_classes, net.feature_size))
-    return LGMGraph(
-        classifier,
-        build_loss(loss, sparse_label=not soft_labels(**settings)),
-        num_classes=num_classes,
-        **settings,
+    Settings are those of training.losses.graphs.Graph.
+    """
+    mixture = build_mixture(loss, settings['num_classes'], net.feature_size)
+    loss_fn = build_loss(loss, sparse_label=not soft_labels(**settings))
+    classifier = MixtureClassifier(net, mixture)
+    return Model(
+        LGMGraph(classifier, loss_fn, **settings),
+        net,
+        weights=classifier,
+        classifier=classifier,
+        methods=(LGM,),
+        features=net,
+        mixture=mixture,
+        loss_fn=loss_fn,
+        heads=[mixture, loss_fn],
     )
 
 
-def initialize(graph, recipe, contexts):
-    """Initialise a graph as its recipe says, hybridise it, and settle the shapes Gluon defers."""
-    graph.net.initialize(zoo.initializer(recipe.optimisation.net_init), ctx=contexts)
-    for part in graph.heads:
-        part.initialize(ctx=contexts)
-    graph.hybridize(static_alloc=True, static_shape=True)
-    graph.classifier.hybridize(static_alloc=True)
-    graph.classifier(nd.zeros((1, *datasets.IMAGE_SHAPES[recipe.data.dataset]), ctx=contexts[0]))
+def softmax_model(
+    net: HybridBlock, center_loss: Optional[CenterLoss] = None, weighted: bool = False, **settings: Any
+) -> Model:
+    """The model of a net that gives features and logits, under softmax and perhaps center loss.
+
+    Parameters and settings are those of training.losses.graphs.SoftmaxGraph.
+    """
+    graph = SoftmaxGraph(net, center_loss, weighted, **settings)
+    losses = [] if center_loss is None else [center_loss]
+    return Model(
+        graph,
+        net,
+        weights=graph if weighted else net,
+        classifier=HeadsClassifier(net, [NearestCenter(loss) for loss in losses]),
+        methods=(SOFTMAX, NEAREST_CENTER)[: 1 + len(losses)],
+        features=lambda images: net(images)[0],
+        center_loss=center_loss,
+        heads=losses + ([graph.softmax_weight] if weighted else []),
+    )
 
 
-def normaliser(recipe, contexts):
+def initialize(model: Model, recipe: Union[CifarRecipe, MnistRecipe], contexts: list[Context]) -> None:
+    """Initialise a model as its recipe says, hybridise it, and settle the shapes Gluon defers."""
+    model.net.initialize(zoo.initializer(recipe.optimisation.net_init), ctx=contexts)
+    for head in model.heads:
+        head.initialize(ctx=contexts)
+    model.graph.hybridize(static_alloc=True, static_shape=True)
+    model.classifier.hybridize(static_alloc=True)
+    model.classifier(nd.zeros((1, *datasets.IMAGE_SHAPES[recipe.data.dataset]), ctx=contexts[0]))
+
+
+def normaliser(recipe: Union[CifarRecipe, MnistRecipe], contexts: list[Context]) -> HybridBlock:
     """The block from a recipe's uint8 images to its net's inputs: MNIST's are pixels / 255."""
-    block = (
-        augment.Normalize(mean=(0,), std=(1,))
-        if isinstance(recipe, recipes.MnistRecipe)
-        else augment.Normalize()
-    )
+    on_mnist = isinstance(recipe, MnistRecipe)
+    block = augment.Normalize(mean=(0,), std=(1,)) if on_mnist else augment.Normalize()
     block.initialize(ctx=contexts)
     block.hybridize(static_alloc=True)
     return block

@@ -9,7 +9,6 @@ from mxnet import autograd, gluon, init, nd
 from mxnet.ndarray import NDArray
 
 from gmloss import GaussianMixture, LGMLoss, MixtureClassifier, RawDiagonalMixture
-from training import model
 from training.config import recipe as recipes
 from training.data import augment, batches
 from training.data.datasets import Split
@@ -22,6 +21,7 @@ from training.machine.devices import Device
 from training.metrics import accuracy as accuracy_module
 from training.metrics import likelihood
 from training.metrics.accuracy import accuracies
+from training.model import build_model, initialize, normaliser
 
 
 def toy(contexts=None, batch_size=40, net=None):
@@ -169,10 +169,11 @@ def test_scaled_gradients_keep_to_the_range_of_float16(cifar, version, batch_siz
     recipe = recipes.load_recipe(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
     device = Device('cpu', (0,), 'float32')
     mx.random.seed(0)
-    graph = model.build(recipe, device)
-    model.initialize(graph, recipe, device.contexts())
+    model = build_model(recipe, device)
+    initialize(model, recipe, device.contexts())
+    graph = model.graph
     batch = cifar[0].select(slice(batch_size))
-    images = model.normaliser(recipe, device.contexts())(nd.array(batch.images, dtype='uint8'))
+    images = normaliser(recipe, device.contexts())(nd.array(batch.images, dtype='uint8'))
     with autograd.record():
         loss, _ = graph(images, nd.array(batch.labels))
     loss.backward(nd.full(batch_size, loss_scale('float16', batch_size)))

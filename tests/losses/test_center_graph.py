@@ -8,7 +8,7 @@ import pytest
 from mxnet import autograd, gluon, nd
 
 from center_loss import CenterLoss
-from training.losses.graphs import SoftmaxCenterGraph
+from training.model import softmax_model
 
 B, C, D = 6, 5, 2
 LABEL = [0, 4, 2, 2, 1, 4]
@@ -28,18 +28,18 @@ class Net(gluon.HybridBlock):
 
 def make(lmbd, hybridize):
     net, center_loss = Net(), None if lmbd is None else CenterLoss(C, D, lmbd)
-    graph = SoftmaxCenterGraph(net, center_loss)
-    graph.initialize(mx.init.Normal(1))
+    model = softmax_model(net, center_loss, weighted=True, num_classes=C)
+    model.graph.initialize(mx.init.Normal(1))
     if hybridize:
-        graph.hybridize(static_alloc=True, static_shape=True)
-    return graph
+        model.graph.hybridize(static_alloc=True, static_shape=True)
+    return model
 
 
 @pytest.mark.parametrize('hybridize', [False, True])
 @pytest.mark.parametrize('lmbd', [None, 0.7])
 @pytest.mark.parametrize('softmax_weight', [1.0, 0.0])
 def test_loss_is_the_sum_of_both_and_the_weight_takes_softmax_out(softmax_weight, lmbd, hybridize):
-    graph = make(lmbd, hybridize)
+    graph = make(lmbd, hybridize).graph
     graph.set_softmax_weight(softmax_weight)
     images, counts = np.random.default_rng(0).normal(size=(B, 3)), [3, 4, 2, 2, 1, 4]
     given = [nd.array(images), nd.array(LABEL, dtype='int32')]
@@ -61,18 +61,18 @@ def test_loss_is_the_sum_of_both_and_the_weight_takes_softmax_out(softmax_weight
 
 
 def test_weight_is_set_on_every_context():
-    graph = make(1.0, False)
+    graph = make(1.0, False).graph
     graph.initialize(ctx=[mx.cpu(0), mx.cpu(1)], force_reinit=True)
     graph.set_softmax_weight(0)
     assert [weight.asscalar() for weight in graph.softmax_weight.list_data()] == [0, 0]
 
 
 def test_both_ways_to_classify():
-    graph = make(1.0, True)
+    model = make(1.0, True)
     images = nd.random.normal(shape=(B, 3))
-    logits, to_centers = (a.asnumpy() for a in graph.classifier(images))
-    features, expected = (a.asnumpy() for a in graph.net(images))
+    logits, to_centers = (a.asnumpy() for a in model.classifier(images))
+    features, expected = (a.asnumpy() for a in model.net(images))
     np.testing.assert_allclose(logits, expected, rtol=1e-6)
-    distances = ((features[:, None] - graph.center_loss.centers.weight.data().asnumpy()) ** 2).sum(2)
+    distances = ((features[:, None] - model.center_loss.centers.weight.data().asnumpy()) ** 2).sum(2)
     np.testing.assert_allclose(to_centers, -distances / 2, rtol=1e-4, atol=1e-5)
-    assert graph.methods == ('softmax', 'knn') and make(None, False).methods == ('softmax',)
+    assert model.methods == ('softmax', 'knn') and make(None, False).methods == ('softmax',)

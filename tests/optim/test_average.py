@@ -1,6 +1,7 @@
 """The moving average of the weights, by a plain loop, and in whole runs."""
 
 import signal
+from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
@@ -31,7 +32,7 @@ def test_average_by_a_plain_loop_on_two_contexts(decay):
     contexts = [mx.cpu(0), mx.cpu(1)]
     graph, twin = make_graph(contexts), make_graph(contexts)
     trainer = gluon.Trainer(graph.collect_params(), 'sgd', {'learning_rate': 0.1})
-    average = MovingAverage(graph, twin, decay)
+    average = MovingAverage(*(SimpleNamespace(graph=part) for part in (graph, twin)), decay)
     expected = [weights(graph, context) for context in contexts]
     for step in range(12):
         for context in contexts:
@@ -65,7 +66,7 @@ def test_run_keeps_the_average_and_goes_on_with_it(run_here, tmp_path, capsys, m
         share = min(0.9, (1 + step) / (10 + step))
         expected.append(share * expected[-1] + (1 - share) * average._parts[0][0][1].asnumpy())
 
-        held.update(p.grad_req for p in average.graph.collect_params().values())
+        held.update(p.grad_req for p in average.model.graph.collect_params().values())
 
     held = set()  # gradients of the average would take memory for nothing
     with monkeypatch.context() as patch:

@@ -16,14 +16,15 @@ from conftest import RECORD, ROOT
 import ablate
 import train_cifar
 import train_mnist
-from training import model
 from training.config import recipe as recipes
 from training.config.options import parse_options
 from training.data import batches, datasets
 from training.machine.devices import Device
 from training.metrics import likelihood
-from training.runs import restore, tables
+from training.model import normaliser
+from training.runs import tables
 from training.runs.folder import RunFolder
+from training.runs.restore import restore_model
 
 RUNS = sorted(path.parent for path in RECORD.glob('*/summary.json'))
 README = (ROOT / 'README.md').read_text()
@@ -180,15 +181,15 @@ def test_page_sets_the_full_run_of_v6_beside_the_published_plot():
 )
 def test_false_alarms_on_real_images_are_as_rare_as_the_thresholds_say(folder, cifar):
     device = Device('cpu', (0,), 'float32')
-    graph, recipe = restore.load(RunFolder(folder), device, device.contexts())
+    model, recipe = restore_model(RunFolder(folder), device, device.contexts())
     test = cifar[1] if recipe.data.dataset == 'cifar10' else datasets.load_splits(recipe.data)[1]
     fifth = test.select(slice(None, None, 5))
     images = batches.DeviceData(fifth, device.contexts())
     spread, thresholds = RunFolder(folder).read_calibration()
     distance, _ = likelihood.distances(
-        graph.classifier, model.normaliser(recipe, device.contexts()), images, len(fifth)
+        model.classifier, normaliser(recipe, device.contexts()), images, len(fifth)
     )
-    found = likelihood.log_likelihoods(graph.classifier.mixture, distance, spread)
+    found = likelihood.log_likelihoods(model.classifier.mixture, distance, spread)
     assert list(thresholds) == ['0.01', '0.05', '0.1']
     for rate, threshold in thresholds.items():
         # Four standard errors of a sample; the thresholds are of all images.

@@ -9,13 +9,13 @@ from mxnet import gluon, nd
 
 import export
 from gmloss import MixtureClassifier
-from training import model
 from training.data import augment, datasets
 from training.errors import UserError
 from training.losses.build import MIXTURES
 from training.losses.classifiers import PixelClassifier
-from training.runs import restore
+from training.model import normaliser
 from training.runs.folder import RunFolder
+from training.runs.restore import restore_model
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def test_onnxruntime_agrees_with_the_run_on_1000_test_images(
     printed = capfd.readouterr()
     assert printed.out.count('same class for 1000 of 1000 test images') == 2 and not printed.err
     contexts = [nd.array([0]).context]
-    graph, recipe = restore.load(RunFolder(RECORD / name), None, contexts)
+    model, recipe = restore_model(RunFolder(RECORD / name), None, contexts)
     _, test = datasets.load_splits(recipe.data)
     # The net as it is trained and tested: normalised uint8 images to logits.
-    images = model.normaliser(recipe, contexts)(nd.array(test.images[:1000], dtype='uint8'))
+    images = normaliser(recipe, contexts)(nd.array(test.images[:1000], dtype='uint8'))
     if 'log_likelihood' in outputs:
-        wanted, distance = graph.classifier(images), graph.classifier.mixture(graph.net(images))[0]
+        wanted, distance = model.classifier(images), model.classifier.mixture(model.net(images))[0]
     else:
-        wanted, to_centers = graph.classifier(images)
+        wanted, to_centers = model.classifier(images)
         distance = -to_centers
     wanted = wanted.asnumpy()
 
@@ -55,7 +55,7 @@ def test_onnxruntime_agrees_with_the_run_on_1000_test_images(
     np.testing.assert_allclose(found[1], distance.asnumpy(), rtol=1e-4, atol=1e-4)
     assert np.mean(found[0].argmax(axis=1) == test.labels[:1000]) == pytest.approx(accuracy, abs=0.002)
     if 'log_likelihood' in outputs:
-        size, (spread, _) = graph.net.feature_size, RunFolder(RECORD / name).read_calibration()
+        size, (spread, _) = model.net.feature_size, RunFolder(RECORD / name).read_calibration()
         by_hand = np.log(np.exp(wanted.astype(np.float64) / spread).mean(axis=1)) - size / 2 * np.log(
             2 * np.pi * spread
         )

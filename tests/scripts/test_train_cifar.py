@@ -233,10 +233,7 @@ def test_seed_decides_weights_and_order(run_here, tmp_path, monkeypatch, script,
             [
                 labels.asnumpy().tolist(),
                 float(images.sum().asscalar()),
-                *(
-                    float(p.data().abs().sum().asscalar())
-                    for p in graph.net.collect_params('.*weight').values()
-                ),
+                *(float(p.data().abs().sum().asscalar()) for p in graph.collect_params('.*weight').values()),
             ]
         )
         flips.add(data.flip)

@@ -124,10 +124,10 @@ def test_two_phases_restart_the_rate_and_freeze_the_centers(run_here, tmp_path, 
 
     from training.loop import fit as fit_module
     from training.loop.epoch import train_epoch
-    from training.losses.graphs import SoftmaxCenterGraph
+    from training.losses.graphs import SoftmaxGraph
 
     weights, centers, rates = [], [], []
-    kept_set, kept_epoch = SoftmaxCenterGraph.set_softmax_weight, train_epoch
+    kept_set, kept_epoch = SoftmaxGraph.set_softmax_weight, train_epoch
 
     def train_epoch(graph, data, trainers, *rest):
         result = kept_epoch(graph, data, trainers, *rest)
@@ -137,7 +137,7 @@ def test_two_phases_restart_the_rate_and_freeze_the_centers(run_here, tmp_path, 
 
     monkeypatch.setattr(fit_module, 'train_epoch', train_epoch)
     monkeypatch.setattr(
-        SoftmaxCenterGraph,
+        SoftmaxGraph,
         'set_softmax_weight',
         lambda graph, weight: weights.append(weight) or kept_set(graph, weight),
     )

@@ -11,7 +11,10 @@ from mxnet import MXNetError
 from training.data import batches
 from training.errors import UserError
 from training.loop.epoch import StopRequest, average_statistics, train_epoch
+from training.loop.rates import Rates
+from training.loop.validation import Validation
 from training.machine.devices import Device
+from training.model import Model
 from training.optim.average import MovingAverage
 from training.runs import checkpoint, plots, tables
 from training.runs.background_plots import BackgroundPlots
@@ -22,6 +25,12 @@ from training.runs.weights import save_weights
 # large ones room: those of v5's kernels come to 10,000 of the 65,504 there are. Of a step in which one
 # passes that, all gradients are taken for zero.
 LOSS_SCALE = {'float16': 128.0}
+# A run that has not begun, but for its history.
+BLANK = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0}
+PROGRESS = (
+    'epoch {epoch:3d}  lr {lr:.4f}  margin {margin:.2f}  loss {train_loss:.4f}  '
+    'train {train_acc:.4f}  val {val_acc:.4f}  {images_per_second:.0f} images/s'
+)
 
 
 @dataclass
@@ -30,44 +39,49 @@ class Job:
 
     Attributes
     ----------
-    recipe, device, folder
-        The recipe as it runs, the training.machine.devices.Device, the RunFolder.
-    graph : block
-        One of training.losses.graphs.
-    trainers : list of gluon.Trainer
+    recipe, device, folder, model
+        The recipe as it runs, where it runs, where its files go, and what it trains.
+    trainers : list of training.optim.trainer.Trainer
     data : training.data.batches.TrainingData
-    set_rates : callable
-        Global step to {'lr': ..., 'margin': ...}; sets them for that step.
+    rates : training.loop.rates.Rates
+    validation : training.loop.validation.Validation
     average : training.optim.average.MovingAverage or None
-        Of the graph's weights; with it, the average is what is kept.
-    evaluate : callable
-        () to {'val_acc': ...} and whatever else is to be recorded.
-    validation_images : int
-        How many `evaluate` sees.
-    after_epoch : callable or None
-        Called with the history and a training.runs.background_plots.BackgroundPlots after every epoch.
-    at_end : callable or None
-        Called with a training.runs.background_plots.BackgroundPlots after the last epoch; returns what
-        else the summary is to hold.
+        Of the model's weights; with it, the average is the result of the run.
+    plotting : bool
+        Whether figures are drawn after every epoch, not only at the end.
+    draw_features : callable or None
+        Called with the history and a training.runs.background_plots.BackgroundPlots to draw a feature
+        map.
     """
 
     recipe: Any
     device: Device
     folder: RunFolder
-    graph: Any
+    model: Model
     trainers: list[Any]
     data: batches.TrainingData
-    set_rates: Callable
-    evaluate: Callable
-    validation_images: int
+    rates: Rates
+    validation: Validation
     average: Optional[MovingAverage] = None
-    after_epoch: Optional[Callable] = None
-    at_end: Optional[Callable] = None
+    plotting: bool = False
+    draw_features: Optional[Callable] = None
 
     @property
-    def kept(self):
+    def result(self) -> Any:
         """The block whose parameters are the run's result."""
-        return (self.average or self).graph.weights
+        return (self.average or self).model.weights
+
+    @property
+    def blocks(self) -> dict[str, Any]:
+        """The blocks whose parameters a checkpoint holds."""
+        average = {'average': self.average.model.graph} if self.average else {}
+        return {'graph': self.model.graph, **average}
+
+    @property
+    def scale(self) -> float:
+        """What losses are multiplied by before they are added up."""
+        parts = len(self.data.contexts) * self.data.workers.size
+        return loss_scale(self.device.dtype, self.data.batch_size // parts)
 
 
 def fit(job, resume=False, tensorboard=False):
@@ -109,122 +123,146 @@ def _claim(job, resume):
     return job.folder.lock() if resume else job.folder.start(job.recipe)
 
 
-def _fit(job, resume, tensorboard):
-    folder, epochs, workers = job.folder, job.recipe.optimisation.epochs, job.data.workers
-    blocks = {'graph': job.graph, **({'average': job.average.graph} if job.average else {})}
-    state = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
-    if resume:
-        state = checkpoint.load_checkpoint(folder.checkpoint, blocks, job.trainers, state)
-        workers.agree(
-            f'{state["epoch"]}, {state["step"]}',
-            f'{folder.checkpoint}: not the same '
-            'file for all workers; the run folder must be one that they share',
-        )
-        print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
+def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
+    folder, workers, steps = job.folder, job.data.workers, job.data.steps_per_epoch
+    state = _resumed(job) if resume else dict(BLANK, history=[])
     history = state['history']
-
-    events = folder.event_writer(len(history)) if tensorboard and workers.is_chief else nullcontext()
     if job.device.dtype in LOSS_SCALE:
         for trainer in job.trainers:
             trainer.zero_overflows()
-    scale = loss_scale(job.device.dtype, job.data.batch_size // (len(job.data.contexts) * workers.size))
+    events = folder.event_writer(len(history)) if tensorboard and workers.is_chief else nullcontext()
     with BackgroundPlots() as figures, StopRequest().listening() as stop, events as board:
-        for epoch in range(state['epoch'], epochs):
-            started = time.perf_counter()
-            result = train_epoch(
-                job.graph,
-                job.data,
-                job.trainers,
-                epoch,
-                state['step'],
-                state['totals'],
-                job.set_rates,
-                stop,
-                scale,
-                f'epoch {epoch + 1}/{epochs}',
-                job.average,
-            )
-            if not math.isfinite(result.loss):
-                raise UserError(
-                    f'epoch {epoch + 1}: the loss is {result.loss}; stopped. Begin '
-                    'anew with a lower --lr'
-                    + (', or --dtype float32' if job.device.dtype == 'float16' else '')
-                )
-            for trainer in job.trainers:
-                trainer.catch_up()
-            zeroed = max(trainer.steps_zeroed() for trainer in job.trainers)
-            if zeroed:
-                print(
-                    f'epoch {epoch + 1}: gradients of {zeroed} steps taken for zero, as some passed '
-                    f'the range of {job.device.dtype}'
-                )
-            for block in blocks.values():
-                average_statistics(block, job.data)
-            if result.steps < job.data.steps_per_epoch:  # asked to stop within the epoch
-                state.update(
-                    epoch=epoch,
-                    step=result.steps,
-                    totals=result.totals,
-                    seconds=state['seconds'] + time.perf_counter() - started,
-                )
-                if workers.is_chief:
-                    checkpoint.save_checkpoint(folder.checkpoint, blocks, job.trainers, state)
-                print(f'stopped in epoch {epoch + 1}; --resume goes on')
+        for epoch in range(state['epoch'], job.recipe.optimisation.epochs):
+            started = time.perf_counter() - state['seconds']
+            result = _train_epoch(job, state, epoch, stop)
+            if result.steps < steps:  # asked to stop within the epoch
+                seconds = time.perf_counter() - started
+                state.update(epoch=epoch, step=result.steps, totals=result.totals, seconds=seconds)
+                _save(job, state)
+                print(f'stopped in epoch {epoch + 1}; continue with --resume')
                 return 128 + stop.signal
-
-            rates = job.set_rates((epoch + 1) * job.data.steps_per_epoch - 1)
             row = {
                 'epoch': epoch + 1,
-                **rates,
+                **job.rates.at((epoch + 1) * steps - 1),
                 'train_loss': result.loss,
                 'train_acc': result.accuracy,
-                **job.evaluate(),
+                **job.validation(),
                 'images_per_second': result.images / result.seconds,
-                'seconds': state['seconds'] + time.perf_counter() - started,
+                'seconds': time.perf_counter() - started,
             }
-            is_best = all(row['val_acc'] > earlier['val_acc'] for earlier in history)
             history.append(row)
-            state.update(epoch=epoch + 1, step=0, totals=[0.0, 0.0], seconds=0.0)
+            state.update(BLANK, epoch=epoch + 1, history=history)
             if workers.is_chief:
-                if is_best:
-                    save_weights(folder.best_weights, job.kept)
-                checkpoint.save_checkpoint(folder.checkpoint, blocks, job.trainers, state)
-                folder.write_metrics(history)
-                if board:
-                    for name, value in row.items():
-                        board.add_scalar(name, value, epoch + 1)
-                if job.after_epoch:
-                    job.after_epoch(history, figures)
-            print(
-                'epoch {epoch:3d}  lr {lr:.4f}  margin {margin:.2f}  loss {train_loss:.4f}  '
-                'train {train_acc:.4f}  val {val_acc:.4f}  {images_per_second:.0f} images/s'.format(**row),
-                flush=True,
-            )
+                _record(job, state, figures, board)
+            print(PROGRESS.format(**row), flush=True)
             if stop.agree(workers):
-                print(f'stopped after epoch {epoch + 1}; --resume goes on')
+                print(f'stopped after epoch {epoch + 1}; continue with --resume')
                 return 128 + stop.signal
 
         findings = {}
         if workers.is_chief:
-            figures.submit(folder.write_figure, 'curves.png', plots.curves, history, folder.path.name)
-            findings = job.at_end(figures) if job.at_end else {}
+            findings = _draw_results(job, history, figures)
     if workers.is_chief:
         _conclude(job, history, findings)
     return 0
 
 
+def _resumed(job: Job) -> dict[str, Any]:
+    """The state of the checkpoint, after its arrays have been loaded."""
+    path = job.folder.checkpoint
+    state = checkpoint.load_checkpoint(path, job.blocks, job.trainers, dict(BLANK, history=[]))
+    job.data.workers.agree(
+        f'{state["epoch"]}, {state["step"]}',
+        f'{path}: not the same file for all workers; the run folder must be one that they share',
+    )
+    print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
+    return state
+
+
+def _train_epoch(job: Job, state: dict[str, Any], epoch: int, stop: StopRequest) -> Any:
+    """Train on what is left of an epoch; UserError where the loss is no number."""
+    result = train_epoch(
+        job.model.graph,
+        job.data,
+        job.trainers,
+        epoch,
+        state['step'],
+        state['totals'],
+        job.rates.set,
+        stop,
+        job.scale,
+        f'epoch {epoch + 1}/{job.recipe.optimisation.epochs}',
+        job.average,
+    )
+    if not math.isfinite(result.loss):
+        other = ', or --dtype float32' if job.device.dtype == 'float16' else ''
+        raise UserError(
+            f'epoch {epoch + 1}: the loss is {result.loss}; stopped. Begin anew with a lower --lr{other}'
+        )
+    for trainer in job.trainers:
+        trainer.catch_up()
+    zeroed = max(trainer.steps_zeroed() for trainer in job.trainers)
+    if zeroed:
+        print(
+            f'epoch {epoch + 1}: gradients of {zeroed} steps taken for zero, as some passed '
+            f'the range of {job.device.dtype}'
+        )
+    for block in job.blocks.values():
+        average_statistics(block, job.data)
+    return result
+
+
+def _save(job: Job, state: dict[str, Any]) -> None:
+    if job.data.workers.is_chief:
+        checkpoint.save_checkpoint(job.folder.checkpoint, job.blocks, job.trainers, state)
+
+
+def _record(job: Job, state: dict[str, Any], figures: BackgroundPlots, board: Any) -> None:
+    """Write what an epoch leaves behind."""
+    *earlier, row = state['history']
+    if all(row['val_acc'] > other['val_acc'] for other in earlier):
+        save_weights(job.folder.best_weights, job.result)
+    _save(job, state)
+    job.folder.write_metrics(state['history'])
+    if board:
+        for name, value in row.items():
+            board.add_scalar(name, value, row['epoch'])
+    if job.plotting:
+        _draw_curves(job, state['history'], figures)
+        if job.draw_features:
+            job.draw_features(state['history'], figures)
+
+
+def _draw_curves(job: Job, history: list[dict], figures: BackgroundPlots) -> None:
+    folder = job.folder
+    figures.submit(folder.write_figure, 'curves.png', plots.curves, history, folder.path.name)
+
+
+def _draw_results(job: Job, history: list[dict], figures: BackgroundPlots) -> dict[str, Any]:
+    """Draw what a whole run shows; return what the likelihoods add to its summary."""
+
+    def draw_likelihoods(splits):
+        title = job.folder.path.name
+        figures.submit(job.folder.write_figure, 'likelihood.png', plots.likelihoods, splits, title)
+
+    _draw_curves(job, history, figures)
+    if job.plotting:
+        figures.submit(job.folder.animate_features)
+    return job.validation.likelihoods(job.data, draw_likelihoods)
+
+
 def _conclude(job, history, findings):
     """Write the results and print them."""
     folder = job.folder
-    save_weights(folder.last_weights, job.kept)
+    save_weights(folder.last_weights, job.result)
     folder.write_metrics(history)
     trained = [
         parameter
-        for parameter in job.graph._collect_params_with_prefix().values()
+        for parameter in job.model.graph._collect_params_with_prefix().values()
         if parameter.grad_req != 'null'
     ]
     summary = summarise(
-        job.recipe, job.device, history, job.validation_images, sum(math.prod(p.shape) for p in trained)
+        job.recipe, job.device, history, job.validation.count, sum(math.prod(p.shape) for p in trained)
     )
     summary.update(findings)
     folder.write_summary({**folder.found_since(len(history)), **summary})

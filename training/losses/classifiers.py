@@ -31,7 +31,7 @@ class LabelledClassifier(HybridBlock):
     def __init__(self, classifier, loss_fn):
         super().__init__()
         self.classifier = classifier
-        self.loss_fn = loss_fn  # so that its margin is found among the parameters
+        self.loss_fn = loss_fn  # registers its margin among the parameters
         self.margin = loss_fn.margin
         self._margin_add = loss_fn._margin_add
 
@@ -58,7 +58,7 @@ class HeadsClassifier(HybridBlock):
         - **images**: (B, channels, H, W).
 
     Outputs:
-        - the net's own logits, then those of each head; each (B, C).
+        - the net's own logits, then those of each head, as far as there are any; each (B, C).
     """
 
     def __init__(self, net, heads=(), **kwargs):
@@ -70,7 +70,7 @@ class HeadsClassifier(HybridBlock):
 
     def hybrid_forward(self, F, images):
         features, logits = self.net(images)
-        return (logits, *(head(features) for head in self._heads))
+        return (logits, *(head(features) for head in self._heads)) if self._heads else logits
 
 
 class PixelClassifier(HybridBlock):

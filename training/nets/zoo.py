@@ -27,12 +27,15 @@ class FeatureNet(HybridBlock):
         published gluon_GMLoss does, and takes its outputs as features.
     device : training.machine.devices.Device or None
         Decides which swaps pay; None makes only those that are made everywhere.
+    num_classes : int or None
+        If given, the net ends at the pooled features and has an output layer of this width on them.
 
     Inputs:
         - **x**: normalised images, shape (B, 3, 32, 32).
 
     Outputs:
         - **features**: shape (B, `feature_size`), float32 where they come from an output layer.
+        - **logits**: float32, shape (B, `num_classes`), if there are classes.
 
     Raises
     ------
@@ -40,10 +43,10 @@ class FeatureNet(HybridBlock):
         If the zoo has no such model, the model no such part, or the images are too small for it.
     """
 
-    def __init__(self, model, device, **kwargs):
+    def __init__(self, model, device, num_classes=None, **kwargs):
         super().__init__(**kwargs)
         try:
-            zoo = zoo_model(model.model, model.feature_size)
+            zoo = zoo_model(model.model, num_classes or model.feature_size)
         except ImportError as error:
             raise UserError(f'GluonCV cannot be imported: {error}') from None
         except Exception:  # each kind of model that does not classify fails in its own way
@@ -63,22 +66,23 @@ class FeatureNet(HybridBlock):
         if len(shape) == 4:  # Darknet pools after its features
             self.features.add(SpatialMean())
         width = shape[1]
-        self.output = (
-            None
-            if model.features == 'pool'
-            else Float32Dense(
-                model.feature_size,
+        self.output = None
+        if num_classes or model.features == 'output':
+            self.output = Float32Dense(
+                num_classes or model.feature_size,
                 in_units=width,
                 use_bias=dense.bias is not None,
                 prefix=dense.prefix,
                 params=dense.params,
             )
-        )
-        self.feature_size = model.feature_size if self.output is not None else width
+        self._classifies = num_classes is not None
+        self.feature_size = width if self._classifies or self.output is None else model.feature_size
 
     def hybrid_forward(self, F, x):
         x = self.features(x)
-        return self.output(x) if self.output is not None else x
+        if self._classifies:
+            return x, self.output(x)
+        return x if self.output is None else self.output(x)
 
 
 def zoo_model(name, classes, **settings):

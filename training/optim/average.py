@@ -1,9 +1,11 @@
 """A moving average of the weights, to be validated and kept in their place."""
 
+from typing import Any, Optional
+
 from boltons.iterutils import chunked
 from mxnet import nd
 
-from training import model
+from training.model import Model, build_model, initialize
 
 AT_ONCE = 60  # arrays of one call: the most that multi_sgd_update takes
 
@@ -20,16 +22,16 @@ class MovingAverage:
 
     Parameters
     ----------
-    graph, twin : block
-        Two of the same kind, initialised on the same contexts; the twin gets the graph's weights.
+    model, twin : training.model.Model
+        Two of the same kind, initialised on the same contexts; the twin gets the model's weights.
     decay : float
         0 to 1.
     """
 
-    def __init__(self, graph, twin, decay):
-        self.graph = twin
+    def __init__(self, model: Model, twin: Model, decay: float) -> None:
+        self.model = twin
         self._decay = decay
-        ours, theirs = (block._collect_params_with_prefix() for block in (graph, twin))
+        ours, theirs = (part.graph._collect_params_with_prefix() for part in (model, twin))
         pairs = [(theirs[name], ours[name]) for name in ours]
         for average, weight in pairs:
             average.set_data(weight.data(weight.list_ctx()[0]))
@@ -56,15 +58,17 @@ class MovingAverage:
             )
 
 
-def build_moving_average(graph, recipe, device, contexts):
-    """The MovingAverage of an initialised graph that its recipe asks for, or None.
+def build_moving_average(
+    model: Model, recipe: Any, device: Any, contexts: list[Any]
+) -> Optional[MovingAverage]:
+    """The MovingAverage of an initialised model that its recipe asks for, or None.
 
-    Parameters are those of training.model.build and initialize.
+    Parameters are those of training.model.build_model and initialize.
     """
     decay = recipe.refinement.weight_average
     if not decay:
         return None
-    twin = model.build(recipe, device)
-    model.initialize(twin, recipe, contexts)
-    twin.collect_params().setattr('grad_req', 'null')
-    return MovingAverage(graph, twin, decay)
+    twin = build_model(recipe, device)
+    initialize(twin, recipe, contexts)
+    twin.graph.collect_params().setattr('grad_req', 'null')
+    return MovingAverage(model, twin, decay)

@@ -1,48 +1,51 @@
 """From a run folder to its net, for inference."""
 
-from training import model
-from training.config import recipe as recipes
+from typing import Optional, Union
+
+from mxnet.context import Context
+
+from training.config.recipe import load_run
+from training.config.schema import CifarRecipe, MnistRecipe
 from training.losses.classifiers import PixelClassifier
+from training.machine.devices import Device
+from training.model import Model, build_model, initialize, normaliser
 from training.nets.rewrite import freeze
+from training.runs.folder import RunFolder
 from training.runs.weights import load_weights, named_parameters
 
+Recipe = Union[CifarRecipe, MnistRecipe]
 
-def load(folder, device, contexts):
-    """The graph of a run, with its weights (see RunFolder.weights).
+
+def restore_model(
+    folder: RunFolder, device: Optional[Device], contexts: list[Context]
+) -> tuple[Model, Recipe]:
+    """The model of a run with its weights (see RunFolder.weights), and its recipe.
 
     It is for inference: frozen as by training.nets.rewrite.freeze, and its weights have no gradients.
-
-    Parameters
-    ----------
-    folder : training.runs.folder.RunFolder
-    device : training.machine.devices.Device or None
-        None leaves out what pays on one kind of device.
-    contexts : list of Context
-
-    Returns
-    -------
-    (graph, recipe)
+    `device` as in training.nets.zoo.FeatureNet.
 
     Raises
     ------
     UserError
         If there is no such run, or its weights do not fit.
     """
-    recipe = recipes.load_run(folder.require_run())
-    graph = model.build(recipe, device)
-    model.initialize(graph, recipe, contexts)
-    load_weights(folder.weights, graph.weights, contexts)
-    freeze(graph.net, contexts)
-    for parameter in named_parameters({'graph': graph}).values():
+    recipe = load_run(folder.require_run())
+    model = build_model(recipe, device)
+    initialize(model, recipe, contexts)
+    load_weights(folder.weights, model.weights, contexts)
+    freeze(model.net, contexts)
+    for parameter in named_parameters({'graph': model.graph}).values():
         parameter.grad_req = 'null'
-    graph.classifier.hybridize(static_alloc=True, static_shape=True)
-    return graph, recipe
+    model.classifier.hybridize(static_alloc=True, static_shape=True)
+    return model, recipe
 
 
-def pixel_classifier(folder, device, contexts):
-    """(training.losses.classifiers.PixelClassifier, recipe) of a run; parameters and errors as of `load`."""
-    graph, recipe = load(folder, device, contexts)
+def pixel_classifier(
+    folder: RunFolder, device: Optional[Device], contexts: list[Context]
+) -> tuple[PixelClassifier, Recipe]:
+    """All that a run says of pixels, and its recipe; parameters and errors as of `restore_model`."""
+    model, recipe = restore_model(folder, device, contexts)
     spread, _ = folder.read_calibration()
-    block = PixelClassifier(model.normaliser(recipe, contexts), graph.classifier, spread, prefix='')
+    block = PixelClassifier(normaliser(recipe, contexts), model.classifier, spread, prefix='')
     block.hybridize(static_alloc=True, static_shape=True)
     return block, recipe

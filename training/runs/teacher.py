@@ -5,8 +5,8 @@ from pathlib import Path
 from training.data import datasets
 from training.errors import UserError
 from training.nets import zoo
-from training.runs import restore
 from training.runs.folder import RunFolder
+from training.runs.restore import restore_model
 
 
 def load_teacher(name, dataset, device, contexts, student=None):
@@ -32,11 +32,10 @@ def load_teacher(name, dataset, device, contexts, student=None):
         if student and Path(name).resolve() == student.path.resolve():
             # The run there would be moved aside, and after --resume the student teach itself.
             raise UserError(f'--teacher {name}: is the folder of this run; choose another --output-dir')
-        graph, recipe = restore.load(RunFolder(name), device, contexts)
-        teacher = graph.classifier
+        model, recipe = restore_model(RunFolder(name), device, contexts)
         if recipe.data.dataset != dataset:
             raise UserError(f'--teacher {name}: was trained on {recipe.data.dataset}, not {dataset}')
-        return teacher
+        return model.classifier
     teacher = _pretrained(name, datasets.CLASSES[dataset], contexts)
     teacher.collect_params().setattr('grad_req', 'null')
     teacher.hybridize(static_alloc=True, static_shape=True)
