@@ -219,7 +219,7 @@ def test_decay_that_the_schedule_does_not_have_is_told(run_here, tmp_path, capsy
         )
         == 2
     )
-    assert '--decay-epochs: counts for nothing here' in capsys.readouterr().out
+    assert '--decay-epochs: has no effect here' in capsys.readouterr().out
 
 
 def test_margin_grows_step_by_step(run_here, tmp_path, monkeypatch):
