@@ -19,10 +19,10 @@ from tensorboardX.proto.event_pb2 import Event
 from gmloss import LGMLoss
 from training.errors import UserError
 from training.loop import fit as fit_module
+from training.loop import validation as validation_module
 from training.loop.epoch import average_statistics
 from training.machine import devices
 from training.machine.cluster import Workers
-from training.metrics import accuracy as accuracy_module
 from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder
 from training.runs.weights import save_weights
@@ -140,7 +140,7 @@ def test_interrupted_and_resumed_run_equals_the_whole_one(finished, run_script, 
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130, output
-    assert '--resume goes on' in output
+    assert 'continue with --resume' in output
     result = run_script('train_cifar.py', '--output-dir', folder, '--resume')
     assert result.returncode == 0, result.stderr
     assert run_fields(folder) == run_fields(finished[0])
@@ -181,7 +181,7 @@ def test_what_happens_at_the_end_of_an_epoch(run_here, tmp_path, monkeypatch):
         'average_statistics',
         lambda graph, data: averaged.append(len(margins)) or average(graph, data),
     )
-    monkeypatch.setattr(accuracy_module, 'accuracies', lambda *_: [next(accuracies)])
+    monkeypatch.setattr(validation_module, 'accuracies', lambda *_: [next(accuracies)])
     monkeypatch.setattr(
         fit_module,
         'save_weights',
@@ -358,10 +358,16 @@ def test_plotting_draws_the_curves_after_every_epoch(run_here, tmp_path, monkeyp
     monkeypatch.setattr(
         BackgroundPlots,
         'submit',
-        lambda _, write, name, draw, content, *rest: drawn.append((name, len(content))),
+        lambda _, write, *rest: drawn.append((rest[0], len(rest[2])) if rest else write.__name__),
     )
     assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run', '--epochs', 2, '--plotting') == 0
-    assert drawn[:3] == [('curves.png', 1), ('curves.png', 2), ('curves.png', 2)]
+    assert drawn == [
+        ('curves.png', 1),
+        ('curves.png', 2),
+        ('curves.png', 2),
+        'animate_features',
+        ('likelihood.png', 2),
+    ]
 
 
 @pytest.mark.parametrize('limit', [1500000, 300000], ids=['checkpoint', 'weights'])

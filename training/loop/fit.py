@@ -99,7 +99,7 @@ def fit(job, resume=False, tensorboard=False):
     except OSError as error:
         raise UserError(
             f'{error.filename or job.folder.path}: {error.strerror or error}; stopped. '
-            'With that put right, --resume goes on from the last checkpoint'
+            'Once that is mended, continue from the last checkpoint with --resume'
         ) from None
     except MXNetError as error:
         if 'out of memory' not in str(error):
