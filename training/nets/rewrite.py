@@ -4,7 +4,12 @@ The swaps keep every parameter's name, shape and value, so weights move freely b
 net, the CPU and the GPU.
 """
 
-from mxnet.gluon import nn
+import copy
+import warnings
+
+import mxnet as mx
+from mxnet.context import Context
+from mxnet.gluon import HybridBlock, SymbolBlock, nn
 
 from training.data.datasets import IMAGE_SHAPES
 from training.nets.layers import PaddedStem
@@ -45,6 +50,34 @@ def freeze(block, contexts):
         block._kwargs['use_global_stats'] = True
     elif isinstance(block, nn.Dropout):
         block._rate = 0
+
+
+def for_inference(net: HybridBlock, contexts: list[Context]) -> SymbolBlock:
+    """A frozen copy of a net that computes in float32, whatever precision mxnet is set to.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        One input, one output; initialised. Compiled anew when it is used next.
+    contexts : list of Context
+        Where its parameters are.
+
+    Returns
+    -------
+    SymbolBlock
+        From the same inputs to the same outputs.
+    """
+    net.hybridize(False)  # what is compiled cannot be copied
+    twin = copy.deepcopy(net)
+    net.hybridize(static_alloc=True)
+    freeze(twin, contexts)
+    inputs = mx.sym.var('data')
+    symbol = mx.sym.load_json(twin(inputs).tojson())  # which leaves out the casts to low precision
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of the input's type, which is not known yet
+        block = SymbolBlock(symbol, inputs, twin.collect_params())
+    block.hybridize(static_alloc=True)
+    return block
 
 
 def _merged(convolution, norm, contexts):
