@@ -166,7 +166,7 @@ def main(argv):
     from training.metrics.accuracy import accuracies, extract_features
     from training.model import build_model, initialize, normaliser
     from training.optim import schedules
-    from training.optim.trainer import Trainer, build_trainer
+    from training.optim.trainer import build_trainer, make_trainer
     from training.runs import features, plots
     from training.runs.weights import load_weights, named_parameters
 
@@ -245,7 +245,7 @@ def main(argv):
     parts = {'net': model.net, **({'mixture': mixture} if mixture else {})}
     trainers = [build_trainer(named_parameters(parts).values(), recipe.optimisation, workers)]
     if center_loss is not None:
-        trainers.append(Trainer(center_loss.collect_params(), 'sgd', {'wd': 0}, workers))
+        trainers.append(make_trainer(center_loss.collect_params(), 'sgd', {'wd': 0}, workers))
     rates = Rates(
         [learning_rate, centers_rate],
         trainers,

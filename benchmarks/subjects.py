@@ -147,7 +147,8 @@ def ours(device, augmentation='none', steps=STEPS, whole=False, version='baselin
     from training.loop.epoch import StopRequest, autograd, nd, train_epoch
     from training.model import build_model, initialize
     from training.optim.average import build_moving_average
-    from training.optim.trainer import build_trainer
+    from training.optim.overflow import OverflowGuard
+    from training.optim.trainer import build_trainer, take_step
     from training.runs.teacher import load_teacher
     from training.runs.weights import named_parameters
 
@@ -170,8 +171,7 @@ def ours(device, augmentation='none', steps=STEPS, whole=False, version='baselin
     graph = model.graph
     parameters = named_parameters({'graph': graph}).values()
     trainer = build_trainer(parameters, settings.optimisation)
-    if guarded:
-        trainer.zero_overflows()
+    guard = OverflowGuard([trainer]) if guarded else None
     if whole:
         moving_average = build_moving_average(model, settings, device, contexts)
         return lambda: train_epoch(
@@ -184,6 +184,7 @@ def ours(device, augmentation='none', steps=STEPS, whole=False, version='baselin
             lambda step: None,
             StopRequest(),
             average=moving_average,
+            guard=guard,
         )
     batch = next(iter(train_data.batches(0)))
 
@@ -192,7 +193,7 @@ def ours(device, augmentation='none', steps=STEPS, whole=False, version='baselin
             with autograd.record():
                 values = [graph(*part)[0] for part in batch]
             autograd.backward(values)
-            trainer.step(batch_size)
+            take_step([trainer], batch_size, guard)
         nd.waitall()
 
     return run

@@ -9,7 +9,8 @@ from mxnet import gluon
 
 from training.config.schema import Optimisation
 from training.optim.muon import orthogonalise
-from training.optim.trainer import build_trainer, server_optimizer
+from training.optim.overflow import OverflowGuard
+from training.optim.trainer import build_trainer, make_trainer, server_optimizer, take_step
 
 
 def newton_schulz(matrix):
@@ -75,35 +76,42 @@ def test_muon_steps_equal_numpy():
 
 @pytest.mark.parametrize('contexts', [[mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]], ids=['one', 'two'])
 @pytest.mark.parametrize('wrong', [np.inf, -np.inf, np.nan])
-def test_steps_whose_gradients_overflow_are_taken_for_zero_and_counted(contexts, wrong):
-    parameters = [gluon.Parameter(f'p{i}', shape=shape) for i, shape in enumerate([(3, 2, 1, 1), (4,)])]
+def test_all_trainers_skip_a_step_in_which_one_gradient_overflows(contexts, wrong):
+    """As for MNIST, whose net and centers have a trainer each."""
+    shapes = (3, 2, 1, 1), (4,), (5,)
+    parameters = [gluon.Parameter(f'p{i}', shape=shape) for i, shape in enumerate(shapes)]
     for parameter in parameters:
         parameter.initialize(mx.init.One(), ctx=contexts)
-    trainer = build_trainer(parameters, Optimisation(optimizer='sgd', momentum=0, wd=0))
-    trainer.set_learning_rate(0.5)
+    trainers = [
+        build_trainer(parameters[:2], Optimisation(optimizer='sgd', momentum=0, wd=0)),
+        make_trainer(parameters[2:], 'sgd', {'wd': 0}),
+    ]
+    for trainer in trainers:
+        trainer.set_learning_rate(0.5)
+    guard = OverflowGuard(trainers)
 
     def weights_after(last):
-        with mx.autograd.record():  # gradients of 1 and `last` on the first device, 0 on others
+        with mx.autograd.record():  # gradients of 1, `last` and 1 on the first device, 0 on others
             losses = [
                 sum(
-                    (parameter.data(context) * slope).sum()
-                    for parameter, slope in zip(parameters, (1, last) if context == contexts[0] else (0, 0))
+                    (parameter.data(context) * (slope if context == contexts[0] else 0)).sum()
+                    for parameter, slope in zip(parameters, (1, last, 1))
                 )
                 for context in contexts
             ]
         mx.autograd.backward(losses)
-        trainer.step(1)
+        take_step(trainers, 1, guard)
         return [
             array.asnumpy().ravel().tolist() for parameter in parameters for array in parameter.list_data()
         ]
 
-    trainer.zero_overflows()
     devices = len(contexts)
-    assert weights_after(wrong) == [[1] * 6] * devices + [[1] * 4] * devices
-    assert weights_after(wrong) == [[1] * 6] * devices + [[1] * 4] * devices
-    assert trainer.steps_zeroed() == 2
-    assert weights_after(2) == [[0.5] * 6] * devices + [[0] * 4] * devices
-    assert trainer.steps_zeroed() == 0
+    ones = [[1] * 6] * devices + [[1] * 4] * devices + [[1] * 5] * devices
+    assert weights_after(wrong) == ones
+    assert weights_after(wrong) == ones
+    assert guard.skipped_steps() == 2
+    assert weights_after(2) == [[0.5] * 6] * devices + [[0] * 4] * devices + [[0.5] * 5] * devices
+    assert guard.skipped_steps() == 0
 
 
 def test_servers_know_the_learning_rate_before_a_worker_pushes():
@@ -112,7 +120,7 @@ def test_servers_know_the_learning_rate_before_a_worker_pushes():
         distributed=True,
         asynchronous=True,
         size=2,
-        start_from_chief=lambda parameters: 5,
+        start_from_rank_zero=lambda parameters: 5,
         tell_servers=lambda **message: seen.append(message),
         update_on_servers=lambda *_: seen.append('push'),
     )

@@ -12,6 +12,8 @@ from mxnet import autograd, nd
 from mxnet.gluon import nn
 from tqdm import tqdm
 
+from training.optim.trainer import take_step
+
 STEPS_IN_FLIGHT = 4  # bounds memory and keeps the bar honest, without idling the engine
 
 
@@ -81,6 +83,7 @@ def train_epoch(
     loss_scale=1.0,
     description='',
     average=None,
+    guard=None,
 ):
     """Train on what is left of one epoch; return an EpochResult.
 
@@ -104,6 +107,8 @@ def train_epoch(
         Left end of the progress bar.
     average : training.optim.average.MovingAverage or None
         Takes in the weights after every step.
+    guard : training.optim.overflow.OverflowGuard or None
+        Of these trainers.
     """
     started = time.perf_counter()
     workers = data.workers
@@ -134,8 +139,7 @@ def train_epoch(
                 outputs = [graph(*part) for part in batch]
                 losses = [loss * loss_scale if loss_scale != 1 else loss for loss, _ in outputs]
             autograd.backward(losses)
-            for trainer in trainers:
-                trainer.step(data.batch_size * loss_scale)
+            take_step(trainers, data.batch_size * loss_scale, guard)
             if average is not None:
                 average.update(epoch * data.steps_per_epoch + step)
             for total, (_, statistics) in zip(sums, outputs):

@@ -3,7 +3,7 @@
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from mxnet import MXNetError
@@ -16,14 +16,15 @@ from training.loop.validation import Validation
 from training.machine.devices import Device
 from training.model import Model
 from training.optim.average import MovingAverage
+from training.optim.overflow import OverflowGuard
 from training.runs import checkpoint, plots, tables
 from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder, summarise
 from training.runs.weights import save_weights
 
 # Of the mean loss over a device's images. Lifts small gradients over float16's underflow and leaves
-# large ones room: those of v5's kernels come to 10,000 of the 65,504 there are. Of a step in which one
-# passes that, all gradients are taken for zero.
+# large ones room: those of v5's kernels come to 10,000 of the 65,504 there are. A step in which one
+# exceeds that is skipped.
 LOSS_SCALE = {'float16': 128.0}
 # A run that has not begun, but for its history.
 BLANK = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0}
@@ -41,7 +42,7 @@ class Job:
     ----------
     recipe, device, folder, model
         The recipe as it runs, where it runs, where its files go, and what it trains.
-    trainers : list of training.optim.trainer.Trainer
+    trainers : list of gluon.Trainer
     data : training.data.batches.TrainingData
     rates : training.loop.rates.Rates
     validation : training.loop.validation.Validation
@@ -65,6 +66,10 @@ class Job:
     average: Optional[MovingAverage] = None
     plotting: bool = False
     draw_features: Optional[Callable] = None
+    guard: Optional[OverflowGuard] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guard = OverflowGuard(self.trainers) if self.device.dtype in LOSS_SCALE else None
 
     @property
     def result(self) -> Any:
@@ -127,9 +132,6 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
     folder, workers, steps = job.folder, job.data.workers, job.data.steps_per_epoch
     state = _resumed(job) if resume else dict(BLANK, history=[])
     history = state['history']
-    if job.device.dtype in LOSS_SCALE:
-        for trainer in job.trainers:
-            trainer.zero_overflows()
     events = folder.event_writer(len(history)) if tensorboard and workers.is_chief else nullcontext()
     with BackgroundPlots() as figures, StopRequest().listening() as stop, events as board:
         for epoch in range(state['epoch'], job.recipe.optimisation.epochs):
@@ -193,19 +195,18 @@ def _train_epoch(job: Job, state: dict[str, Any], epoch: int, stop: StopRequest)
         job.scale,
         f'epoch {epoch + 1}/{job.recipe.optimisation.epochs}',
         job.average,
+        job.guard,
     )
     if not math.isfinite(result.loss):
         other = ', or --dtype float32' if job.device.dtype == 'float16' else ''
         raise UserError(
             f'epoch {epoch + 1}: the loss is {result.loss}; stopped. Begin anew with a lower --lr{other}'
         )
-    for trainer in job.trainers:
-        trainer.catch_up()
-    zeroed = max(trainer.steps_zeroed() for trainer in job.trainers)
-    if zeroed:
+    job.data.workers.catch_up()
+    if job.guard is not None and (skipped := job.guard.skipped_steps()):
         print(
-            f'epoch {epoch + 1}: gradients of {zeroed} steps taken for zero, as some passed '
-            f'the range of {job.device.dtype}'
+            f'epoch {epoch + 1}: {skipped} steps skipped, whose gradients exceeded the range of '
+            f'{job.device.dtype}'
         )
     for block in job.blocks.values():
         average_statistics(block, job.data)

@@ -44,6 +44,7 @@ class Workers:
     def __init__(self, kvstore='device'):
         self.kvstore, self.rank, self.size = kvstore, 0, 1
         self._store, self._next_key, self._vectors, self._requests = None, 0, {}, deque()
+        self._shared = []  # lists of parameters with the first one's key
         if not self.distributed:
             return
         self._store = parameter_server.create(kvstore)
@@ -135,8 +136,8 @@ class Workers:
         """Forget requests to stop that are still on their way, at the end of an epoch."""
         self._requests.clear()
 
-    def start_from_chief(self, parameters):
-        """Give all workers the chief's values of these parameters; return the first one's key.
+    def start_from_rank_zero(self, parameters):
+        """Give all workers rank 0's values of these parameters; return the first one's key.
 
         The servers keep a copy under one key for each, which is what asynchronous workers update.
         """
@@ -148,6 +149,7 @@ class Workers:
         self._store.init(keys, [nd.array(parameter.list_data()[0].asnumpy()) for parameter in parameters])
         for key, parameter in zip(keys, parameters):
             self._store.pull(key, out=parameter.list_data())
+        self._shared.append((first, parameters))
         return first
 
     def buckets(self, parameters):
@@ -183,16 +185,20 @@ class Workers:
                     start += gradient.size
 
     def update_on_servers(self, first_key, parameters):
-        """Have the servers update the weights by these gradients, and fetch the weights."""
+        """Have the servers update the weights by these gradients, and fetch the weights.
+
+        The gradients are the sums over this worker's devices, on each of them.
+        """
         for key, parameter in enumerate(parameters, first_key):
             # Times 1, because push sends the raw memory of what oneDNN keeps in its own layouts.
-            self._store.push(key, [gradient * 1 for gradient in parameter.list_grad()], priority=-key)
+            self._store.push(key, parameter.list_grad()[0] * 1, priority=-key)
             self._store.pull(key, out=parameter.list_data(), priority=-key)
 
-    def fetch(self, first_key, parameters):
-        """Take the servers' weights as they are now."""
-        for key, parameter in enumerate(parameters, first_key):
-            self._store.pull(key, out=parameter.list_data())
+    def catch_up(self):
+        """Have asynchronous workers, once all have ended their steps, hold the same weights."""
+        for first_key, parameters in self._shared if self.asynchronous else ():
+            for key, parameter in enumerate(parameters, first_key):
+                self._store.pull(key, out=parameter.list_data())
 
     def tell_servers(self, **message):
         """What asynchronous workers want of the servers, sent by the chief.

@@ -1,119 +1,23 @@
-"""The Muon optimizer and the trainer."""
+"""Gradients to weights: the trainers of a recipe, on one process or on several workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import mxnet as mx
-import numpy as np
-from mxnet import gluon, nd
+from mxnet import gluon
 
+from training.config.schema import Optimisation
 from training.machine.cluster import Workers
-from training.optim import muon  # noqa: F401 registers it with mxnet by its name
+from training.optim import muon  # noqa: F401 registers its optimizers with mxnet by their names
+from training.optim.overflow import OverflowGuard
 
 
-class Trainer(gluon.Trainer):
-    """A gluon Trainer for the workers of a run, each with its own copy of the optimizer.
-
-    Asynchronous workers have the servers update the weights instead, with each worker's gradients
-    as one step of its own.
-
-    Parameters
-    ----------
-    parameters : list of Parameter
-        In an order that does not change from run to run: checkpoints number them by it.
-    optimizer : str
-    settings : dict
-        The optimizer's keywords.
-    workers : training.machine.cluster.Workers
-    """
-
-    def __init__(self, parameters, optimizer, settings, workers=Workers()):
-        super().__init__(
-            parameters,
-            optimizer,
-            settings,
-            update_on_kvstore=False,
-            kvstore=None if workers.distributed else workers.kvstore,
-        )
-        self._workers, self._first_key, self._buckets, self._told_lr = workers, None, None, None
-        self._optimizer_name, self._settings = optimizer, settings
-        self._zeroed = None
-
-    def zero_overflows(self):
-        """From now on, take the gradients of a step in which one is infinite or NaN for zero.
-
-        As float16 needs it: one such step would end in weights that are NaN for good. No host read.
-        """
-        self._zeroed = [nd.zeros((1,), ctx=context) for context in self._contexts]
-
-    def steps_zeroed(self):
-        """How many steps that was since the last call."""
-        counts = [int(count.asscalar()) for count in self._zeroed or ()]
-        for count in self._zeroed or ():
-            count[:] = 0
-        return max(counts, default=0)
-
-    def _zero_unless_finite(self):
-        """As one array: one operator for each gradient would take longer to start than to run."""
-        for device, count in enumerate(self._zeroed or ()):
-            flat = [
-                parameter.list_grad()[device].reshape((-1,))
-                for parameter in self._params
-                if parameter.grad_req != 'null'
-            ]
-            joined = nd.concat(*flat, dim=0).reshape((1, -1))
-            finite = nd.multi_all_finite(joined, num_arrays=1)
-            count += 1 - finite
-            joined = nd.where(finite, joined, nd.zeros_like(joined)).reshape((-1,))
-            ends = np.cumsum([0] + [gradient.size for gradient in flat])
-            nd._internal._split_v2(
-                joined, indices=tuple(ends[:-1].tolist()), axis=0, squeeze_axis=False, sections=0, out=flat
-            )
-
-    def _allreduce_grads(self):
-        if self._workers.distributed:
-            self._workers.add_up(self._buckets)
-        else:
-            super()._allreduce_grads()
-        self._zero_unless_finite()
-
-    def step(self, batch_size):
-        """One update; `batch_size` is that of all workers together."""
-        if self._workers.distributed and self._first_key is None:  # not before --resume has loaded
-            self._first_key = self._workers.start_from_chief(self._params)
-            if not self._workers.asynchronous:
-                self._buckets = self._workers.buckets(self._params)
-        if not self._workers.asynchronous:
-            super().step(batch_size)
-            return
-        if self._told_lr is None:
-            keys = range(self._first_key, self._first_key + len(self._params))
-            self._workers.tell_servers(
-                name=self._optimizer_name,
-                settings={**self._settings, 'learning_rate': self.learning_rate},
-                rescale_grad=self._workers.size / batch_size,
-                lr_mult={key: p.lr_mult for key, p in zip(keys, self._params)},
-                wd_mult={key: p.wd_mult for key, p in zip(keys, self._params)},
-            )
-        elif self._told_lr != self.learning_rate:
-            self._workers.tell_servers(lr=self.learning_rate)
-        self._told_lr = self.learning_rate
-        self._zero_unless_finite()
-        self._workers.update_on_servers(self._first_key, self._params)
-
-    def catch_up(self):
-        """Have asynchronous workers, once all have ended their steps, hold the same weights."""
-        if self._workers.asynchronous and self._first_key is not None:
-            self._workers.fetch(self._first_key, self._params)
-
-
-def server_optimizer(name, settings, rescale_grad, lr_mult, wd_mult):
-    """The optimizer that a server is told to use by `Trainer.step`; see there."""
-    optimizer = mx.optimizer.create(name, rescale_grad=rescale_grad, **settings)
-    optimizer.set_lr_mult({int(key): value for key, value in lr_mult.items()})
-    optimizer.set_wd_mult({int(key): value for key, value in wd_mult.items()})
-    return optimizer
-
-
-def build_trainer(parameters, optimisation, workers=Workers()):
-    """A Trainer for the recipe's optimizer.
+def build_trainer(
+    parameters: Iterable[gluon.Parameter], optimisation: Optimisation, workers: Workers = Workers()
+) -> gluon.Trainer:
+    """The trainer of a recipe's optimizer.
 
     Parameters
     ----------
@@ -134,4 +38,92 @@ def build_trainer(parameters, optimisation, workers=Workers()):
         settings['momentum'] = optimisation.momentum
     if optimisation.optimizer == 'muon':
         settings['matrix_lr_ratio'] = optimisation.matrix_lr / optimisation.lr
-    return Trainer(parameters, name, settings, workers)
+    return make_trainer(parameters, name, settings, workers)
+
+
+def make_trainer(
+    parameters: Iterable[gluon.Parameter],
+    optimizer: str,
+    settings: dict[str, Any],
+    workers: Workers = Workers(),
+) -> gluon.Trainer:
+    """A gluon.Trainer for the workers of a run.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+        In an order that does not change from run to run: checkpoints number them by it.
+    optimizer : str
+    settings : dict
+        The optimizer's keywords.
+    workers : training.machine.cluster.Workers
+    """
+    if workers.asynchronous:
+        return AsynchronousTrainer(parameters, optimizer, settings, workers)
+    if workers.distributed:
+        return SynchronousTrainer(parameters, optimizer, settings, workers)
+    return gluon.Trainer(parameters, optimizer, settings, update_on_kvstore=False, kvstore=workers.kvstore)
+
+
+def take_step(trainers: list[gluon.Trainer], batch_size: float, guard: OverflowGuard | None = None) -> None:
+    """One update by all trainers; `batch_size` is that of all workers together."""
+    for trainer in trainers:
+        trainer.allreduce_grads()
+    if guard is not None:
+        guard.zero_overflows()
+    for trainer in trainers:
+        trainer.update(batch_size)
+
+
+class SynchronousTrainer(gluon.Trainer):
+    """Adds up the gradients of all workers; each has its own copy of the optimizer."""
+
+    def __init__(self, parameters, optimizer, settings, workers):
+        super().__init__(parameters, optimizer, settings, update_on_kvstore=False, kvstore=None)
+        self._workers, self._buckets = workers, None
+
+    def _allreduce_grads(self):
+        if self._buckets is None:  # in the first step, when --resume has loaded the weights
+            self._workers.start_from_rank_zero(self._params)
+            self._buckets = self._workers.buckets(self._params)
+        self._workers.add_up(self._buckets)
+
+
+class AsynchronousTrainer(gluon.Trainer):
+    """Has the servers update the weights, with each worker's gradients as one step of its own."""
+
+    def __init__(self, parameters, optimizer, settings, workers):
+        super().__init__(parameters, optimizer, settings, update_on_kvstore=False)
+        self._workers, self._first_key, self._servers_lr = workers, None, None
+        self._name_and_settings = optimizer, settings
+
+    def _update(self, ignore_stale_grad=False):
+        if self._first_key is None:
+            self._first_key = self._workers.start_from_rank_zero(self._params)
+            keys = range(self._first_key, self._first_key + len(self._params))
+            name, settings = self._name_and_settings
+            self._workers.tell_servers(
+                name=name,
+                settings={**settings, 'learning_rate': self.learning_rate},
+                rescale_grad=self._workers.size * self._optimizer.rescale_grad,
+                lr_mult={key: p.lr_mult for key, p in zip(keys, self._params)},
+                wd_mult={key: p.wd_mult for key, p in zip(keys, self._params)},
+            )
+        elif self._servers_lr != self.learning_rate:
+            self._workers.tell_servers(lr=self.learning_rate)
+        self._servers_lr = self.learning_rate
+        self._workers.update_on_servers(self._first_key, self._params)
+
+
+def server_optimizer(
+    name: str,
+    settings: dict[str, Any],
+    rescale_grad: float,
+    lr_mult: dict[str, float],
+    wd_mult: dict[str, float],
+) -> mx.optimizer.Optimizer:
+    """The optimizer that an `AsynchronousTrainer` tells the servers to use; see there."""
+    optimizer = mx.optimizer.create(name, rescale_grad=rescale_grad, **settings)
+    optimizer.set_lr_mult({int(key): value for key, value in lr_mult.items()})
+    optimizer.set_wd_mult({int(key): value for key, value in wd_mult.items()})
+    return optimizer
