@@ -45,11 +45,11 @@ def main(argv):
 
     seconds_of(2)
     steps = max(3.0, SECONDS / seconds_of(3) * 3)
-    steps = int(workers.sum([steps * workers.is_chief])[0])  # the chief's number, for all
+    steps = int(workers.sum([steps * workers.is_rank_zero])[0])  # rank 0's number, for all
     before = loopback_bytes()
     seconds = seconds_of(steps)
     workers.sum([0])
-    if workers.is_chief:
+    if workers.is_rank_zero:
         print(seconds / steps, (loopback_bytes() - before) / steps, flush=True)
     workers.leave(0)
 

@@ -28,7 +28,7 @@ def join(recipe, device):
     recipe.run.workers = workers.size
     if workers.distributed:
         errors.departure = workers.leave
-        if not workers.is_chief:
+        if not workers.is_rank_zero:
             sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 for the whole process
         common = replace(
             recipe,

@@ -217,7 +217,7 @@ def test_every_step_of_every_epoch_has_masks_of_its_own(monkeypatch):
     for seed, rank in ((0, 0), (0, 0), (1, 0), (0, 1)):
         data.seed, data.workers = seed, Workers()
         data.workers.rank, data.workers.share = rank, lambda count: slice(0, count)
-        data.workers.sum = lambda values: np.array(values) + (len(values) == 3)  # the chief's steps
+        data.workers.sum = lambda values: np.array(values) + (len(values) == 3)  # rank 0's steps
         for epoch in range(2):
             train_epoch(graph, data, [trainer], epoch, 0, (0, 0), lambda step: None, StopRequest())
     first, again, other_seed, other_rank = np.reshape(seeds, (4, 10)).tolist()

@@ -46,7 +46,7 @@ def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, 
     )
     assert result.returncode == 0, result.stderr
     assert '2 workers (dist_sync)' in result.stdout
-    assert result.stdout.count('epoch   1') == 1, 'only the chief prints'
+    assert result.stdout.count('epoch   1') == 1, 'only rank 0 prints'
     (first,), (second,) = run_fields(one), run_fields(two)
     assert float(second['train_loss']) == pytest.approx(float(first['train_loss']), rel=1e-5)
     assert second['train_acc'] == first['train_acc'] and second['val_acc'] == first['val_acc']

@@ -113,7 +113,7 @@ def train_epoch(
     started = time.perf_counter()
     workers = data.workers
     sums = [nd.zeros((2,), ctx=ctx) for ctx in data.contexts]
-    if workers.is_chief:
+    if workers.is_rank_zero:
         sums[0][:] = nd.array(totals)
     in_flight = deque()
     step = first_step
@@ -123,7 +123,7 @@ def train_epoch(
         initial=first_step * data.batch_size,
         desc=description,
         unit=' images',
-        disable=None if workers.is_chief else True,
+        disable=None if workers.is_rank_zero else True,
         leave=False,
     ) as bar:
         for batch in data.batches(epoch, first_step):
@@ -154,8 +154,8 @@ def train_epoch(
     workers.end_steps()
     stop.agree(workers)
     totals = np.sum([total.asnumpy() for total in sums], axis=0)
-    # Asynchronous workers may have stopped at different steps: the chief's counts.
-    *totals, step = workers.sum([*totals, step * workers.is_chief]).tolist()
+    # Asynchronous workers may have stopped at different steps: rank 0's counts.
+    *totals, step = workers.sum([*totals, step * workers.is_rank_zero]).tolist()
     step = int(step)
     nd.waitall()
     seen = step * data.batch_size

@@ -123,7 +123,7 @@ def _claim(job, resume):
     """Find or make the run folder; a context in which it is this run's alone."""
     if resume:
         job.folder.check_resumable(job.recipe)
-    if not job.data.workers.is_chief:
+    if not job.data.workers.is_rank_zero:
         return nullcontext()
     return job.folder.lock() if resume else job.folder.start(job.recipe)
 
@@ -132,7 +132,7 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
     folder, workers, steps = job.folder, job.data.workers, job.data.steps_per_epoch
     state = _resumed(job) if resume else dict(BLANK, history=[])
     history = state['history']
-    events = folder.event_writer(len(history)) if tensorboard and workers.is_chief else nullcontext()
+    events = folder.event_writer(len(history)) if tensorboard and workers.is_rank_zero else nullcontext()
     with BackgroundPlots() as figures, StopRequest().listening() as stop, events as board:
         for epoch in range(state['epoch'], job.recipe.optimisation.epochs):
             started = time.perf_counter() - state['seconds']
@@ -154,7 +154,7 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
             }
             history.append(row)
             state.update(BLANK, epoch=epoch + 1, history=history)
-            if workers.is_chief:
+            if workers.is_rank_zero:
                 _record(job, state, figures, board)
             print(PROGRESS.format(**row), flush=True)
             if stop.agree(workers):
@@ -162,9 +162,9 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
                 return 128 + stop.signal
 
         findings = {}
-        if workers.is_chief:
+        if workers.is_rank_zero:
             findings = _draw_results(job, history, figures)
-    if workers.is_chief:
+    if workers.is_rank_zero:
         _conclude(job, history, findings)
     return 0
 
@@ -214,7 +214,7 @@ def _train_epoch(job: Job, state: dict[str, Any], epoch: int, stop: StopRequest)
 
 
 def _save(job: Job, state: dict[str, Any]) -> None:
-    if job.data.workers.is_chief:
+    if job.data.workers.is_rank_zero:
         checkpoint.save_checkpoint(job.folder.checkpoint, job.blocks, job.trainers, state)
 
 

@@ -37,7 +37,7 @@ class Workers:
     ----------
     rank, size : int
         Number of this worker, and of how many.
-    is_chief : bool
+    is_rank_zero : bool
         Whether this worker prints and writes the files.
     """
 
@@ -64,7 +64,7 @@ class Workers:
         return self.kvstore == 'dist_async'
 
     @property
-    def is_chief(self):
+    def is_rank_zero(self):
         return self.rank == 0
 
     def share(self, count):
@@ -91,7 +91,7 @@ class Workers:
         result = total.asnumpy()
         if self.asynchronous:
             self._store._barrier()
-            if self.is_chief:
+            if self.is_rank_zero:
                 self._store.push(key, -total)
                 nd.waitall()
             self._store._barrier()
@@ -201,12 +201,12 @@ class Workers:
                 self._store.pull(key, out=parameter.list_data())
 
     def tell_servers(self, **message):
-        """What asynchronous workers want of the servers, sent by the chief.
+        """What asynchronous workers want of the servers, sent by rank 0.
 
         Nothing: to update weights themselves; `name` and more: their optimizer; `lr`: its new
         learning rate. All workers wait for the first two.
         """
-        if self.is_chief:
+        if self.is_rank_zero:
             self._store._send_command_to_servers(CONTROLLER, json.dumps(message))
         if 'lr' not in message:
             self._store._barrier()
