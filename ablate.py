@@ -31,6 +31,7 @@ from training.config.schema import FILLED_IN
 from training.errors import UserError
 from training.runs import tables
 from training.runs.folder import RunFolder, write_text
+from training.runs.resumption import check_same
 
 SET_HERE = 'version', 'resume', 'test', 'weights', 'seed'  # options that differ from run to run
 FIXED = (*FILLED_IN, 'seed', 'output_dir')  # fields that a variant cannot change
@@ -121,7 +122,7 @@ def check_run(path, version, common, overrides, seed):
         )
         wanted.run.version = version
         wanted.run.device = 'auto'  # the run itself looks at that, when it knows what it stands for
-        folder.check_resumable(wanted)
+        check_same(folder, wanted)
 
 
 def finished_runs(folder, variants, version, common):

@@ -280,6 +280,7 @@ def main(argv):
         model=model,
         trainers=trainers,
         data=train_data,
+        data_digest=datasets.digest(train_split, val_split),
         rates=rates,
         validation=validation,
         plotting=actions['plotting'],

@@ -237,7 +237,8 @@ WEIGHTS = [
 
 CHECKPOINTS = [
     ('missing', remove('run/checkpoint.npz'), 'there is no checkpoint to resume from'),
-    ('a folder', folder('run/checkpoint.npz'), 'damaged checkpoint'),
+    ('a folder', folder('run/checkpoint.npz'), 'run/checkpoint.npz: cannot be read .Is a directory.; no'),
+    ('unreadable', unreadable('run/checkpoint.npz'), 'run/checkpoint.npz: cannot be read'),
     ('empty', put('run/checkpoint.npz', b''), 'damaged checkpoint'),
     ('garbage', put('run/checkpoint.npz', b'x' * 5000), 'damaged checkpoint'),
     ('cut', cut('run/checkpoint.npz', 5000), 'damaged checkpoint'),
@@ -259,8 +260,16 @@ CHECKPOINTS = [
         stored(lambda _, state: state.update(format=2)),
         'a checkpoint of format 2, and this version reads format 1',
     ),
-    ('no epoch', stored(lambda _, state: state.pop('epoch')), 'damaged checkpoint .its epoch is None'),
-    ('other history', stored(lambda _, state: state.update(history=3)), 'its history is 3'),
+    (
+        'no epoch',
+        stored(lambda _, state: state.pop('epoch')),
+        'damaged checkpoint .its state: epoch: Field required',
+    ),
+    (
+        'other history',
+        stored(lambda _, state: state.update(history=3)),
+        'its state: history: Input should be a valid list',
+    ),
     (
         'other model',
         stored(

@@ -16,6 +16,7 @@ from training.config.schema import FILLED_IN, CifarRecipe
 from training.errors import UserError
 from training.machine import devices
 from training.runs.folder import RunFolder
+from training.runs.resumption import check_resumable
 
 VERSIONS = sorted(path.stem for path in (recipes.CONFIGS / 'cifar').glob('*.yaml'))
 
@@ -232,11 +233,11 @@ def test_run_of_a_version_with_fewer_fields_is_resumed_and_checked(tmp_path):
     tree = yaml.safe_load(folder.config.read_text())
     del tree['refinement'], tree['loss']['margin_add']
     folder.config.write_text(yaml.safe_dump(tree))
-    folder.check_resumable(recipe)
+    check_resumable(folder, recipe)
     assert recipes.load_run(folder.config) == recipe
     recipe.loss.margin_add = 0.5
     with pytest.raises(UserError, match='begun with other values .*margin_add: 0.0 / 0.5'):
-        folder.check_resumable(recipe)
+        check_resumable(folder, recipe)
 
 
 def test_retired_fields_of_earlier_versions_are_read_at_their_defaults_only(tmp_path):

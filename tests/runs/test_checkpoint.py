@@ -1,6 +1,9 @@
 """Checkpoints and weights round trips, in process."""
 
 import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
@@ -27,6 +30,11 @@ def make(optimizer, contexts):
     return net, trainer
 
 
+def state_after(epoch):
+    history = [{'epoch': number + 1, 'val_acc': 0.1 + 0.2} for number in range(epoch)]
+    return {'epoch': epoch, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.5, 'history': history}
+
+
 def step(net, trainer, contexts, seed):
     rng = np.random.default_rng(seed)
     batch = nd.array(rng.normal(size=(8, 3, 8, 8)))
@@ -49,7 +57,7 @@ def test_training_goes_on_exactly_where_it_was(optimizer, contexts, tmp_path):
     net, trainer = make(optimizer, contexts)
     for seed in range(3):
         step(net, trainer, contexts, seed)
-    state = {'epoch': 3, 'history': [{'val_acc': 0.1 + 0.2}]}
+    state = state_after(3)
     checkpoint.save_checkpoint(tmp_path / 'c.npz', {'net': net}, [trainer], state)
     other, other_trainer = make(optimizer, contexts)
     loaded = checkpoint.load_checkpoint(tmp_path / 'c.npz', {'net': other}, [other_trainer])
@@ -69,7 +77,7 @@ def test_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path, 
     net, trainer = make('nag', [mx.cpu()])
     path = tmp_path / 'c.npz'
     for epoch in (1, 2, 3):
-        checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': epoch})
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], state_after(epoch))
     assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 3
     assert not capsys.readouterr().out
     if damage == 'missing':
@@ -77,22 +85,103 @@ def test_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path, 
     else:
         path.write_bytes(path.read_bytes()[:-300])
     assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 2
-    assert 'the one before it is used' in capsys.readouterr().out
-    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 4})
+    reason = 'missing' if damage == 'missing' else 'damaged checkpoint .*, now in c.npz.damaged'
+    assert re.search(f'c.npz: {reason}; c.before.npz is used', capsys.readouterr().out)
+    damaged = tmp_path / 'c.npz.damaged'
+    assert damaged.exists() == (damage != 'missing')
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], state_after(4))
     path.write_bytes(b'')
     assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])['epoch'] == 2
+    assert len(list(tmp_path.glob('c.npz.damaged*'))) == 1 + (damage != 'missing')
+    path.write_bytes(b'')
     checkpoint.before(path).write_bytes(b'')
     with pytest.raises(UserError, match='damaged'):
         checkpoint.load_checkpoint(path, {'net': net}, [trainer])
 
 
+@pytest.fixture
+def two(tmp_path):
+    """(path, blocks, trainers, load) where a checkpoint of epoch 2 lies beside one of epoch 1."""
+    net, trainer = make('nag', [mx.cpu()])
+    path = tmp_path / 'c.npz'
+    for epoch in (1, 2):
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], state_after(epoch))
+    return path, {'net': net}, [trainer]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize('error', [OSError(5, 'Input/output error'), MemoryError()], ids=['EIO', 'memory'])
+def test_failure_to_read_is_no_damage_and_leaves_both_checkpoints(two, tmp_path, monkeypatch, error):
+    kept, read = contents(tmp_path), Path.read_bytes
+
+    def read_bytes(path):
+        if path == two[0]:
+            raise error
+        return read(path)
+
+    monkeypatch.setattr(Path, 'read_bytes', read_bytes)
+    with pytest.raises(UserError, match='c.npz: .*no checkpoint was changed'):
+        checkpoint.load_checkpoint(*two)
+    monkeypatch.undo()
+    assert contents(tmp_path) == kept
+    assert checkpoint.load_checkpoint(*two)['epoch'] == 2
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        {'epoch': None},
+        {'epoch': -1},
+        {'step': 0.5},
+        {'totals': [0.0]},
+        {'history': 3},
+        {'history': [{'val_acc': 'high'}]},
+        {'update_counts': [{'a': 1}]},
+        {'data': 3},
+    ],
+    ids=str,
+)
+def test_damage_in_the_state_is_passed_over_too(two, damage):
+    path = two[0]
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    state = {**json.loads(str(arrays.pop('state'))), **damage}
+    np.savez(path, state=np.array(json.dumps(state)), **arrays)
+    assert checkpoint.load_checkpoint(*two)['epoch'] == 1
+    assert path.with_name('c.npz.damaged').exists() and not path.exists()
+
+
+def test_workers_read_what_rank_0_has_chosen(two, capsys):
+    """Each worker alone would pass over, or not, what it sees itself; only rank 0 may rename."""
+    path, seen = two[0], []
+
+    def workers(rank, use_before):
+        def add_up(values):
+            seen.append((rank, float(values[0])))
+            return np.array([float(use_before)])
+
+        return SimpleNamespace(is_rank_zero=rank == 0, sum=add_up)
+
+    kept = contents(path.parent)
+    assert checkpoint.load_checkpoint(*two, workers(1, True))['epoch'] == 1
+    path.write_bytes(b'')
+    with pytest.raises(UserError, match='c.npz: damaged checkpoint .*rank 0 could read it'):
+        checkpoint.load_checkpoint(*two, workers(1, False))
+    assert contents(path.parent) == {**kept, 'c.npz': b''} and not capsys.readouterr().out
+    assert checkpoint.load_checkpoint(*two, workers(0, True))['epoch'] == 1
+    assert seen == [(1, 0), (1, 0), (0, 1)] and path.with_name('c.npz.damaged').exists()
+
+
 def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     net, trainer = make('nag', [mx.cpu()])
     path = tmp_path / 'c.npz'
-    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 1})
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], state_after(1))
     monkeypatch.setattr('os.fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'disk full')))
     with pytest.raises(OSError):
-        checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 2})
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], state_after(2))
     with np.load(path) as archive:
         assert json.loads(str(archive['state']))['epoch'] == 1
 
@@ -109,9 +198,9 @@ def test_weights_round_trip(tmp_path):
 def test_checkpoint_of_a_later_format_is_not_passed_over_for_the_one_before(tmp_path, monkeypatch):
     net, trainer = make('nag', [mx.cpu()])
     path = tmp_path / 'c.npz'
-    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 1})
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], state_after(1))
     with monkeypatch.context() as later:
         later.setattr(checkpoint, 'FORMAT', 2)
-        checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 2})
+        checkpoint.save_checkpoint(path, {'net': net}, [trainer], state_after(2))
     with pytest.raises(UserError, match='c.npz: a checkpoint of format 2'):
         checkpoint.load_checkpoint(path, {'net': net}, [trainer])

@@ -103,6 +103,11 @@ COMMAND_LINES = [
     ('train_cifar', '--version v4 --warmup linear', 'a linear warm-up has a length above 0; for no '),
     ('train_cifar', '--warmup-epochs 21', 'a warm-up of 21 epochs does not end in a run of '),
     ('train_cifar', '--resume --wd 0.1', r'begun with other values .*wd: 0.0005 / 0.1$'),
+    (
+        'train_cifar',
+        '--resume --epochs 2',
+        'a cosine schedule over 1 epochs, of which 1 are done; .* --weights run/',
+    ),
     ('train_mnist', '--loss triplet', "'softmax', 'softmax-center', .* got 'triplet'"),
     ('train_mnist', '--version triplet', 'there are center, lgm-distance'),
     ('train_mnist', '--version ""', 'no such recipe; there are center'),

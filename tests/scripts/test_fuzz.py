@@ -65,11 +65,12 @@ def values(net):
 def checkpoints(folder):
     net, trainer = small_net()
     path, kept = folder / 'c.npz', values(net)
-    checkpoint.save_checkpoint(path, {'net': net}, [trainer], {'epoch': 1})
+    state = {'epoch': 1, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0, 'history': []}
+    checkpoint.save_checkpoint(path, {'net': net}, [trainer], state)
 
     def read():  # zip files have a sum of each part: what is read is what was written
         try:
-            assert checkpoint.load_checkpoint(path, {'net': net}, [trainer], {'epoch': 0})
+            assert checkpoint.load_checkpoint(path, {'net': net}, [trainer])
         finally:
             assert all(map(np.array_equal, values(net), kept))
 

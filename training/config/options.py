@@ -101,8 +101,9 @@ def add_fields(parser, recipe_class):
 def choose_recipe(family, version, recipe_class, folder, actions, overrides):
     """The recipe to run: of the run that goes on or is tested, else of `version`.
 
-    Weights to test are of the run in whose folder they are; elsewhere, of `version`. A test is for
-    this machine: what the run had to say of devices, precision and workers gives way.
+    More epochs of a run that goes on scale nothing. Weights to test are of the run in whose folder
+    they are; elsewhere, of `version`. A test is for this machine: what the run had to say of
+    devices, precision and workers gives way.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def choose_recipe(family, version, recipe_class, folder, actions, overrides):
         path = folder.require_run()
     if actions['test']:  # a run that was validated on held-out images too
         overrides = {'holdout': 0, 'device': 'auto', 'kvstore': 'device', **overrides}
-    recipe = recipes.load_recipe(path, recipe_class, overrides)
+    recipe = recipes.load_recipe(path, recipe_class, overrides, scale=not actions['resume'])
     if actions['test'] and 'dtype' not in overrides and recipe.run.dtype != 'float32':
         recipe.run.dtype = 'auto'
     if actions['version'] and recipe.run.version not in ('', actions['version']):

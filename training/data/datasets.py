@@ -1,5 +1,6 @@
 """Image data sets as arrays: one uint8 array and one label array per split."""
 
+import hashlib
 import math
 import struct
 import zlib
@@ -59,6 +60,16 @@ class Split:
 
     def select(self, index):
         return Split(self.images[index], self.labels[index])
+
+
+def digest(*splits):
+    """A digest of the images and labels of splits: equal for equal content, wherever it is kept."""
+    content = hashlib.sha256()
+    for split in splits:
+        content.update(repr(split.images.shape).encode())
+        content.update(np.ascontiguousarray(split.images))
+        content.update(np.ascontiguousarray(split.labels))
+    return content.hexdigest()
 
 
 def load_splits(settings):

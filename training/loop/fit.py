@@ -17,7 +17,7 @@ from training.machine.devices import Device
 from training.model import Model
 from training.optim.average import MovingAverage
 from training.optim.overflow import OverflowGuard
-from training.runs import checkpoint, plots, tables
+from training.runs import checkpoint, plots, resumption, tables
 from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder, summarise
 from training.runs.weights import save_weights
@@ -44,6 +44,8 @@ class Job:
         The recipe as it runs, where it runs, where its files go, and what it trains.
     trainers : list of gluon.Trainer
     data : training.data.batches.TrainingData
+    data_digest : str
+        Of its images and labels and the validation's, by training.data.datasets.digest.
     rates : training.loop.rates.Rates
     validation : training.loop.validation.Validation
     average : training.optim.average.MovingAverage or None
@@ -61,6 +63,7 @@ class Job:
     model: Model
     trainers: list[Any]
     data: batches.TrainingData
+    data_digest: str
     rates: Rates
     validation: Validation
     average: Optional[MovingAverage] = None
@@ -101,11 +104,6 @@ def fit(job, resume=False, tensorboard=False):
     try:
         with _claim(job, resume):
             return _fit(job, resume, tensorboard)
-    except OSError as error:
-        raise UserError(
-            f'{error.filename or job.folder.path}: {error.strerror or error}; stopped. '
-            'Once that is mended, continue from the last checkpoint with --resume'
-        ) from None
     except MXNetError as error:
         if 'out of memory' not in str(error):
             raise
@@ -122,7 +120,7 @@ def loss_scale(dtype, batch_size):
 def _claim(job, resume):
     """Find or make the run folder; a context in which it is this run's alone."""
     if resume:
-        job.folder.check_resumable(job.recipe)
+        resumption.check_resumable(job.folder, job.recipe)
     if not job.data.workers.is_rank_zero:
         return nullcontext()
     return job.folder.lock() if resume else job.folder.start(job.recipe)
@@ -130,9 +128,11 @@ def _claim(job, resume):
 
 def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
     folder, workers, steps = job.folder, job.data.workers, job.data.steps_per_epoch
+    workers.agree(job.data_digest, 'the workers of this run have different images or labels')
     state = _resumed(job) if resume else dict(BLANK, history=[])
-    history = state['history']
-    events = folder.event_writer(len(history)) if tensorboard and workers.is_rank_zero else nullcontext()
+    state['data'], history = job.data_digest, state['history']
+    with folder.writing():
+        events = folder.event_writer(len(history)) if tensorboard and workers.is_rank_zero else nullcontext()
     with BackgroundPlots() as figures, StopRequest().listening() as stop, events as board:
         for epoch in range(state['epoch'], job.recipe.optimisation.epochs):
             started = time.perf_counter() - state['seconds']
@@ -165,19 +165,23 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
         if workers.is_rank_zero:
             findings = _draw_results(job, history, figures)
     if workers.is_rank_zero:
-        _conclude(job, history, findings)
+        with folder.writing():
+            _conclude(job, history, findings)
     return 0
 
 
 def _resumed(job: Job) -> dict[str, Any]:
     """The state of the checkpoint, after its arrays have been loaded."""
-    path = job.folder.checkpoint
-    state = checkpoint.load_checkpoint(path, job.blocks, job.trainers, dict(BLANK, history=[]))
-    job.data.workers.agree(
+    path, workers = job.folder.checkpoint, job.data.workers
+    state = checkpoint.load_checkpoint(path, job.blocks, job.trainers, workers)
+    workers.agree(
         f'{state["epoch"]}, {state["step"]}',
         f'{path}: not the same file for all workers; the run folder must be one that they share',
     )
-    print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
+    with job.folder.writing():
+        resumption.resume(
+            job.folder, job.recipe, state, job.data_digest, job.data.steps_per_epoch, workers.is_rank_zero
+        )
     return state
 
 
@@ -215,19 +219,21 @@ def _train_epoch(job: Job, state: dict[str, Any], epoch: int, stop: StopRequest)
 
 def _save(job: Job, state: dict[str, Any]) -> None:
     if job.data.workers.is_rank_zero:
-        checkpoint.save_checkpoint(job.folder.checkpoint, job.blocks, job.trainers, state)
+        with job.folder.writing():
+            checkpoint.save_checkpoint(job.folder.checkpoint, job.blocks, job.trainers, state)
 
 
 def _record(job: Job, state: dict[str, Any], figures: BackgroundPlots, board: Any) -> None:
     """Write what an epoch leaves behind."""
     *earlier, row = state['history']
-    if all(row['val_acc'] > other['val_acc'] for other in earlier):
-        save_weights(job.folder.best_weights, job.result)
-    _save(job, state)
-    job.folder.write_metrics(state['history'])
-    if board:
-        for name, value in row.items():
-            board.add_scalar(name, value, row['epoch'])
+    with job.folder.writing():
+        if all(row['val_acc'] > other['val_acc'] for other in earlier):
+            save_weights(job.folder.best_weights, job.result)
+        _save(job, state)
+        job.folder.write_metrics(state['history'])
+        if board:
+            for name, value in row.items():
+                board.add_scalar(name, value, row['epoch'])
     if job.plotting:
         _draw_curves(job, state['history'], figures)
         if job.draw_features:

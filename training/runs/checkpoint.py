@@ -7,15 +7,35 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Annotated, Union
 
 import mxnet as mx
 import numpy as np
 from boltons.fileutils import atomic_save
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
 
 from training.errors import UserError
+from training.machine.cluster import Workers
 from training.runs.weights import check_match, named_parameters
 
 FORMAT = 1  # of checkpoints; files without a number are of this one too
+
+
+class State(TypedDict):
+    """What a checkpoint holds beside arrays, as JSON."""
+
+    epoch: Annotated[int, Field(ge=0)]  # epochs done
+    step: Annotated[int, Field(ge=0)]  # steps of the next one done
+    totals: Annotated[list[float], Field(min_length=2, max_length=2)]  # as EpochResult.totals, over these
+    seconds: float  # that these took
+    history: list[dict[str, Union[int, float, None]]]  # rows of metrics.csv
+    data: NotRequired[str]  # digest of images and labels; files of earlier versions have none
+    update_counts: list[dict[int, int]]  # of each trainer, by the number of the parameter
+
+
+class Damaged(Exception):
+    """A file is no whole checkpoint."""
 
 
 def save_checkpoint(path, blocks, trainers, state):
@@ -28,7 +48,7 @@ def save_checkpoint(path, blocks, trainers, state):
         The blocks whose parameters to keep, under these names.
     trainers : list of gluon.Trainer
     state : dict
-        Whatever else the run needs to continue: epoch, step, history, scores.
+        The fields of `State` but for update_counts.
 
     The file that was there before is kept beside it, for the case that this one gets damaged.
     """
@@ -61,40 +81,39 @@ def before(path):
     return Path(path).with_suffix('.before.npz')
 
 
-def load_checkpoint(path, blocks, trainers, blank=None):
+def load_checkpoint(path, blocks, trainers, workers=Workers()):  # noqa: B008 of one process
     """Restore what `save_checkpoint` wrote, on every context, and return its `state`.
 
-    A damaged or missing file is passed over for the one before, and that is said.
+    A file that is missing or damaged in its format is passed over for the one before: rank 0 decides
+    that and says so, and in the end renames the damaged file.
 
     Parameters
     ----------
     path, blocks, trainers
         As in `save_checkpoint`.
-    blank : dict or None
-        The state of a run not yet begun: the stored one must have its fields, of the same types.
+    workers : training.machine.cluster.Workers
+        All of them must call it.
 
     Raises
     ------
     UserError
-        If neither can be read, or the checkpoint is of another model, optimizer or format.
+        If neither file is whole, or one cannot be read, or the checkpoint is of another model, optimizer or
+        format.
     """
-    path = newest = Path(path)
-    try:
-        arrays, state = _read(path)
-    except UserError as error:
-        path = before(path)
-        if not path.exists():
-            raise
-        arrays, state = _read(path)
-        print(f'{error}; the one before it is used')
-    if state.get('format', FORMAT) != FORMAT:
-        raise UserError(
-            f'{path}: a checkpoint of format {state["format"]!r}, and this version reads '
-            f'format {FORMAT}; resume it with the version that wrote it'
-        )
-    for name, value in {**(blank or {}), 'update_counts': []}.items():
-        if type(state.get(name)) is not type(value):
-            raise UserError(f'{path}: damaged checkpoint (its {name} is {state.get(name)!r})')
+    newest = path = Path(path)
+    reason = None
+    if workers.is_rank_zero:
+        path, reason, content = _last_whole(newest)
+    if workers.sum([path != newest])[0]:
+        path = before(newest)
+    if not workers.is_rank_zero:
+        try:
+            content = _read(path)
+        except (Damaged, FileNotFoundError) as error:
+            raise UserError(
+                f'{path}: {error}, though rank 0 could read it; all must see one folder'
+            ) from None
+    arrays, state = content
     parameters = named_parameters(blocks)
     stored = {
         name[len('parameter/') :]: array for name, array in arrays.items() if name.startswith('parameter/')
@@ -104,41 +123,88 @@ def load_checkpoint(path, blocks, trainers, blank=None):
     for name, array in stored.items():
         parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
     for number, (trainer, counts) in enumerate(zip(trainers, state['update_counts'])):
-        counts = {int(index): count for index, count in counts.items()}
         for updater, context in zip(_updaters(trainer), trainer._contexts):
             _restore_states(updater, context, f'optimizer/{number}', len(trainer._params), arrays)
             updater.optimizer._set_current_context(context.device_id)
             updater.optimizer._index_update_count.update(counts)
             updater.optimizer.num_update = max(counts.values(), default=0)
-    if path != newest and newest.is_file():
-        newest.unlink(missing_ok=True)  # damaged; the next save would keep it as the one before
+    if reason:
+        moved = f', now in {_put_aside(newest).name}' if newest.exists() else ''
+        print(f'{newest}: {reason}{moved}; {path.name} is used')
     return state
 
 
-def _read(path):
-    """(arrays, state) of a checkpoint file."""
+def _last_whole(newest):
+    """(path, reason, content) of the newest checkpoint that is whole; why that is not `newest`, or None."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        return newest, None, _read(newest)
+    except (Damaged, FileNotFoundError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = 'missing' if missing else str(error)
+    try:
+        return before(newest), reason, _read(before(newest))
+    except FileNotFoundError:
+        problem = (
+            'there is no checkpoint to resume from' if missing else f'{reason}, and there is none before it'
+        )
+        raise UserError(f'{newest}: {problem}') from None
+    except Damaged as error:
+        raise UserError(f'{newest}: {reason}, and {before(newest).name}: {error}') from None
+
+
+def _put_aside(path):
+    """Rename a damaged file, and return its new path."""
+    aside, number = path.with_name(f'{path.name}.damaged'), 1
+    while aside.exists():
+        aside, number = path.with_name(f'{path.name}.damaged.{number}'), number + 1
+    return path.rename(aside)
+
+
+def _read(path):
+    """(arrays, state) of a checkpoint file.
+
+    Everything is taken into memory first: a failure of the disk then cannot pass for damage.
+    """
+    try:
+        content = io.BytesIO(Path(path).read_bytes())
+        with zipfile.ZipFile(content) as archive:
+            bad = archive.testzip()  # before an array is made: its header might ask for any memory
+        if bad:
+            raise ValueError(f'wrong checksum of {bad}')
+        content.seek(0)
+        with np.load(content, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         state = json.loads(str(arrays.pop('state')))
-        if not isinstance(state, dict) or any(a.dtype.kind not in 'fiu' for a in arrays.values()):
-            raise ValueError('it holds other things than a run')
+        if any(array.dtype.kind not in 'fiu' for array in arrays.values()):
+            raise ValueError('it holds other things than numbers')
+        if isinstance(state, dict) and state.get('format', FORMAT) != FORMAT:
+            raise UserError(
+                f'{path}: a checkpoint of format {state["format"]!r}, and this version reads '
+                f'format {FORMAT}; resume it with the version that wrote it'
+            )
+        state = TypeAdapter(State).validate_python(state)
     except FileNotFoundError:
-        raise UserError(f'{path}: there is no checkpoint to resume from') from None
+        raise
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror}); no checkpoint was changed') from None
+    except MemoryError:
+        raise UserError(f'{path}: the memory is too small to read it; no checkpoint was changed') from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = '.'.join(map(str, problem['loc']))
+        raise Damaged(f'damaged checkpoint (its state: {where}: {problem["msg"]})') from None
     except (
-        OSError,
         EOFError,
         ValueError,
         TypeError,
         AttributeError,
-        KeyError,
-        MemoryError,
+        LookupError,
         RuntimeError,
         zipfile.BadZipFile,
         zlib.error,
         struct.error,
     ) as error:
-        raise UserError(f'{path}: damaged checkpoint ({" ".join(str(error).split())})') from None
+        raise Damaged(f'damaged checkpoint ({" ".join(str(error).split())})') from None
     return arrays, state
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import statistics
+from contextlib import contextmanager
 from pathlib import Path
 
 from boltons.fileutils import atomic_save
@@ -12,9 +13,6 @@ from filelock import FileLock, Timeout
 from training.config import recipe as recipes
 from training.errors import UserError
 from training.runs import plots
-
-# Fields that may differ between a run and its resumption: they do not change the result.
-FREE_ON_RESUME = ('data_dir', 'output_dir', 'reported_val_acc')
 
 
 class RunFolder:
@@ -108,27 +106,23 @@ class RunFolder:
             raise UserError(f'{self.path}: there is no run in this folder')
         return self.config
 
-    def check_resumable(self, recipe):
-        """Refuse to go on with another recipe than the one the run began with.
-
-        Fields that its config.yaml lacks, since an earlier version of the project began it, are
-        taken to be at their defaults.
-
-        Raises
-        ------
-        UserError
-            Naming the differing fields.
-        """
-        saved = recipes.load_recipe(self.config, type(recipe), {})
-        settled = [name for name in ('device', 'dtype') if getattr(recipe.run, name) == 'auto']
-        changed = recipes.differences(saved, recipe, ignored=[*FREE_ON_RESUME, *settled])
-        if changed:
-            raise UserError(f'{self.path}: was begun with other values (begun / now): ' + ', '.join(changed))
+    @contextmanager
+    def writing(self):
+        """A context in which a file that cannot be written is a UserError that says how to go on."""
+        try:
+            yield
+        except OSError as error:
+            way = 'continue from the last checkpoint with --resume' if self.has_checkpoint else 'start again'
+            raise UserError(
+                f'{error.filename or self.path}: cannot be written ({error.strerror or error}); stopped. '
+                f'Once that is mended, {way}'
+            ) from None
 
     def write_metrics(self, history):
-        """metrics.csv from a list of rows, dicts; rows of an earlier version may lack columns."""
+        """metrics.csv from a list of rows, dicts, any of which may lack columns that others have."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(history[-1]), lineterminator='\n')
+        columns = dict.fromkeys(name for row in [history[-1], *history] for name in row)
+        writer = csv.DictWriter(text, list(columns), lineterminator='\n')
         writer.writeheader()
         for row in history:
             writer.writerow(

@@ -13,7 +13,8 @@ from training.config import recipe as recipes
 from training.config.schema import MNIST_LIKE
 from training.data.datasets import TITLES
 from training.errors import UserError
-from training.runs.folder import FREE_ON_RESUME, RunFolder, totals
+from training.runs.folder import RunFolder, totals
+from training.runs.resumption import FREE_ON_RESUME
 
 SEED = re.compile(r'[-_.]?seed\d*$')  # at the end of a name
 MILESTONES = 0.85, 0.89  # the accuracies that the CIFAR-10 seed reports on its way
@@ -105,7 +106,7 @@ def read(path):
             ]
         if not rows:
             raise ValueError('metrics.csv has no rows')
-        finished = folder.summary.exists()
+        finished = folder.summary.exists() and len(rows) >= config['optimisation']['epochs']
         run = Run(
             folder,
             config,
