@@ -67,8 +67,10 @@ def for_inference(net: HybridBlock, contexts: list[Context]) -> SymbolBlock:
     SymbolBlock
         From the same inputs to the same outputs.
     """
-    net.hybridize(False)  # what is compiled cannot be copied
-    twin = copy.deepcopy(net)
+    net.hybridize(False)  # what is compiled cannot be copied,
+    net.apply(_forget_outer_block)  # nor what was compiled around the net
+    left_out = {id(parameter._trainer): None for parameter in net.collect_params().values()}
+    twin = copy.deepcopy(net, left_out)
     net.hybridize(static_alloc=True)
     freeze(twin, contexts)
     inputs = mx.sym.var('data')
@@ -78,6 +80,11 @@ def for_inference(net: HybridBlock, contexts: list[Context]) -> SymbolBlock:
         block = SymbolBlock(symbol, inputs, twin.collect_params())
     block.hybridize(static_alloc=True)
     return block
+
+
+def _forget_outer_block(block):
+    """Drop Gluon's note of the block in whose name scope this one was made; nothing reads it again."""
+    block._scope._old_scope = None
 
 
 def _merged(convolution, norm, contexts):
