@@ -1,21 +1,18 @@
 """Print every benchmark: `make bench`, or `make bench ARGS="loss counts"` for some of them."""
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 
 from benchmarks import counts, scale
-from benchmarks.rounds import measure, median, ratio
-from benchmarks.subjects import BATCH, EPOCH_IMAGES, LOSS_SHAPE, STEPS, TEST_IMAGES
+from benchmarks.rounds import THREADS, measure, median, ratio
+from benchmarks.subjects import BATCH, EPOCH_IMAGES, EPOCH_STEPS, LOSS_SHAPE, STEPS, TEST_IMAGES
 from training import errors
 from training.config.options import Parser
 from training.errors import UserError
 from training.machine import devices
 
-THREADS = str(devices.usable_cores())
-EQUAL = {'OMP_NUM_THREADS': THREADS}
 REFINEMENTS = {
     'none': {},
     'label smoothing': {'label_smoothing': 0.1},
@@ -25,7 +22,7 @@ REFINEMENTS = {
     'muon': {'optimizer': 'muon'},
     'distillation': {'teacher': 'output/record/cifar-fast-seed0'},
 }
-AS_STARTED = {'OMP_NUM_THREADS': None}
+SPARSE = {'size': 128, 'sparse': True, 'update': True, 'repeats': 300}
 
 
 def report(title, results, reference, others, work=None):
@@ -43,9 +40,9 @@ def report(title, results, reference, others, work=None):
 def bench_loss(rounds):
     results = measure(
         {
-            'gmloss': ('loss_ours', EQUAL),
-            '(B, C, D) form': ('loss_broadcast', EQUAL),
-            '(B, C, D) form of v6': ('loss_broadcast_v6', EQUAL),
+            'gmloss': ('loss', {'block': 'MatrixLoss', 'repeats': 50}),
+            '(B, C, D) form': ('loss', {'block': 'BroadcastLoss'}),
+            '(B, C, D) form of v6': ('loss', {'block': 'BroadcastV6Loss'}),
         },
         rounds,
     )
@@ -58,7 +55,10 @@ def bench_loss(rounds):
 
 def bench_center(rounds):
     results = measure(
-        {'center_loss': ('center_small', EQUAL), 'counted on the host': ('center_host_counted', EQUAL)},
+        {
+            'center_loss': ('center', {'repeats': 300}),
+            'counted on the host': ('center', {'repeats': 300, 'on_host': True}),
+        },
         rounds,
     )
     report(
@@ -68,7 +68,10 @@ def bench_center(rounds):
         ['counted on the host'],
     )
     results = measure(
-        {'10 classes': ('center_sparse_ten', EQUAL), '1,000,000 classes': ('center_sparse_million', EQUAL)},
+        {
+            '10 classes': ('center', {'classes': 10, **SPARSE}),
+            '1,000,000 classes': ('center', {'classes': 1_000_000, **SPARSE}),
+        },
         rounds,
     )
     report(
@@ -80,10 +83,10 @@ def bench_center(rounds):
 
 
 def bench_step(rounds):
-    subjects = {'ours, float32': ('step_ours', EQUAL), 'stock GluonCV net': ('step_stock', EQUAL)}
+    subjects = {'ours, float32': ('train', {'whole': False}), 'stock GluonCV net': ('stock_step', {})}
     others = ['stock GluonCV net']
     if importlib.util.find_spec('torch'):
-        subjects['PyTorch, float32'] = 'step_torch', EQUAL
+        subjects['PyTorch, float32'] = 'torch_step', {'low_precision': False}
         others.append('PyTorch, float32')
     report(
         'training step, ResNet-20, batch 128, equal threads',
@@ -98,9 +101,12 @@ def bench_bfloat16(rounds):
     if not devices.cpu_has_bfloat16():
         print('\nbfloat16: this CPU lacks avx512_bf16')
         return
-    subjects = {'ours, bfloat16': ('step_ours_bfloat16', EQUAL), 'ours, float32': ('step_ours', EQUAL)}
+    subjects = {
+        'ours, bfloat16': ('train', {'whole': False, 'dtype': 'bfloat16'}),
+        'ours, float32': ('train', {'whole': False}),
+    }
     if importlib.util.find_spec('torch'):
-        subjects['PyTorch, bfloat16'] = 'step_torch_bfloat16', EQUAL
+        subjects['PyTorch, bfloat16'] = 'torch_step', {'low_precision': True}
     report(
         'training step in bfloat16, equal threads',
         measure(subjects, rounds),
@@ -115,9 +121,9 @@ def bench_epoch(rounds):
         'whole epoch, input pipeline included, float32',
         measure(
             {
-                'ours': ('epoch_ours', AS_STARTED),
-                'stock loop, equal threads': ('epoch_stock', EQUAL),
-                "stock loop, mxnet's default threads": ('epoch_stock', AS_STARTED),
+                'ours': ('train', {}),
+                'stock loop, equal threads': ('stock_epoch', {}),
+                "stock loop, mxnet's default threads": ('stock_epoch', {'default_threads': True}),
             },
             rounds,
         ),
@@ -128,22 +134,21 @@ def bench_epoch(rounds):
 
 
 def bench_pipeline(rounds):
-    dtype = '_bfloat16' if devices.cpu_is_faster_in_bfloat16() else ''
+    dtype = 'bfloat16' if devices.cpu_is_faster_in_bfloat16() else 'float32'
     results = measure(
         {
-            'net alone': (f'step_ours{dtype}', EQUAL),
-            'baseline, pad-crop': (f'epoch_ours{dtype}', EQUAL),
-            'baseline, resized-crop (v6)': (f'epoch_ours{dtype}_v6', EQUAL),
+            'net alone': ('train', {'whole': False, 'dtype': dtype}),
+            'baseline, pad-crop': ('train', {'dtype': dtype}),
+            'baseline, resized-crop (v6)': ('train', {'dtype': dtype, 'augmentation': 'resized-crop'}),
+            'net of fast alone': ('train', {'whole': False, 'dtype': dtype, 'version': 'fast'}),
+            'fast': ('train', {'dtype': dtype, 'version': 'fast'}),
         },
         rounds,
     )
-    scale = BATCH * STEPS / EPOCH_IMAGES
-    for label in list(results)[1:]:
-        results[label] = [seconds * scale for seconds in results[label][0]], 0
-    results.update(
-        measure({'net of fast alone': ('step_fast', EQUAL), 'fast': ('epoch_fast', EQUAL)}, rounds)
-    )
-    print(f'\ninput pipeline and bookkeeping of an epoch, {dtype.strip("_") or "float32"}')
+    for label, (seconds, memory) in results.items():
+        if 'alone' not in label:  # which has fewer steps
+            results[label] = [each * STEPS / EPOCH_STEPS for each in seconds], memory
+    print(f'\ninput pipeline and bookkeeping of an epoch, {dtype}')
     for label, alone in (
         ('baseline, pad-crop', 'net alone'),
         ('baseline, resized-crop (v6)', 'net alone'),
@@ -154,10 +159,7 @@ def bench_pipeline(rounds):
 
 def bench_refinements(rounds):
     results = measure(
-        {
-            label: ('epoch_of_fields', {**EQUAL, 'BENCHMARK_FIELDS': json.dumps(fields)})
-            for label, fields in REFINEMENTS.items()
-        },
+        {label: ('train', {'dtype': 'auto', **fields}) for label, fields in REFINEMENTS.items()},
         rounds,
     )
     print('\nwhole epoch with one refinement, --dtype auto')
@@ -170,9 +172,9 @@ def bench_predict(rounds):
         f'ResNet-20 on {TEST_IMAGES} images in memory, --dtype auto',
         measure(
             {
-                'frozen': ('predict_ours_fastest', EQUAL),
-                'as it was trained': ('predict_as_trained', EQUAL),
-                'frozen, float32': ('predict_ours', EQUAL),
+                'frozen': ('predict', {}),
+                'as it was trained': ('predict', {'frozen': False}),
+                'frozen, float32': ('predict', {'dtype': 'float32'}),
             },
             rounds,
         ),
@@ -182,7 +184,7 @@ def bench_predict(rounds):
     )
     report(
         f'predict.py on {TEST_IMAGES} PNG files, its start included, --dtype auto',
-        measure({'predict.py': ('predict_files', EQUAL)}, rounds),
+        measure({'predict.py': ('predict_files', {})}, rounds),
         'predict.py',
         (),
         TEST_IMAGES,

@@ -4,16 +4,15 @@ Run as `python -m benchmarks.counts NAME`, a name of SUBJECTS; prints three numb
 """
 
 import sys
-from functools import partial
 
 from benchmarks import subjects
 
 SUBJECTS = {
-    'baseline': subjects.epoch_ours,
-    'stock': subjects.epoch_stock,
-    'baseline-float16': partial(subjects.epoch_ours, guarded=True),
-    'fast': partial(subjects.epoch_ours, version='fast'),
-    'fast-float16': partial(subjects.epoch_ours, version='fast', guarded=True),
+    'baseline': ('train', {}),
+    'stock': ('stock_epoch', {}),
+    'baseline-float16': ('train', {'guarded': True}),
+    'fast': ('train', {'version': 'fast'}),
+    'fast-float16': ('train', {'version': 'fast', 'guarded': True}),
 }
 
 
@@ -48,4 +47,5 @@ def count(subject, steps):
 
 
 if __name__ == '__main__':
-    print(*count(SUBJECTS[sys.argv[1]](), subjects.EPOCH_STEPS))
+    name, arguments = SUBJECTS[sys.argv[1]]
+    print(*count(subjects.SUBJECTS[name](**arguments), subjects.EPOCH_STEPS))

@@ -1,30 +1,33 @@
 """Subjects in processes of their own, timed in turn, so that a drifting machine hits all alike."""
 
+import json
 import os
 import statistics
 import subprocess
 import sys
+from typing import Any
+
+from training.machine import devices
+
+THREADS = str(devices.usable_cores())
 
 
 class Subject:
-    """A process that runs one measured thing whenever it is told to.
+    """A process that runs one measured thing whenever it is told to, with a thread for every core.
 
     Parameters
     ----------
     name : str
-        A function of benchmarks.subjects.
-    settings : dict
-        Environment variables; None removes one.
+        One of benchmarks.subjects.SUBJECTS.
+    arguments : dict
+        Its keywords.
     """
 
-    def __init__(self, name, **settings):
-        environment = dict(os.environ, **{k: v for k, v in settings.items() if v is not None})
-        for key in (k for k, v in settings.items() if v is None):
-            environment.pop(key, None)
+    def __init__(self, name: str, arguments: dict[str, Any]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', '-m', 'benchmarks.subjects', name],
+            [sys.executable, '-W', 'ignore', '-m', 'benchmarks.subjects', name, json.dumps(arguments)],
             text=True,
-            env=environment,
+            env=dict(os.environ, OMP_NUM_THREADS=THREADS),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -33,7 +36,7 @@ class Subject:
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f'{self.process.args[-1]} ended early')
+            raise RuntimeError(f'{" ".join(self.process.args[-2:])} ended early')
         return line.split()
 
     def run(self):
@@ -54,7 +57,7 @@ def measure(subjects, rounds):
     Parameters
     ----------
     subjects : dict of str to (str, dict)
-        Label to subject name and environment.
+        Label to the name and the arguments of a `Subject`.
     rounds : int
 
     Returns
@@ -62,7 +65,7 @@ def measure(subjects, rounds):
     dict of str to (list of float, float)
         Seconds of each round, and the peak memory added in MiB.
     """
-    started = {label: Subject(name, **settings) for label, (name, settings) in subjects.items()}
+    started = {label: Subject(*subject) for label, subject in subjects.items()}
     results = {label: [] for label in started}
     for _ in range(rounds + 1):
         for label, subject in started.items():

@@ -15,6 +15,11 @@ PARAMETERS = {'ResNet-20': 272_000, '10 times that': 2_720_000, 'ResNet-50': 25_
 LAYOUTS = (1, 1), (2, 1), (2, 2)  # workers, servers
 
 
+def repeats(batch: int, classes: int, features: int) -> int:
+    """How often to repeat a loss of this shape, so that it takes long enough to time."""
+    return max(1, round(2e9 / (batch * classes * features + 3e7)))
+
+
 def report(rounds):
     """Measure everything and print it."""
     print(
@@ -26,13 +31,18 @@ def report(rounds):
         + [(f'B={n}', (n, BASE[1], BASE[2])) for n in BATCHES]
     )
     results = measure(
-        {shape: ('loss_of_shape', {'BENCHMARK_SHAPE': ','.join(map(str, shape))}) for _, shape in sweeps},
+        {
+            shape: ('loss', {'block': 'MatrixLoss', 'shape': shape, 'repeats': repeats(*shape)})
+            for _, shape in sweeps
+        },
         rounds,
     )
     for label, shape in sweeps:
         print(f'  {label:12s}{1e3 * median(results, shape):9.2f}')
 
-    results = measure({'cpu:0': ('step_ours', {}), 'cpu:0,1': ('step_ours_on_two', {})}, rounds)
+    results = measure(
+        {device: ('train', {'device': device, 'whole': False}) for device in ('cpu:0', 'cpu:0,1')}, rounds
+    )
     print(f'\nResNet-20, float32, batch {BATCH} in all, ms a step')
     for label in results:
         print(f'  {label:12s}{1e3 * median(results, label) / STEPS:9.2f}')
@@ -43,20 +53,8 @@ def report(rounds):
     for label, parameters in PARAMETERS.items():
         for workers, servers in LAYOUTS:
             output = subprocess.run(
-                [
-                    sys.executable,
-                    '-W',
-                    'ignore',
-                    'launch.py',
-                    '--workers',
-                    str(workers),
-                    '--servers',
-                    str(servers),
-                    '--',
-                    '-m',
-                    'benchmarks.exchange',
-                    str(parameters),
-                ],
+                [sys.executable, '-W', 'ignore', 'launch.py', '--workers', str(workers)]
+                + ['--servers', str(servers), '--', '-m', 'benchmarks.exchange', str(parameters)],
                 text=True,
                 capture_output=True,
                 check=True,
