@@ -28,7 +28,7 @@ from training.config import recipe as recipes
 from training.config.fields import STRICT
 from training.config.options import Parser, hyphenated, parse_options
 from training.config.schema import FILLED_IN
-from training.errors import UserError
+from training.errors import UserError, naming
 from training.runs import tables
 from training.runs.folder import RunFolder, write_text
 from training.runs.resumption import check_same
@@ -205,6 +205,8 @@ def main(argv):
         if name not in variants:
             raise UserError(f'--only {name}: no such variant; there are {", ".join(variants)}')
     folder = given.output_dir or Path('output') / Path(given.plan).stem
+    with naming(folder, '; choose another --output-dir'):
+        folder.mkdir(parents=True, exist_ok=True)
 
     recipe = recipes.load_recipe(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
     begun = begun_dtype(folder, variants)
@@ -254,7 +256,8 @@ def main(argv):
                     print(f'{path} ended with code {code}; the same command goes on')
                     return code if code > 0 else 128 - code
             text = table(finished_runs(folder, variants, version, common_fields), first=next(iter(variants)))
-            write_text(folder / 'ablation.md', text)
+            with naming(folder / 'ablation.md'):
+                write_text(folder / 'ablation.md', text)
     print(text)
     print(f'written: {folder / "ablation.md"}')
     return 0

@@ -16,7 +16,7 @@ from boltons.fileutils import atomic_save
 from training import errors
 from training.config.options import Parser
 from training.data import datasets
-from training.errors import UserError
+from training.errors import UserError, naming
 from training.runs import plots, tables
 from training.runs.features import Snapshot
 from training.runs.folder import RunFolder, write_text
@@ -44,14 +44,15 @@ def main(argv):
         '--output-dir', type=Path, default=Path('output'), help='where to write (default output)'
     )
     options = parser.parse_args(argv)
-    paths = [
-        path for path in dict.fromkeys(map(Path, options.runs)) if not path.is_file()
-    ]  # a shell's * also names files beside the runs
+    paths, begun = [], []
+    for path in dict.fromkeys(map(Path, options.runs)):
+        with naming(path):
+            if not path.is_file():  # a shell's * also names files beside the runs
+                paths.append(path)
+                if RunFolder(path).config.exists() and not RunFolder(path).metrics.exists():
+                    begun.append(path)
     if not paths:
         raise UserError(f'{options.runs[0]}: a run folder is expected')
-    begun = [
-        path for path in paths if RunFolder(path).config.exists() and not RunFolder(path).metrics.exists()
-    ]
     for path in begun if len(begun) < len(paths) else ():
         print(f'{path}: left out, it has not ended its first epoch')
         paths.remove(path)

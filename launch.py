@@ -64,9 +64,9 @@ def start(role, number, host, command, environment):
         }
         words = [f'{name}={value}' for name, value in passed.items() if value is not None]
         remote = f'cd {shlex.quote(os.getcwd())} && exec env {shlex.join([*words, *command])}'
-        process = subprocess.Popen(
-            ['ssh', '-tt', '-o', 'BatchMode=yes', host, remote], stdin=subprocess.PIPE, start_new_session=True
-        )
+        words = ['ssh', '-tt', '-o', 'BatchMode=yes', host, remote]
+        with errors.naming(f'--hosts {host}: ssh'):
+            process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
     return Member(role, f'{role} {number} on {host}', process, host != LOCAL)
 
 
@@ -96,7 +96,8 @@ def failure(member, code, members):
         return code
     how = f'was ended by signal {-code}' if code < 0 else f'ended with code {code}'
     print(
-        f'{member.name} {how}; stopping the others. --resume goes on from the last checkpoint',
+        f'{member.name} {how}; stopping the others. If a checkpoint was written, continue from it with '
+        '--resume',
         file=sys.stderr,
     )
     return code if code > 0 else 128 - code

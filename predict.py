@@ -25,7 +25,7 @@ from tqdm import tqdm
 from training import errors
 from training.config.options import Parser
 from training.config.schema import FALSE_ALARM_RATES
-from training.errors import UserError
+from training.errors import UserError, naming
 from training.machine import devices
 from training.runs.folder import RunFolder, write_text
 
@@ -38,15 +38,16 @@ def find_images(paths):
     """The files among `paths`, and all images below the folders among them."""
     files = []
     for path in map(Path, paths):
-        if path.is_dir():
-            found = sorted(file for file in path.rglob('*') if file.suffix.lower() in ENDINGS)
-            if not found:
-                raise UserError(f'{path}: there is no PNG or JPEG in this folder')
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise UserError(f'{path}: there is no such file or folder')
+        with naming(path):
+            if path.is_dir():
+                found = sorted(file for file in path.rglob('*') if file.suffix.lower() in ENDINGS)
+                if not found:
+                    raise UserError(f'{path}: there is no PNG or JPEG in this folder')
+                files += found
+            elif path.is_file():
+                files.append(path)
+            else:
+                raise UserError(f'{path}: there is no such file or folder')
     return files
 
 
@@ -106,8 +107,10 @@ def main(argv):
     options = parser.parse_args(argv)
     if options.output.suffix not in ('.csv', '.json'):
         raise UserError(f'--output {options.output}: expected a name that ends in .csv or .json')
+    if not options.output.parent.is_dir():
+        raise UserError(f'--output {options.output}: there is no folder {options.output.parent}')
     if not os.access(options.output.parent, os.W_OK):
-        raise UserError(f'--output {options.output}: no folder to write to')
+        raise UserError(f'--output {options.output}: the folder {options.output.parent} is read-only')
     files = find_images(options.images)
     device = devices.prepare(options.device, options.dtype)
 

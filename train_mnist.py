@@ -9,21 +9,19 @@ The command lines of Center_Loss_in_MXNet work too, with main.py read as train_m
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from training import errors
 from training.begin import begin
+from training.config import aliases
 from training.config import recipe as recipes
 from training.config.options import choose_recipe, parse_options, training_parser
 from training.errors import UserError
 from training.runs.folder import RunFolder
 
 SAMPLE = 2000  # points of each split in a feature map
-SHORTEST_LR_STEP = 0.01  # epochs
 SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'  # as in training.model, which needs mxnet
-OF_CENTER_LOSS = {'alpha': 'margin', 'lmbd': 'likelihood_weight'}  # and what may be meant by it
 
 
 def make_parser():
@@ -47,71 +45,8 @@ def make_parser():
     parser.add_argument(
         '--plotting', action='store_true', help='draw feature maps every epoch and an animation of them'
     )
-    seed = parser.add_argument_group("Center_Loss_in_MXNet's other options")
-    seed.add_argument('--center-loss', action='store_true', help='--version softmax-center')
-    seed.add_argument(
-        '--prefix', help='run folder output/mnist-PREFIX; with --second-train output/mnist-PREFIX-second'
-    )
-    seed.add_argument('--lr-step', type=float, help='decay the learning rate every N epochs')
-    seed.add_argument('--lr-factor', help='--decay-factor')
-    seed.add_argument('--use-gpu', choices=('True', 'False'), help='True: --device auto; False: cpu')
-    seed.add_argument('--num-classes', type=int, choices=(10,), help='MNIST has 10')
-    for name in ('--ckpt-dir', '--out-dir'):
-        seed.add_argument(name, help='parent of the run folder')
+    aliases.add_options(parser)
     return parser
-
-
-def choose(actions, overrides):
-    """Settle version and run folder from the project's options and the seed's."""
-    implied = 'center' if actions['second_train'] else 'softmax-center' if actions['center_loss'] else None
-    if implied and actions['version'] not in (None, implied):
-        raise UserError(
-            f'--version {actions["version"]}: not with '
-            f'--{"second-train" if actions["second_train"] else "center-loss"}, which is '
-            f'--version {implied}'
-        )
-    if actions['train'] and actions['test']:
-        raise UserError('--train: not allowed with --test')
-    if actions['eval_method'] and not actions['test']:
-        raise UserError('--eval-method: goes with --test; a training records all there are')
-    version = implied if actions['version'] is None else actions['version']
-    if version is None:  # the seed's commands name a prefix, and mean plain softmax by themselves
-        version = 'softmax' if actions['prefix'] else 'softmax-center'
-    name = f'mnist-{actions["prefix"] or version}'
-    if actions['second_train'] and actions['prefix']:
-        name += '-second'
-    if actions['lr_step'] is not None and not actions['lr_step'] >= SHORTEST_LR_STEP:  # nor NaN
-        raise UserError(f'--lr-step {actions["lr_step"]:g}: must be at least {SHORTEST_LR_STEP}')
-    parents = {actions['ckpt_dir'], actions['out_dir']} - {None} or {'output'}
-    if len(parents) > 1:
-        raise UserError(
-            f'--ckpt-dir {actions["ckpt_dir"]}, --out-dir {actions["out_dir"]}: a run has '
-            'one folder for all it writes; give one of them'
-        )
-    folder = RunFolder(overrides.get('output_dir') or Path(parents.pop()) / name)
-    for alias, name in (
-        ('use_gpu', 'device'),
-        ('lr_factor', 'decay_factor'),
-        ('lr_step', 'decay_epochs'),
-        ('prefix', 'output_dir'),
-        ('ckpt_dir', 'output_dir'),
-        ('out_dir', 'output_dir'),
-    ):
-        if actions[alias] is not None and name in overrides:
-            raise UserError(
-                f'--{alias.replace("_", "-")}: not allowed with '
-                f'--{name.replace("_", "-")}, which it stands for'
-            )
-    if actions['use_gpu']:
-        overrides['device'] = 'auto' if actions['use_gpu'] == 'True' else 'cpu'
-    if actions['lr_factor'] is not None:
-        overrides['decay_factor'] = actions['lr_factor']
-    return version, folder
-
-
-def every(step, epochs):
-    """The decay epochs that --lr-step stands for."""
-    return [step * i for i in range(1, int(epochs / step) + 1)]
 
 
 def with_class_means(model, normalise, train_split, contexts, num_classes):
@@ -144,16 +79,17 @@ def with_class_means(model, normalise, train_split, contexts, num_classes):
 def main(argv):
     # Recipe, device, run folder. mxnet is imported only after devices.prepare.
     actions, overrides = parse_options(make_parser(), recipes.MnistRecipe, argv)
-    version, folder = choose(actions, overrides)
+    version, path = aliases.choose(actions, overrides)
+    folder = RunFolder(path)
     recipe, recipe_file = choose_recipe('mnist', version, recipes.MnistRecipe, folder, actions, overrides)
-    for name, meant in OF_CENTER_LOSS.items():
+    for name, meant in aliases.OF_CENTER_LOSS.items():
         if name in overrides and recipe.loss.loss == LGM:
             raise UserError(
                 f'--{name}: of the center loss, not of the L-GM loss, whose own is '
                 f'--{meant.replace("_", "-")}'
             )
     if actions['lr_step'] is not None:
-        overrides['decay_epochs'] = every(actions['lr_step'], recipe.optimisation.epochs)
+        overrides['decay_epochs'] = aliases.every(actions['lr_step'], recipe.optimisation.epochs)
         recipe.optimisation.decay_epochs = overrides['decay_epochs']
     device, workers = begin(recipe, recipe_file, version, folder, overrides)
 

@@ -164,6 +164,11 @@ RECIPES = [
 
 CIFAR_FILES = [
     ('missing', remove('data/train.bin'), 'data: neither train.bin nor train.bin.gz is there'),
+    (
+        'version for Python',
+        lambda: Path('data/train.bin').rename('data/train'),
+        'data: neither train.bin .* is there; its file train is of the version for Python, and the binary',
+    ),
     ('empty', cut('data/train.bin', 0), 'data/train.bin: holds 0 bytes, which is no number'),
     ('cut', cut('data/train.bin', 3074 * 24 - 1), 'which is no number of images'),
     ('label', put('data/train.bin', bytes([0, 100]) + bytes(3072)), 'a label 100; .* 0 to 99'),

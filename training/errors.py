@@ -1,9 +1,13 @@
 """A user's mistake is one line and exit code 2; a mistake of ours is a traceback."""
 
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
+from contextlib import contextmanager, nullcontext
+from typing import Callable
 
 ECHO = 'GMLOSS_ECHO'  # set by launch.py in all processes but the first worker
 PATIENCE = 5  # seconds in which the first worker finds a mistake that all have found
@@ -14,27 +18,63 @@ class UserError(Exception):
     """A mistake of the user's: shown as one line, exit code 2."""
 
 
-def exit_with(main):
+class Terminated(KeyboardInterrupt):
+    """SIGTERM in a context of `unwinding`."""
+
+
+@contextmanager
+def unwinding():
+    """A context that SIGTERM leaves as Ctrl-C does: temporary files and child processes are cleaned up."""
+
+    def stop(number, frame):
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only that one may set a handler
+        yield
+        return
+    kept = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+
+
+@contextmanager
+def naming(path: object, advice: str = ''):
+    """A context in which an OSError is the user's mistake: a UserError about a path that the user gave.
+
+    Parameters
+    ----------
+    path : str or Path
+    advice : str
+        What to do about it, for the end of the line.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror or error}{advice}') from None
+
+
+def exit_with(main: Callable[[list], int]) -> None:
     """Run `main(argv)` and leave the process: a UserError is one line and exit code 2.
 
-    So is a file or folder that cannot be read or written and that nothing has explained better.
-    Ctrl-C outside of the training is exit code 130 and no traceback.
+    Ctrl-C and SIGTERM outside of the training are exit code 130 or 143 and no traceback.
     """
     together = True
+    waits_for_others = 'DMLC_ROLE' in os.environ  # in calls that no exception ends
     try:
-        code = main(sys.argv[1:])
+        with nullcontext() if waits_for_others else unwinding():
+            code = main(sys.argv[1:])
     except UserError as error:
         code = complain(error)
-    except KeyboardInterrupt:  # the others may be anywhere, and not come to a common end
-        code, together = 130, False
-    except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            code = complain(f'{error.filename}: {error.strerror}')
-        elif departure is None:
+    except KeyboardInterrupt as stop:  # the others may be anywhere, and not come to a common end
+        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        code, together = 128 + number, False
+    except Exception:
+        if departure is None:
             raise
-        else:
-            traceback.print_exc()
-            code = 1
+        traceback.print_exc()
+        code = 1
     if departure is not None:
         departure(code, together)
     sys.exit(code)

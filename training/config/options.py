@@ -6,9 +6,10 @@ import re
 import typing
 from pathlib import Path
 
+from training.config import aliases
 from training.config import recipe as recipes
 from training.config.schema import FILLED_IN
-from training.errors import UserError
+from training.errors import UserError, naming
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,7 +27,9 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             name = unknown[0].split('=')[0]
-            raise UserError(f'{name}: unknown option{recipes.nearest(name, self._option_string_actions)}')
+            known = aliases.hint(name)
+            close = f', {known}' if known else recipes.nearest(name, self._option_string_actions)
+            raise UserError(f'{name}: unknown option{close}')
         return options
 
     def error(self, message):
@@ -117,7 +120,8 @@ def choose_recipe(family, version, recipe_class, folder, actions, overrides):
     path = recipes.version_path(family, version)
     if actions['test'] and actions['weights']:
         beside = Path(actions['weights']).parent / folder.config.name
-        path = beside if beside.is_file() else path
+        with naming(actions['weights']):
+            path = beside if beside.is_file() else path
     elif actions['resume'] or actions['test']:
         path = folder.require_run()
     if actions['test']:  # a run that was validated on held-out images too

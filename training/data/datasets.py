@@ -192,7 +192,10 @@ def _read(folder, name):
     try:
         return download.read(folder, name)
     except FileNotFoundError:
-        raise UserError(f'{folder}: neither {name} nor {name}.gz is there') from None
+        stem, hint = Path(name).stem, ''
+        if stem != name and (folder / stem).is_file():
+            hint = f'; its file {stem} is of the version for Python, and the binary version is needed'
+        raise UserError(f'{folder}: neither {name} nor {name}.gz is there{hint}') from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{folder}/{name}: cannot be read ({error})') from None
 

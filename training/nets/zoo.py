@@ -15,6 +15,32 @@ from training.errors import UserError
 from training.nets.layers import Float32Dense, SeededDropout, SpatialMean
 from training.nets.rewrite import fuse_batch_norm_relu, pad_stem, replace, set_child
 
+# Modules of GluonCV's zoo whose models do something other than classify images.
+OTHER_TASKS = {
+    'unknown',
+    'action_recognition',
+    'alpha_pose',
+    'center_net',
+    'danet',
+    'deeplabv3',
+    'deeplabv3b_plus',
+    'fastscnn',
+    'fcn',
+    'icnet',
+    'monodepthv2',
+    'pspnet',
+    'quantized',
+    'rcnn',
+    'siamrpn',
+    'simple_pose',
+    'ssd',
+    'yolo3',
+}
+
+
+class NoClassifier(Exception):
+    """GluonCV's zoo has no image classifier of this name."""
+
 
 class FeatureNet(HybridBlock):
     """A GluonCV image classifier as a map from images to features.
@@ -49,7 +75,7 @@ class FeatureNet(HybridBlock):
             zoo = zoo_model(model.model, num_classes or model.feature_size)
         except ImportError as error:
             raise UserError(f'GluonCV cannot be imported: {error}') from None
-        except Exception:  # each kind of model that does not classify fails in its own way
+        except NoClassifier:
             raise UserError(f"--model {model.model}: no image classifier of GluonCV's model zoo") from None
         self.features, dense = _split(zoo, model.model)
         if model.zero_gamma:
@@ -86,19 +112,22 @@ class FeatureNet(HybridBlock):
 
 
 def zoo_model(name, classes, **settings):
-    """A model of GluonCV's zoo, not initialised; ValueError for an unknown name.
+    """A model of GluonCV's zoo, not initialised; NoClassifier where the zoo has no such classifier.
 
     GluonCV refuses to be imported beside a PyTorch of today, so PyTorch is hidden from it.
     """
     kept = sys.modules.get('torch')
     sys.modules['torch'] = None
     try:
-        from gluoncv.model_zoo import get_model
+        from gluoncv.model_zoo import model_zoo
     finally:
         del sys.modules['torch']
         if kept is not None:
             sys.modules['torch'] = kept
-    return get_model(name, classes=classes, **settings)
+    module = getattr(model_zoo._models.get(name.lower()), '__module__', 'unknown').split('.')
+    if name.endswith('_s') or not OTHER_TASKS.isdisjoint(module):  # HRNet's _s label pixels
+        raise NoClassifier(name)
+    return model_zoo.get_model(name, classes=classes, **settings)
 
 
 def initializer(how):

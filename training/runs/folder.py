@@ -11,7 +11,7 @@ from boltons.fileutils import atomic_save
 from filelock import FileLock, Timeout
 
 from training.config import recipe as recipes
-from training.errors import UserError
+from training.errors import UserError, naming
 from training.runs import plots
 
 
@@ -61,7 +61,7 @@ class RunFolder:
         ---------------
         As `lock`.
         """
-        try:
+        with naming(self.path, '; choose another --output-dir'):
             if self.config.exists():
                 with self.lock():
                     number = 1
@@ -71,8 +71,6 @@ class RunFolder:
                 print(f'the earlier run in {self.path} is now in {aside}')
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.config, recipes.to_yaml(recipe), overwrite=False)
-        except OSError as error:
-            raise UserError(f'{self.path}: {error.strerror}; choose another --output-dir') from None
         return self.lock()
 
     def lock(self):
@@ -102,8 +100,9 @@ class RunFolder:
 
     def require_run(self):
         """Path of the config.yaml of the run in this folder; UserError where there is none."""
-        if not self.config.is_file():
-            raise UserError(f'{self.path}: there is no run in this folder')
+        with naming(self.path):
+            if not self.config.is_file():
+                raise UserError(f'{self.path}: there is no run in this folder')
         return self.config
 
     @contextmanager

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from training.data import datasets
-from training.errors import UserError
+from training.errors import UserError, naming
 from training.nets import zoo
 from training.runs.folder import RunFolder
 from training.runs.restore import restore_model
@@ -28,7 +28,9 @@ def load_teacher(name, dataset, device, contexts, student=None):
     UserError
         If there is neither such a run nor such a model, it does not fit, or it is the student.
     """
-    if Path(name).is_dir():
+    with naming(f'--teacher {name}'):
+        is_run = Path(name).is_dir()
+    if is_run:
         if student and Path(name).resolve() == student.path.resolve():
             # The run there would be moved aside, and after --resume the student teach itself.
             raise UserError(f'--teacher {name}: is the folder of this run; choose another --output-dir')
@@ -47,7 +49,11 @@ def _pretrained(name, num_classes, contexts):
         raise UserError(f'--teacher {name}: there is no such run folder')
     try:
         return zoo.zoo_model(name, num_classes, pretrained=True, ctx=contexts)
-    except ValueError:
-        raise UserError(f"--teacher {name}: neither a run folder nor a model of GluonCV's zoo") from None
-    except Exception as error:  # GluonCV's download raises a dozen kinds
-        raise UserError(f'--teacher {name}: its pretrained weights cannot be had: {error}') from None
+    except zoo.NoClassifier:
+        raise UserError(f"--teacher {name}: neither a run folder nor a classifier of GluonCV's zoo") from None
+    except AssertionError:  # of Gluon, on loading an output layer of another size
+        raise UserError(
+            f'--teacher {name}: its pretrained weights are not for {num_classes} classes; give a run folder'
+        ) from None
+    except (OSError, ValueError) as error:  # no network; none published
+        raise UserError(f'--teacher {name}: its pretrained weights cannot be fetched: {error}') from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import mxnet as mx
 from boltons.fileutils import atomic_save
 
-from training.errors import UserError
+from training.errors import UserError, naming
 
 # mxnet's weights files: magic numbers, and bytes an element by type number.
 WEIGHTS_MAGIC, ARRAY_MAGIC = 0x112, 0xF993FAC9
@@ -35,8 +35,9 @@ def load_weights(path, classifier, contexts):
     UserError
         If the file is missing, no weights file, or of another model; the message lists how.
     """
-    if not Path(path).is_file():
-        raise UserError(f'{path}: there is no such weights file')
+    with naming(path):
+        if not Path(path).is_file():
+            raise UserError(f'{path}: there is no such weights file')
     try:
         shapes = stored_shapes(path)
     except (OSError, ValueError, struct.error) as error:
