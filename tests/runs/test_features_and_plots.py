@@ -174,3 +174,21 @@ def test_histograms_have_the_names_of_what_they_show(drawn):
         for label, vertices in shown.items():
             where = vertices[vertices[:, 1] > 0, 0]
             assert where.max() == pytest.approx(ends[label], abs=0.3)
+
+
+@pytest.mark.parametrize('name', ['实验-テスト', 'run $x$ and $\\frac$', 'bytes \udcff'])
+def test_names_in_any_script_are_drawn_without_boxes(tmp_path, name, recwarn):
+    row = {'epoch': 1, 'train_acc': 0.5, 'val_acc': 0.5, 'train_loss': 1.0, 'lr': 0.1, 'margin': 0.1}
+    with open(tmp_path / 'curves.png', 'wb') as file:
+        plots.curves(file, [row], name)
+    with open(tmp_path / 'accuracies.png', 'wb') as file:
+        plots.accuracies(file, [(name, [(name, [row])])])
+    assert Image.open(tmp_path / 'curves.png').size == (1100, 360)
+    assert not [warning for warning in recwarn if 'Glyph' in str(warning.message)]
+
+
+def test_roc_curves_of_any_number_of_scores(tmp_path):
+    rates = np.linspace(0, 1, 3), np.linspace(0, 1, 3)
+    with open(tmp_path / 'roc.png', 'wb') as file:
+        plots.roc_curves(file, {'noise': {f'score {number}': rates for number in range(12)}}, 'run')
+    assert Image.open(tmp_path / 'roc.png').size[0] > 100

@@ -149,7 +149,11 @@ COMMAND_LINES = [
     ('predict', 'run data', 'data: there is no PNG or JPEG in this folder'),
     ('predict', 'run photo.png --output out.txt', 'ends in .csv or .json'),
     ('predict', 'run photo.png --output no/out.csv', '--output no/out.csv: there is no folder no$'),
-    ('predict', 'run photo.png --output /sys/out.csv', '/sys/out.csv: the folder /sys is read-only$'),
+    (
+        'predict',
+        'run photo.png --output /sys/out.csv',
+        '/sys/out.csv: (the folder /sys is read-only|Permission denied)$',
+    ),
     ('predict', f'run {"x" * 300}', 'xxx: File name too long$'),
     ('predict', f'{"x" * 300} photo.png', 'xxx: File name too long$'),
     ('compare', f'{"x" * 300}', 'xxx: File name too long$'),

@@ -10,6 +10,8 @@ from matplotlib.patches import Ellipse
 from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 
+from training.runs.fonts import save_png
+
 matplotlib.rcParams['axes.grid'] = True
 matplotlib.rcParams['grid.alpha'] = 0.3
 
@@ -77,7 +79,7 @@ def feature_maps(file, maps, title=None):
         axes.set_aspect('equal', adjustable='datalim')
     if title:
         figure.suptitle(title)
-    figure.savefig(file, format='png', dpi=80)
+    save_png(figure, file, dpi=80)
 
 
 def _name_class(axes, k, place, offset):
@@ -156,7 +158,7 @@ def curves(file, history, title):
         axes.set_xlabel('epoch')
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(title)
-    figure.savefig(file, format='png', dpi=100)
+    save_png(figure, file, dpi=100)
 
 
 def accuracies(file, families):
@@ -178,7 +180,7 @@ def accuracies(file, families):
         axes.set_ylim(lowest - (highest - lowest) - 0.005, highest + 0.005)
         axes.set_title(title)
         axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize='small')
-    figure.savefig(file, format='png', dpi=100)
+    save_png(figure, file, dpi=100)
 
 
 def covariances(file, runs):
@@ -196,7 +198,7 @@ def covariances(file, runs):
     _by_epoch(variance, runs, 'smallest_variance', 'smallest variance')
     variance.set_yscale('log')
     variance.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize='small')
-    figure.savefig(file, format='png', dpi=100)
+    save_png(figure, file, dpi=100)
 
 
 def _by_epoch(axes, runs, column, label):
@@ -256,7 +258,7 @@ def likelihoods(file, splits, title):
         axes.set_ylabel('density')
         axes.legend()
     figure.suptitle(title)
-    figure.savefig(file, format='png', dpi=100)
+    save_png(figure, file, dpi=100)
 
 
 def roc_curves(file, panels, title):
@@ -276,7 +278,10 @@ def roc_curves(file, panels, title):
     for axes, (name, scores) in zip(places.flat, panels.items()):
         for number, (score, rates) in enumerate(scores.items()):
             axes.plot(
-                *rates, label=score, color=COLOURS[2 * number], linestyle=('-', '--', ':', '-.')[number % 4]
+                *rates,
+                label=score,
+                color=COLOURS[2 * number % len(COLOURS)],
+                linestyle=('-', '--', ':', '-.')[number % 4],
             )
         axes.set_title(name, fontsize='medium')
     for axes in places.flat[len(panels) :]:
@@ -289,7 +294,7 @@ def roc_curves(file, panels, title):
         *places.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, fontsize='small'
     )
     figure.suptitle(title)
-    figure.savefig(file, format='png', dpi=80)
+    save_png(figure, file, dpi=80)
 
 
 def score_histograms(file, families, title):
@@ -329,4 +334,4 @@ def score_histograms(file, families, title):
             axes.set_title(family, fontsize='medium')
             axes.legend(fontsize='x-small')
     figure.suptitle(title)
-    figure.savefig(file, format='png', dpi=80)
+    save_png(figure, file, dpi=80)
