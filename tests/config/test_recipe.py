@@ -11,7 +11,7 @@ from conftest import RECORD, ROOT
 from training.begin import begin
 from training.config import recipe as recipes
 from training.config.fields import Values
-from training.config.options import add_fields, parse_options, training_parser
+from training.config.options import add_fields, choose_recipe, parse_options, training_parser
 from training.config.schema import FILLED_IN, CifarRecipe
 from training.errors import UserError
 from training.machine import devices
@@ -129,6 +129,18 @@ def test_options_without_an_effect_are_reported(monkeypatch, tmp_path, capsys, f
     begin(recipe, path, version, RunFolder(tmp_path), options)
     output = capsys.readouterr().out
     assert said in output if said else 'no effect' not in output
+
+
+def test_options_that_a_test_has_no_use_for_are_reported(tmp_path, capsys):
+    folder = RunFolder(tmp_path / 'run')
+    with folder.start(load('fast')):
+        parser = training_parser('', '')
+        words = ['--test', '--tensorboard', '--lr', '0.3', '--mixup', '0.2', '--num-samples', '9']
+        actions, options = parse_options(parser, CifarRecipe, words)
+        recipe, _ = choose_recipe('cifar', 'fast', CifarRecipe, folder, actions, options)
+    said = [f'--{name}: has no effect with --test' for name in ('tensorboard', 'mixup', 'lr')]
+    assert capsys.readouterr().out.splitlines() == said
+    assert options == {'num_samples': '9'} and recipe.data.num_samples == 9
 
 
 @pytest.mark.parametrize('recipe_class', [CifarRecipe, recipes.MnistRecipe])

@@ -11,6 +11,8 @@ from training.config import recipe as recipes
 from training.config.schema import FILLED_IN
 from training.errors import UserError, naming
 
+TRAINING_ONLY = 'refinement', 'optimisation'  # sections of a recipe that a test does not read
+
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are a UserError, without the usage; no abbreviations."""
@@ -124,9 +126,12 @@ def choose_recipe(family, version, recipe_class, folder, actions, overrides):
             path = beside if beside.is_file() else path
     elif actions['resume'] or actions['test']:
         path = folder.require_run()
+    given = overrides
     if actions['test']:  # a run that was validated on held-out images too
-        overrides = {'holdout': 0, 'device': 'auto', 'kvstore': 'device', **overrides}
-    recipe = recipes.load_recipe(path, recipe_class, overrides, scale=not actions['resume'])
+        given = {'holdout': 0, 'device': 'auto', 'kvstore': 'device', **overrides}
+    recipe = recipes.load_recipe(path, recipe_class, given, scale=not actions['resume'])
+    if actions['test']:
+        _drop_idle(recipe, actions, overrides)
     if actions['test'] and 'dtype' not in overrides and recipe.run.dtype != 'float32':
         recipe.run.dtype = 'auto'
     if actions['version'] and recipe.run.version not in ('', actions['version']):
@@ -134,3 +139,14 @@ def choose_recipe(family, version, recipe_class, folder, actions, overrides):
             f'--version {actions["version"]}: the run in {path.parent} is of {recipe.run.version}'
         )
     return recipe, path
+
+
+def _drop_idle(recipe, actions, overrides):
+    """Report options that a test has no use for, and drop these fields from `overrides`."""
+    idle = [name for name in ('plotting', 'tensorboard') if actions.get(name)]
+    for section in dataclasses.fields(recipe):
+        if section.name in TRAINING_ONLY:
+            idle += [item.name for item in dataclasses.fields(section.type) if item.name in overrides]
+    for name in idle:
+        overrides.pop(name, None)
+        print(f'--{name.replace("_", "-")}: has no effect with --test')

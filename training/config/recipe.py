@@ -4,13 +4,14 @@ import dataclasses
 import difflib
 import os
 import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from training.config.fields import missing_need
-from training.config.schema import MNIST_LIKE, CifarRecipe, MnistRecipe
+from training.config.schema import MNIST_LIKE, CifarRecipe, MnistRecipe, Recipe
 from training.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -73,7 +74,7 @@ def load_run(path):
     return validate(tree, MnistRecipe if on_mnist else CifarRecipe, path)
 
 
-def fields_of(recipe_class):
+def fields_of(recipe_class: type) -> dict[str, dataclasses.Field]:
     """{name: dataclasses.Field} of all fields of all sections."""
     return {
         item.name: item
@@ -82,7 +83,7 @@ def fields_of(recipe_class):
     }
 
 
-def without_effect(recipe, names):
+def without_effect(recipe: Recipe, names: Iterable[str]) -> dict[str, str]:
     """Of the fields with these names, those that have no effect in a recipe: {name: what it needs}."""
     items, found = fields_of(type(recipe)), values(recipe)
     missing = {name: missing_need(items[name], found) for name in names}

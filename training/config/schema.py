@@ -1,6 +1,6 @@
 """Every field of a recipe: type, default, limits, what it needs and means, and what goes together."""
 
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal, Optional, Union
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -274,3 +274,6 @@ class MnistRecipe:
 
     def __post_init__(self):
         check_mnist(self)
+
+
+Recipe = Union[CifarRecipe, MnistRecipe]

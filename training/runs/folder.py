@@ -4,13 +4,16 @@ import csv
 import io
 import json
 import statistics
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any, Callable
 
 from boltons.fileutils import atomic_save
 from filelock import FileLock, Timeout
 
 from training.config import recipe as recipes
+from training.config.schema import Recipe
 from training.errors import UserError, naming
 from training.runs import plots
 
@@ -54,7 +57,7 @@ class RunFolder:
         """Whether there is one to go on from, be it the one before the last."""
         return any(self.path.glob('checkpoint*.npz'))
 
-    def start(self, recipe):
+    def start(self, recipe: Recipe) -> AbstractContextManager:
         """Make the folder for a new run; an earlier run in it is moved aside, never overwritten.
 
         Returns, raises
@@ -62,18 +65,21 @@ class RunFolder:
         As `lock`.
         """
         with naming(self.path, '; choose another --output-dir'):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = self.lock()
             if self.config.exists():
-                with self.lock():
+                with lock:
                     number = 1
                     while (aside := self.path.with_name(f'{self.path.name}.{number}')).exists():
                         number += 1
                     self.path.rename(aside)
                 print(f'the earlier run in {self.path} is now in {aside}')
-            self.path.mkdir(parents=True, exist_ok=True)
+                self.path.mkdir(exist_ok=True)
+                lock = self.lock()
             write_text(self.config, recipes.to_yaml(recipe), overwrite=False)
-        return self.lock()
+        return lock
 
-    def lock(self):
+    def lock(self) -> AbstractContextManager:
         """Keep all other processes from training in this folder.
 
         Returns
@@ -106,7 +112,7 @@ class RunFolder:
         return self.config
 
     @contextmanager
-    def writing(self):
+    def writing(self) -> Iterator[None]:
         """A context in which a file that cannot be written is a UserError that says how to go on."""
         try:
             yield
@@ -117,7 +123,7 @@ class RunFolder:
                 f'Once that is mended, {way}'
             ) from None
 
-    def write_metrics(self, history):
+    def write_metrics(self, history: list[dict]) -> None:
         """metrics.csv from a list of rows, dicts, any of which may lack columns that others have."""
         text = io.StringIO()
         columns = dict.fromkeys(name for row in [history[-1], *history] for name in row)
@@ -175,7 +181,7 @@ class RunFolder:
         """detection.json from a dict."""
         write_text(self.detection, json.dumps(report, indent=2) + '\n')
 
-    def write_figure(self, name, draw, *content):
+    def write_figure(self, name: str, draw: Callable, *content: Any) -> None:
         """Have `draw(file, *content)` write the file of this name below the folder.
 
         For training.runs.background_plots too: it can be pickled where `draw` and its content can.

@@ -1,16 +1,19 @@
 """What may change between a run and its resumption."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from training.config import recipe as recipes
+from training.config.schema import Recipe
 from training.errors import UserError
-from training.runs.folder import write_text
+from training.runs.folder import RunFolder, write_text
 
 # Fields that do not change the result.
 FREE_ON_RESUME = ('data_dir', 'output_dir', 'reported_val_acc')
 
 
-def check_same(folder, recipe, free=()):
+def check_same(folder: RunFolder, recipe: Recipe, free: Sequence[str] = ()) -> Recipe:
     """Refuse to go on with another recipe than the one a run began with.
 
     Fields that its config.yaml lacks, since an earlier version of the project began it, are taken to
@@ -42,7 +45,7 @@ def check_same(folder, recipe, free=()):
     return begun
 
 
-def check_resumable(folder, recipe):
+def check_resumable(folder: RunFolder, recipe: Recipe) -> Recipe:
     """As `check_same`, but the run may get longer, and its decay epochs to come may move."""
     begun = recipes.load_recipe(folder.config, type(recipe), {}).optimisation.epochs
     if recipe.optimisation.epochs < begun:
@@ -54,7 +57,14 @@ def check_resumable(folder, recipe):
     return check_same(folder, recipe, ('epochs', 'decay_epochs') if longer else ())
 
 
-def resume(folder, recipe, state, data, steps_per_epoch, write=True):
+def resume(
+    folder: RunFolder,
+    recipe: Recipe,
+    state: dict[str, Any],
+    data: str,
+    steps_per_epoch: int,
+    write: bool = True,
+) -> None:
     """Hold a run's state against the data and the recipe it is to go on with, and say where it goes on.
 
     A longer run is written to config.yaml.
