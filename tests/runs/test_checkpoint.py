@@ -160,8 +160,8 @@ def test_workers_read_what_rank_0_has_chosen(two, capsys):
 
     def workers(rank, use_before):
         def add_up(values):
-            seen.append((rank, float(values[0])))
-            return np.array([float(use_before)])
+            seen.append((rank, *map(bool, values)))
+            return np.array([use_before, values[1]], float)
 
         return SimpleNamespace(is_rank_zero=rank == 0, sum=add_up)
 
@@ -172,7 +172,25 @@ def test_workers_read_what_rank_0_has_chosen(two, capsys):
         checkpoint.load_checkpoint(*two, workers(1, False))
     assert contents(path.parent) == {**kept, 'c.npz': b''} and not capsys.readouterr().out
     assert checkpoint.load_checkpoint(*two, workers(0, True))['epoch'] == 1
-    assert seen == [(1, 0), (1, 0), (0, 1)] and path.with_name('c.npz.damaged').exists()
+    assert (
+        seen == [(1, False, False), (1, False, False), (0, True, False)]
+        and path.with_name('c.npz.damaged').exists()
+    )
+
+
+def test_workers_stop_together_where_rank_0_finds_no_checkpoint(two):
+    for path in two[0].parent.iterdir():
+        path.unlink()
+    told = []
+
+    def rank_0(values):
+        told.append(list(values))
+        return np.array(values, float)
+
+    with pytest.raises(UserError, match='there is no checkpoint to resume from'):
+        checkpoint.load_checkpoint(*two, SimpleNamespace(is_rank_zero=True, sum=rank_0))
+    with pytest.raises(UserError, match='c.npz: rank 0 cannot resume from it'):
+        checkpoint.load_checkpoint(*two, SimpleNamespace(is_rank_zero=False, sum=lambda _: np.array(told[0])))
 
 
 def test_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):

@@ -6,14 +6,14 @@ import os
 import struct
 import zipfile
 import zlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Union
+from typing import Annotated, Optional, Union
 
 import mxnet as mx
 import numpy as np
 from boltons.fileutils import atomic_save
 from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
 
 from training.errors import UserError
 from training.machine.cluster import Workers
@@ -22,7 +22,8 @@ from training.runs.weights import check_match, named_parameters
 FORMAT = 1  # of checkpoints; files without a number are of this one too
 
 
-class State(TypedDict):
+@dataclass
+class State:
     """What a checkpoint holds beside arrays, as JSON."""
 
     epoch: Annotated[int, Field(ge=0)]  # epochs done
@@ -30,8 +31,8 @@ class State(TypedDict):
     totals: Annotated[list[float], Field(min_length=2, max_length=2)]  # as EpochResult.totals, over these
     seconds: float  # that these took
     history: list[dict[str, Union[int, float, None]]]  # rows of metrics.csv
-    data: NotRequired[str]  # digest of images and labels; files of earlier versions have none
     update_counts: list[dict[int, int]]  # of each trainer, by the number of the parameter
+    data: Optional[str] = None  # digest of images and labels; files of earlier versions have none
 
 
 class Damaged(Exception):
@@ -101,12 +102,17 @@ def load_checkpoint(path, blocks, trainers, workers=Workers()):  # noqa: B008 of
         format.
     """
     newest = path = Path(path)
-    reason = None
+    reason = failure = None
     if workers.is_rank_zero:
-        path, reason, content = _last_whole(newest)
-    if workers.sum([path != newest])[0]:
-        path = before(newest)
+        try:
+            path, reason, content = _last_whole(newest)
+        except UserError as error:
+            failure = error
+    uses_before, failed = workers.sum([path != newest, failure is not None])
+    if failed:
+        raise failure or UserError(f'{newest}: rank 0 cannot resume from it')
     if not workers.is_rank_zero:
+        path = before(newest) if uses_before else newest
         try:
             content = _read(path)
         except (Damaged, FileNotFoundError) as error:
@@ -182,7 +188,7 @@ def _read(path):
                 f'{path}: a checkpoint of format {state["format"]!r}, and this version reads '
                 f'format {FORMAT}; resume it with the version that wrote it'
             )
-        state = TypeAdapter(State).validate_python(state)
+        state = asdict(TypeAdapter(State).validate_python(state))
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -87,7 +87,7 @@ def resume(
     UserError
         If the data are others, or the epochs done would have had other learning rates.
     """
-    if state.get('data', data) != data:
+    if state.get('data') not in (None, data):
         raise UserError(
             f'{folder.path}: was begun with other images or labels than these; go on with the same data '
             '(--data-dir), or begin a new run'
