@@ -1,6 +1,7 @@
 """What the fields of a recipe come to in the blocks that train: each shows in the block it is for."""
 
 import mxnet as mx
+import numpy as np
 import pytest
 
 from training.config import recipe as recipes
@@ -86,9 +87,27 @@ def test_weights_start_as_the_recipe_says(name, variance):
 def test_augmentations_by_name():
     for fields, kind in (
         (dict(augmentation='none'), augment.Normalize),
-        (dict(augmentation='pad-crop', padding=3), augment.PadCropFlip),
+        (dict(augmentation='pad-crop', padding=3, padding_mode='zero'), augment.PadCropFlip),
         (dict(augmentation='resized-crop'), augment.ResizedCropJitter),
     ):
-        recipe = recipes.load_recipe(recipes.version_path('cifar', 'fast'), CifarRecipe, fields)
-        block = augment.build(recipe.data)
-        assert type(block) is kind and getattr(block, '_padding', 3) == 3
+        for normalisation, black in (('cifar10', -2.429), ('symmetric', -1)):
+            fields['normalisation'] = normalisation
+            recipe = recipes.load_recipe(recipes.version_path('cifar', 'fast'), CifarRecipe, fields)
+            block = augment.build(recipe.data)
+            block.initialize()
+            draws = block.draw(np.random.default_rng(0), np.zeros(1))
+            draws = [] if draws is None else [mx.nd.zeros(draws.shape)]
+            pixels = block(mx.nd.zeros((1, 3, 32, 32), dtype='uint8'), *draws).asnumpy()
+            assert type(block) is kind and pixels[0, 0] == pytest.approx(black, abs=1e-3)
+            assert (getattr(block, '_padding', 3), getattr(block, '_reflect', False)) == (3, False)
+
+
+def test_paper_starts_as_the_authors_caffe_example():
+    graph, recipe = build('cifar', 'paper', seed=1)
+    mean = graph.classifier.mixture.mean.data(CONTEXTS[0]).asnumpy()
+    assert mean.shape == (10, 64)
+    assert mean.std() == pytest.approx((2 / 64) ** 0.5, rel=0.08)  # three standard errors of 640 values
+    images = mx.nd.array([[[[0, 128]], [[64, 255]], [[128, 0]]]], dtype='uint8')
+    expected = [[[[-1, 0]], [[-0.5, 127 / 128]], [[0, -1]]]]
+    assert model.normaliser(recipe, CONTEXTS)(images).asnumpy() == pytest.approx(np.array(expected), abs=1e-6)
+    assert (recipe.data.padding_mode, recipe.data.padding) == ('zero', 4)

@@ -134,9 +134,8 @@ def initialize(model: Model, recipe: Union[CifarRecipe, MnistRecipe], contexts: 
 
 
 def normaliser(recipe: Union[CifarRecipe, MnistRecipe], contexts: list[Context]) -> HybridBlock:
-    """The block from a recipe's uint8 images to its net's inputs: MNIST's are pixels / 255."""
-    on_mnist = isinstance(recipe, MnistRecipe)
-    block = augment.Normalize(mean=(0,), std=(1,)) if on_mnist else augment.Normalize()
+    """The block from a recipe's uint8 images to its net's inputs."""
+    block = augment.Normalize(**augment.NORMALISATIONS[recipe.data.normalisation])
     block.initialize(ctx=contexts)
     block.hybridize(static_alloc=True)
     return block

@@ -10,6 +10,7 @@ from mxnet.gluon.data.vision import transforms
 
 from training.data import augment
 
+CIFAR10 = augment.NORMALISATIONS['cifar10']
 BYTES = dict(mean=(0, 0, 0), std=(1 / 255,) * 3)  # leaves pixels in 0 .. 255
 
 
@@ -35,7 +36,7 @@ def make(kind, **settings):
 
 
 def test_normalise_is_the_published_one(images):
-    block = make(augment.Normalize)
+    block = make(augment.Normalize, **CIFAR10)
     got = block(nd.array(images[:8], dtype='uint8')).asnumpy()
     for channel, (mean, std) in enumerate(zip((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))):
         np.testing.assert_allclose(
@@ -43,20 +44,27 @@ def test_normalise_is_the_published_one(images):
         )
 
 
+def test_symmetric_normalisation_is_that_of_the_authors_caffe_example(images):
+    block = make(augment.Normalize, **augment.NORMALISATIONS['symmetric'])
+    got = block(nd.array(images[:8], dtype='uint8')).asnumpy()
+    np.testing.assert_allclose(got, (images[:8].astype(float) - 128) * 0.0078125, atol=1e-6)
+
+
 @pytest.mark.parametrize('kind', [augment.Normalize, augment.PadCropFlip, augment.ResizedCropJitter])
 def test_hybridised_equals_imperative(kind, images):
-    block = make(kind)
+    block = make(kind, **CIFAR10)
     draws = make_draws(block, 0, 16)
     imperative = apply(block, images[:16], draws)
     block.hybridize(static_alloc=True)
     np.testing.assert_array_equal(apply(block, images[:16], draws), imperative)
 
 
-def test_pad_crop_flip_gives_exactly_a_crop_of_the_reflected_image(images):
-    block = make(augment.PadCropFlip, padding=4, **BYTES)
+@pytest.mark.parametrize('mode, numpy_mode', [('reflect', 'reflect'), ('zero', 'constant')])
+def test_pad_crop_flip_gives_exactly_a_crop_of_the_padded_image(images, mode, numpy_mode):
+    block = make(augment.PadCropFlip, padding=4, padding_mode=mode, **BYTES)
     draws = make_draws(block, 0, 200)
     got = apply(block, images[:200], draws)
-    padded = np.pad(images[:200], ((0, 0), (0, 0), (4, 4), (4, 4)), 'reflect')
+    padded = np.pad(images[:200], ((0, 0), (0, 0), (4, 4), (4, 4)), numpy_mode)
     found = []
     for image, source in zip(got, padded):
         crops = {
@@ -209,7 +217,7 @@ def test_random_flips_are_fair_and_independent_of_the_epoch_before():
 
 
 def test_lighting_is_of_the_published_strength():
-    light = make_draws(make(augment.ResizedCropJitter), 0, 20000)[:, 17:]
+    light = make_draws(make(augment.ResizedCropJitter, **BYTES), 0, 20000)[:, 17:]
     np.testing.assert_allclose(light.std(axis=0), 0.1 * np.linalg.norm(augment.LIGHTING, axis=1), rtol=0.02)
 
 

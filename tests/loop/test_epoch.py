@@ -33,7 +33,12 @@ def toy(contexts=None, batch_size=40, net=None):
     labels = rng.integers(0, 3, 200).astype(np.int32)
     images = rng.integers(0, 128, (200, 3, 32, 32)) + 40 * labels[:, None, None, None]
     data = batches.TrainingData(
-        Split(images.astype(np.uint8), labels), contexts, augment.PadCropFlip(2), 'random', batch_size, 0
+        Split(images.astype(np.uint8), labels),
+        contexts,
+        augment.PadCropFlip(2, **augment.NORMALISATIONS['cifar10']),
+        'random',
+        batch_size,
+        0,
     )
     classifier = MixtureClassifier(net or gluon.nn.Dense(4, in_units=3072), GaussianMixture(3, 4))
     graph = graphs.LGMGraph(classifier, LGMLoss(), num_classes=3)

@@ -144,7 +144,7 @@ def training_data(contexts, **settings):
     split = Split(
         rng.integers(0, 256, (200, 3, 32, 32)).astype(np.uint8), rng.integers(0, 10, 200).astype(np.int32)
     )
-    block = augment.PadCropFlip(2)
+    block = augment.PadCropFlip(2, **augment.NORMALISATIONS['cifar10'])
     block.initialize(ctx=contexts)
     return batches.TrainingData(split, contexts, block, 'random', 40, 0, **settings)
 
@@ -214,7 +214,7 @@ def test_teacher_that_is_not_there_is_refused(monkeypatch, name, message):
 def test_kept_run_teaches_with_its_own_accuracy(cifar):
     folder = RECORD / 'cifar-fast-seed0'
     net = load_teacher(str(folder), 'cifar10', Device('cpu', (0,), 'float32'), [mx.cpu()])
-    normalise = augment.Normalize()
+    normalise = augment.Normalize(**augment.NORMALISATIONS['cifar10'])
     normalise.initialize()
     test = batches.DeviceData(cifar[1].select(slice(1000)), [mx.cpu()])
     (accuracy,) = accuracies(net, normalise, test)

@@ -35,7 +35,13 @@ def test_shares_are_disjoint_and_complete(count, size):
 def test_workers_together_see_the_batches_of_one_process(cifar):
     def seen_by(workers):
         data = batches.TrainingData(
-            cifar[0].select(slice(200)), [cpu()], augment.PadCropFlip(4), 'random', 50, 3, workers=workers
+            cifar[0].select(slice(200)),
+            [cpu()],
+            augment.PadCropFlip(4, **augment.NORMALISATIONS['cifar10']),
+            'random',
+            50,
+            3,
+            workers=workers,
         )
         data.augment.initialize()
         return [[part.asnumpy() for part in batch[0]] for batch in data.batches(1)]
@@ -50,7 +56,13 @@ def test_workers_together_see_the_batches_of_one_process(cifar):
 def test_class_sizes_are_those_of_the_whole_step(cifar):
     contexts = [cpu(0), cpu(1)]
     data = batches.TrainingData(
-        cifar[0].select(slice(120)), contexts, augment.PadCropFlip(4), 'random', 40, 0, class_sizes=True
+        cifar[0].select(slice(120)),
+        contexts,
+        augment.PadCropFlip(4, **augment.NORMALISATIONS['cifar10']),
+        'random',
+        40,
+        0,
+        class_sizes=True,
     )
     data.augment.initialize(ctx=contexts)
     for (_, first, first_sizes), (_, second, second_sizes) in data.batches(0):

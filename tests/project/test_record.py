@@ -9,6 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
+import mxnet as mx
 import numpy as np
 import pytest
 from conftest import RECORD, ROOT
@@ -32,6 +33,7 @@ DETECTION = (ROOT / 'docs' / 'detection.md').read_text()
 CHOICE = (ROOT / 'docs' / 'choice.md').read_text()
 FOURTEEN = 'fast', '--epochs 14 --shortcut conv --warmup-epochs 1'
 SHORT = '--epochs 4 --batch-size 50'
+EARLIER = '--epochs 40 --padding-mode reflect --normalisation cifar10 --mean-init msra'  # of `paper`
 EDITIONS = 'v1', 'v3', 'v4', 'v5', 'v6'
 OPTIONS = {  # what the README says that runs were made with: name -> version, options
     'cifar-best': ('best',),
@@ -39,8 +41,8 @@ OPTIONS = {  # what the README says that runs were made with: name -> version, o
     'cifar-fast': FOURTEEN,
     'cifar-fast-lambda0.1': (*FOURTEEN, '--likelihood-weight 0.1'),
     'cifar-fast-softmax': (*FOURTEEN, '--loss softmax'),
-    'cifar-paper-40epochs': ('paper', '--epochs 40'),
-    'cifar-paper-identity-40epochs': ('paper', '--epochs 40', '--covariance identity'),
+    'cifar-paper-40epochs': ('paper', EARLIER),
+    'cifar-paper-identity-40epochs': ('paper', EARLIER, '--covariance identity'),
     **{f'cifar-{version}-40epochs': (version, '--epochs 40') for version in EDITIONS},
     'cifar-v4-later-decay-40epochs': ('v4', '--epochs 40 --decay-epochs 26 35'),
     'cifar-v6-pad-crop-40epochs': ('v6', '--epochs 40', '--augmentation pad-crop'),
@@ -126,6 +128,18 @@ def test_ablation_on_the_page_is_that_of_the_kept_runs(command, tmp_path, monkey
     log = (kept / 'log.txt').read_text()
     for run in every:
         assert f'{folder / run.name}: ' in log and tables.verdict(run.summary) in log
+
+
+def test_runs_of_paper_are_normalised_as_they_were_trained(cifar):
+    folders = [folder for folder in RUNS if folder.name.startswith('cifar-paper-')]
+    assert len(folders) == 4
+    image = cifar[1].images[:1]
+    mean, std = np.reshape([[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]], (2, 3, 1, 1))
+    for folder in folders:
+        normalise = model.normaliser(recipes.load_run(folder / 'config.yaml'), [mx.cpu()])
+        np.testing.assert_allclose(
+            normalise(mx.nd.array(image, dtype='uint8')).asnumpy(), (image / 255 - mean) / std, atol=1e-5
+        )
 
 
 def test_weights_have_the_digests_that_are_listed():

@@ -70,7 +70,10 @@ def test_every_covariance_is_exported_as_it_is(kind, tmp_path):
     features.add(gluon.nn.Flatten(), gluon.nn.Dense(3))
     mixture = MIXTURES[kind](5, 3)
     net = PixelClassifier(
-        augment.Normalize(mean=(0,), std=(1,)), MixtureClassifier(features, mixture), 0.5, prefix=''
+        augment.Normalize(**augment.NORMALISATIONS['unit']),
+        MixtureClassifier(features, mixture),
+        0.5,
+        prefix='',
     )
     net.initialize()
     mixture.mean.set_data(nd.random.normal(0, 2, (5, 3)))

@@ -48,6 +48,11 @@ class MnistData(Data):
         'fashion: Fashion-MNIST from the IDX files in --data-dir; idx: images of your own in such files',
     )
 
+    @property
+    def normalisation(self):
+        """Name in training.data.augment.NORMALISATIONS: pixels / 255."""
+        return 'unit'
+
 
 @dataclass(config=STRICT)
 class CifarData(Data):
@@ -58,12 +63,20 @@ class CifarData(Data):
     )
     augmentation: Literal['none', 'pad-crop', 'resized-crop'] = always(
         'pad-crop',
-        'pad-crop: reflect-pad, crop, flip; resized-crop: the published set (random '
+        'pad-crop: pad, crop, flip; resized-crop: the published set (random '
         'resized crop, flip, colour jitter, lighting noise)',
     )
     padding: int = only(augmentation='pad-crop')(4, 'pixels that pad-crop adds on each side', ge=0, le=31)
+    padding_mode: Literal['reflect', 'zero'] = only(augmentation='pad-crop')(
+        'reflect', "what pad-crop adds: the image's reflection, or black pixels"
+    )
     flip: Literal['random', 'alternating'] = only(augmentation=('pad-crop', 'resized-crop'))(
         'random', 'mirror each image at random, or in every second epoch'
+    )
+    normalisation: Literal['cifar10', 'symmetric'] = always(
+        'cifar10',
+        "cifar10: mean 0 and variance 1 over CIFAR-10's pixels, for each channel; symmetric: the authors' "
+        '(pixel - 128) / 128',
     )
 
 
@@ -114,7 +127,9 @@ class Loss(Section):
     margin_every: int = with_growing_margin(5000, 'training steps between two margin steps', ge=1)
     margin_maximum: float = with_growing_margin(0.3, 'largest margin', ge=0)
     margin_add: float = with_lgm(0.0, 'constant margin on the logit of the true class', ge=0)
-    mean_init: Literal['xavier', 'msra'] = with_lgm('xavier', 'initialisation of the class means')
+    mean_init: Literal['xavier', 'msra', 'caffe-msra'] = with_lgm(
+        'xavier', "initialisation of the class means; msra: MXNet's MSRAPrelu; caffe-msra: Caffe's filler"
+    )
     mean_lr_mult: float = with_lgm(1.0, 'learning-rate multiplier of the means', ge=0)
     variance_lr_mult: float = with_trained_variance(1.0, 'learning-rate multiplier of the variances', ge=0)
     variance_wd_mult: float = with_trained_variance(0.0, 'weight-decay multiplier of the variances', ge=0)

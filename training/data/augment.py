@@ -11,8 +11,11 @@ Crops, resizes and flips are separable, hence products with two small matrices p
 import numpy as np
 from mxnet.gluon import HybridBlock
 
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR10_STD = (0.2023, 0.1994, 0.2010)
+NORMALISATIONS = {  # by mean and standard deviation of each channel, in units of 0 to 1
+    'cifar10': {'mean': (0.4914, 0.4822, 0.4465), 'std': (0.2023, 0.1994, 0.2010)},
+    'symmetric': {'mean': (128 / 255,) * 3, 'std': (128 / 255,) * 3},
+    'unit': {'mean': (0,), 'std': (1,)},
+}
 SIZE = 32  # of CIFAR's images
 CROP_ATTEMPTS = 10
 GRAY = (0.299, 0.587, 0.114)
@@ -33,7 +36,7 @@ class Normalize(HybridBlock):
     Parameters
     ----------
     mean, std : sequence of float
-        One each per channel, in units of 0 to 1.
+        One each per channel, in units of 0 to 1, such as those of NORMALISATIONS.
 
     Inputs:
         - **images**: uint8, shape (B, channels, size, size).
@@ -43,10 +46,9 @@ class Normalize(HybridBlock):
         - **normalised**: float32, same shape as images.
     """
 
-    def __init__(self, mean=CIFAR10_MEAN, std=CIFAR10_STD, **kwargs):
+    def __init__(self, mean, std, **kwargs):
         super().__init__(**kwargs)
-        std = np.array(std, np.float32).reshape(1, -1, 1, 1)
-        mean = np.array(mean, np.float32).reshape(1, -1, 1, 1)
+        mean, std = np.array([mean, std], np.float32).reshape(2, 1, -1, 1, 1)
         self._channels = mean.size
         with self.name_scope():
             self.scale = self.params.get_constant('scale', 1 / (255 * std))
@@ -81,19 +83,21 @@ class Resampled(Normalize):
 
 
 class PadCropFlip(Resampled):
-    """Reflect-pad, crop at random, flip left-right, normalise.
+    """Pad, crop at random, flip left-right, normalise.
 
     Parameters
     ----------
     padding : int
         Pixels of padding on each side.
+    padding_mode : {'reflect', 'zero'}
+        Whether the padding reflects the image or is black.
     mean, std, inputs, outputs
         As in :class:`Normalize`, with draws.
     """
 
-    def __init__(self, padding=4, **kwargs):
+    def __init__(self, padding=4, padding_mode='reflect', **kwargs):
         super().__init__(**kwargs)
-        self._padding = padding
+        self._padding, self._reflect = padding, padding_mode == 'reflect'
 
     def draw(self, rng, flips):
         shifts = rng.integers(-self._padding, self._padding, (2, len(flips)), endpoint=True)
@@ -103,7 +107,7 @@ class PadCropFlip(Resampled):
         )
 
     def transform(self, F, pixels, draws, index):
-        return resample(F, pixels, draws, index, self._channels)
+        return resample(F, pixels, draws, index, self._channels, self._reflect)
 
 
 class ResizedCropJitter(Resampled):
@@ -205,11 +209,12 @@ def mix(F, x, weight):
 
 def build(settings):
     """The augmentation of a training.config.schema.CifarData."""
+    scale = NORMALISATIONS[settings.normalisation]
     if settings.augmentation == 'none':
-        return Normalize()
+        return Normalize(**scale)
     if settings.augmentation == 'resized-crop':
-        return ResizedCropJitter()
-    return PadCropFlip(settings.padding)
+        return ResizedCropJitter(**scale)
+    return PadCropFlip(settings.padding, settings.padding_mode, **scale)
 
 
 def draw_flips(how, rng, epoch, index, seed):
@@ -232,12 +237,12 @@ def draw_flips(how, rng, epoch, index, seed):
     return (first[index] + epoch) % 2
 
 
-def resample(F, pixels, draws, index, channels):
+def resample(F, pixels, draws, index, channels, reflect=True):
     """Bilinear samples of every image (B, channels, SIZE, SIZE) at a grid of its own.
 
-    Along each axis, output i is read at ``clip(first + step * i, low, high)``, reflected at the
-    image's edges. Draws (B, 8) hold first, step, low and high for the rows, then for the columns;
-    index is 0 .. SIZE - 1.
+    Along each axis, output i is read at ``clip(first + step * i, low, high)``, reflected at the image's
+    edges, or 0 outside of them. Draws (B, 8) hold first, step, low and high for the rows, then for the
+    columns; index is 0 .. SIZE - 1.
     """
     target, source = F.reshape(index, (1, -1)), F.reshape(index, (1, 1, -1))
     sampled = pixels
@@ -247,7 +252,8 @@ def resample(F, pixels, draws, index, channels):
         )
         position = F.broadcast_add(first, F.broadcast_mul(step, target))
         position = F.broadcast_minimum(F.broadcast_maximum(position, low), high)
-        position = (SIZE - 1) - F.abs((SIZE - 1) - F.abs(position))
+        if reflect:
+            position = (SIZE - 1) - F.abs((SIZE - 1) - F.abs(position))
         weights = F.relu(1 - F.abs(F.broadcast_sub(F.expand_dims(position, axis=2), source)))
         rows = F.reshape(sampled, (0, channels * SIZE, SIZE))
         sampled = F.reshape(F.batch_dot(rows, weights, transpose_b=True), (0, channels, SIZE, SIZE))

@@ -131,10 +131,13 @@ def zoo_model(name, classes, **settings):
 
 
 def initializer(how):
-    """The mxnet Initializer for 'xavier', 'xavier-2.24' (its magnitude) or 'msra'."""
-    return {'xavier': init.Xavier(), 'xavier-2.24': init.Xavier(magnitude=2.24), 'msra': init.MSRAPrelu()}[
-        how
-    ]
+    """The mxnet Initializer for the name in a recipe: 2.24 is Xavier's magnitude."""
+    return {
+        'xavier': init.Xavier(),
+        'xavier-2.24': init.Xavier(magnitude=2.24),
+        'msra': init.MSRAPrelu(),
+        'caffe-msra': init.MSRAPrelu('in', slope=0),  # normal, of variance 2 / inputs
+    }[how]
 
 
 def _split(zoo, name):
