@@ -161,8 +161,9 @@ def main(argv):
         class_sizes=center_loss is not None,
     )
 
-    # Schedules and optimizers: the net's, and one of their own for the centers. In the second
-    # phase, center loss alone, centers stay as they are and the learning rate starts anew.
+    # Schedules and optimizers: the net's, and one of their own for the centers. The second phase,
+    # center loss alone, begins with the best weights of the first; centers and output layer stay as
+    # they are, and the learning rate starts anew.
     steps, epochs = train_data.steps_per_epoch, recipe.optimisation.epochs
     first_epochs = {'center': 0, 'two-phase': recipe.loss.first_phase_epochs}.get(kind, epochs)
     second_phase = first_epochs * steps
@@ -221,6 +222,7 @@ def main(argv):
         validation=validation,
         plotting=actions['plotting'],
         draw_features=draw_features,
+        restart_epoch=first_epochs if kind == 'two-phase' else None,
     )
     code = fit(job, actions['resume'], actions['tensorboard'])
     if actions['plotting'] and code == 0:

@@ -9,7 +9,7 @@ from training.config.schema import CifarRecipe, MnistRecipe
 from training.data import augment
 from training.losses.build import MIXTURES, build_mixture
 from training.machine.devices import Device
-from training.model import build_model, initialize
+from training.model import build_model, initialize, normaliser
 
 CPU = Device('cpu', (0,), 'float32')
 CONTEXTS = [mx.cpu(0), mx.cpu(1)]
@@ -103,11 +103,11 @@ def test_augmentations_by_name():
 
 
 def test_paper_starts_as_the_authors_caffe_example():
-    graph, recipe = build('cifar', 'paper', seed=1)
-    mean = graph.classifier.mixture.mean.data(CONTEXTS[0]).asnumpy()
+    recipe = recipes.load_recipe(recipes.version_path('cifar', 'paper'), CifarRecipe, {})
+    mean = build('cifar', 'paper').mixture.mean.data(CONTEXTS[0]).asnumpy()
     assert mean.shape == (10, 64)
     assert mean.std() == pytest.approx((2 / 64) ** 0.5, rel=0.08)  # three standard errors of 640 values
     images = mx.nd.array([[[[0, 128]], [[64, 255]], [[128, 0]]]], dtype='uint8')
     expected = [[[[-1, 0]], [[-0.5, 127 / 128]], [[0, -1]]]]
-    assert model.normaliser(recipe, CONTEXTS)(images).asnumpy() == pytest.approx(np.array(expected), abs=1e-6)
+    assert normaliser(recipe, CONTEXTS)(images).asnumpy() == pytest.approx(np.array(expected), abs=1e-6)
     assert (recipe.data.padding_mode, recipe.data.padding) == ('zero', 4)

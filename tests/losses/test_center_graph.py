@@ -60,6 +60,27 @@ def test_loss_is_the_sum_of_both_and_the_weight_takes_softmax_out(softmax_weight
     assert learns == (softmax_weight > 0), 'center loss alone leaves the output layer as it is'
 
 
+def test_center_loss_alone_leaves_the_output_layer_as_it_is():
+    """Weight decay would shrink it; in Center_Loss_in_MXNet its update is skipped, decay and all."""
+    graph = make(1.0, True).graph
+    trainer = gluon.Trainer(
+        graph.net.collect_params(), 'sgd', {'learning_rate': 0.1, 'wd': 0.1}, update_on_kvstore=False
+    )
+    given = [nd.ones((B, 3)), nd.array(LABEL, dtype='int32'), nd.ones(B)]
+    for weight, output_moves in ((1, True), (0, False), (1, True)):
+        graph.set_softmax_weight(weight)
+        before = {name: p.data().asnumpy() for name, p in graph.net._collect_params_with_prefix().items()}
+        with autograd.record():
+            loss, _ = graph(*given)
+        loss.backward()
+        trainer.step(B)
+        moved = {
+            name: (p.data().asnumpy() != before[name]).any()
+            for name, p in graph.net._collect_params_with_prefix().items()
+        }
+        assert moved['feature.weight'] and moved['output.weight'] == moved['output.bias'] == output_moves
+
+
 def test_weight_is_set_on_every_context():
     graph = make(1.0, False).graph
     graph.initialize(ctx=[mx.cpu(0), mx.cpu(1)], force_reinit=True)

@@ -136,7 +136,7 @@ def test_runs_of_paper_are_normalised_as_they_were_trained(cifar):
     image = cifar[1].images[:1]
     mean, std = np.reshape([[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]], (2, 3, 1, 1))
     for folder in folders:
-        normalise = model.normaliser(recipes.load_run(folder / 'config.yaml'), [mx.cpu()])
+        normalise = normaliser(recipes.load_run(folder / 'config.yaml'), [mx.cpu()])
         np.testing.assert_allclose(
             normalise(mx.nd.array(image, dtype='uint8')).asnumpy(), (image / 255 - mean) / std, atol=1e-5
         )

@@ -166,9 +166,28 @@ def test_two_phases_restart_the_rate_and_freeze_the_centers(run_here, tmp_path, 
     assert [float(row['lr']) for row in rows] == pytest.approx([0.02, 0.01, 0.02, 0.01])
     assert weights == [1, 0]
     np.testing.assert_allclose(rates, [[0.02, 0.4], [0.01, 0.2], [0.02, 0], [0.01, 0]])
-    assert (centers[0] != centers[1]).any() and (centers[1] == centers[3]).all()
+    assert (centers[0] != centers[1]).any() and (centers[2] == centers[3]).all()
     last = mx.nd.load(str(tmp_path / 'run' / 'last.params'))
-    assert (last['center_loss.centers.weight'].asnumpy() == centers[1]).all()
+    assert (last['center_loss.centers.weight'].asnumpy() == centers[3]).all()
+
+
+def test_second_phase_begins_with_the_best_weights_of_the_first(run_here, tmp_path, monkeypatch):
+    """As two commands of Center_Loss_in_MXNet would; and it leaves output layer and centers alone."""
+    import mxnet as mx
+
+    from training.loop import validation
+
+    best, accuracies = tmp_path / 'run' / 'best.params', iter([0.5, 0.9, 0.7, 0.8, 0.6])
+    validate = validation.Validation.__call__
+    monkeypatch.setattr(
+        validation.Validation, '__call__', lambda self: {**validate(self), 'val_acc': next(accuracies)}
+    )
+    words = '--version two-phase --epochs 5 --first-phase-epochs 3 --lr 0.02 --wd 0.1 --momentum 0.5'
+    assert train(run_here, best.parent, *words.split()) == 0
+    of_best, last = mx.nd.load(str(best)), mx.nd.load(str(tmp_path / 'run' / 'last.params'))
+    for name in ('net.output.weight', 'net.output.bias', 'center_loss.centers.weight'):
+        assert (of_best[name].asnumpy() == last[name].asnumpy()).all(), name
+    assert any((of_best[name].asnumpy() != last[name].asnumpy()).any() for name in of_best)
 
 
 def test_each_phase_has_a_whole_schedule(run_here, tmp_path):

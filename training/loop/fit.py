@@ -20,7 +20,7 @@ from training.optim.overflow import OverflowGuard
 from training.runs import checkpoint, plots, resumption, tables
 from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder, summarise
-from training.runs.weights import save_weights
+from training.runs.weights import load_weights, save_weights
 
 # Of the mean loss over a device's images. Lifts small gradients over float16's underflow and leaves
 # large ones room: those of v5's kernels come to 10,000 of the 65,504 there are. A step in which one
@@ -55,6 +55,8 @@ class Job:
     draw_features : callable or None
         Called with the history and a training.runs.background_plots.BackgroundPlots to draw a feature
         map.
+    restart_epoch : int or None
+        The epoch, counted from 0, that begins with the best weights so far and new optimizers.
     """
 
     recipe: Any
@@ -69,6 +71,7 @@ class Job:
     average: Optional[MovingAverage] = None
     plotting: bool = False
     draw_features: Optional[Callable] = None
+    restart_epoch: Optional[int] = None
     guard: Optional[OverflowGuard] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,6 +138,8 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
         events = folder.event_writer(len(history)) if tensorboard and workers.is_rank_zero else nullcontext()
     with BackgroundPlots() as figures, StopRequest().listening() as stop, events as board:
         for epoch in range(state['epoch'], job.recipe.optimisation.epochs):
+            if epoch == job.restart_epoch and not state['step']:
+                _restart(job)
             started = time.perf_counter() - state['seconds']
             result = _train_epoch(job, state, epoch, stop)
             if result.steps < steps:  # asked to stop within the epoch
@@ -183,6 +188,15 @@ def _resumed(job: Job) -> dict[str, Any]:
             job.folder, job.recipe, state, job.data_digest, job.data.steps_per_epoch, workers.is_rank_zero
         )
     return state
+
+
+def _restart(job: Job) -> None:
+    """Go on from the best weights so far, with optimizers as at the start of a run."""
+    load_weights(job.folder.best_weights, job.model.weights, job.data.contexts)
+    for trainer in job.trainers:
+        for updater in trainer._updaters:
+            updater.states.clear()
+    print(f'weights: {job.folder.best_weights}')
 
 
 def _train_epoch(job: Job, state: dict[str, Any], epoch: int, stop: StopRequest) -> Any:

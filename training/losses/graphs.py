@@ -103,7 +103,7 @@ class SoftmaxGraph(Graph):
     Parameters
     ----------
     net : block
-        Gives features (B, D) and logits (B, C).
+        Gives features (B, D) and logits (B, C), these from its `output`, if the graph is weighted.
     center_loss : center_loss.CenterLoss or None
     weighted : bool, default False
         Whether the cross entropy has a weight, 1 at first, that `set_softmax_weight` changes.
@@ -129,9 +129,15 @@ class SoftmaxGraph(Graph):
                 )
 
     def set_softmax_weight(self, weight: float) -> None:
-        """1 for the sum of both losses, 0 for center loss alone; no retrace, no host read."""
+        """1 for the sum of both losses, 0 for center loss alone; no retrace, no host read.
+
+        Without cross entropy the output layer gets no gradient and, as in Center_Loss_in_MXNet, no
+        weight decay either: its learning rate is 0.
+        """
         for array in self.softmax_weight.list_data():
             array[:] = weight
+        for parameter in self.net.output.collect_params().values():
+            parameter.lr_mult = weight
 
     def classify(self, F, images, label, target, count=None, softmax_weight=None):
         features, logits = self.net(images)
