@@ -30,7 +30,7 @@ from training.config.options import Parser, hyphenated, parse_options
 from training.config.schema import FILLED_IN
 from training.errors import UserError, naming
 from training.runs import tables
-from training.runs.folder import RunFolder, write_text
+from training.runs.folder import RunFolder, check_writable, write_text
 from training.runs.resumption import check_same
 
 SET_HERE = 'version', 'resume', 'test', 'weights', 'seed'  # options that differ from run to run
@@ -205,8 +205,7 @@ def main(argv):
         if name not in variants:
             raise UserError(f'--only {name}: no such variant; there are {", ".join(variants)}')
     folder = given.output_dir or Path('output') / Path(given.plan).stem
-    with naming(folder, '; choose another --output-dir'):
-        folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
 
     recipe = recipes.load_recipe(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
     begun = begun_dtype(folder, variants)

@@ -19,7 +19,7 @@ from training.data import datasets
 from training.errors import UserError, naming
 from training.runs import plots, tables
 from training.runs.features import Snapshot
-from training.runs.folder import RunFolder, write_text
+from training.runs.folder import RunFolder, check_writable, write_text
 
 
 def feature_map(run):
@@ -44,6 +44,7 @@ def main(argv):
         '--output-dir', type=Path, default=Path('output'), help='where to write (default output)'
     )
     options = parser.parse_args(argv)
+    check_writable(options.output_dir)
     paths, begun = [], []
     for path in dict.fromkeys(map(Path, options.runs)):
         with naming(path):
@@ -78,6 +79,7 @@ def main(argv):
     drawn = [feature_map(run) for run in runs if run.on_mnist and run.folder.features.exists()]
     if drawn:
         figures['feature-maps.png'] = plots.feature_maps, drawn
+    print(text)
     try:
         options.output_dir.mkdir(parents=True, exist_ok=True)
         write_text(options.output_dir / 'comparison.md', text)
@@ -86,7 +88,6 @@ def main(argv):
                 draw(part, content)
     except OSError as error:
         raise UserError(f'{options.output_dir}: {error.strerror}; choose another --output-dir') from None
-    print(text)
     print('written:', ', '.join(str(options.output_dir / name) for name in ('comparison.md', *figures)))
     return 0
 

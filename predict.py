@@ -11,11 +11,11 @@ training. Images that cannot be read are named and left out, and the exit code i
 import csv
 import io
 import json
-import os
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 from boltons.iterutils import chunked_iter
@@ -27,23 +27,23 @@ from training.config.options import Parser
 from training.config.schema import FALSE_ALARM_RATES
 from training.errors import UserError, naming
 from training.machine import devices
-from training.runs.folder import RunFolder, write_text
+from training.runs.folder import RunFolder, check_writable, write_text
 
 BATCH = 500
 ENDINGS = {'.png', '.jpg', '.jpeg'}
 COLUMNS = 'file', 'class', 'probability', 'log_likelihood', 'unlike_training'
 
 
-def find_images(paths):
+def find_images(paths: list[str]) -> list[Path]:
     """The files among `paths`, and all images below the folders among them."""
     files = []
     for path in map(Path, paths):
         with naming(path):
             if path.is_dir():
-                found = sorted(file for file in path.rglob('*') if file.suffix.lower() in ENDINGS)
-                if not found:
+                images = sorted(file for file in path.rglob('*') if file.suffix.lower() in ENDINGS)
+                if not images:
                     raise UserError(f'{path}: there is no PNG or JPEG in this folder')
-                files += found
+                files += images
             elif path.is_file():
                 files.append(path)
             else:
@@ -51,7 +51,7 @@ def find_images(paths):
     return files
 
 
-def read_image(path, shape):
+def read_image(path: Path, shape: tuple[int, int, int]) -> Union[np.ndarray, str]:
     """An image as uint8 of shape (channels, height, width), or the reason why there is none."""
     channels, height, width = shape
     try:
@@ -77,7 +77,7 @@ def read_image(path, shape):
         return f'{path}: left out, no image that can be read ({error})'
 
 
-def predict(net, images, context):
+def predict(net: Callable, images: np.ndarray, context: Any) -> tuple[np.ndarray, Optional[np.ndarray]]:
     """Posterior (N, C) and log-likelihood (N,), or None, of uint8 images (N, channels, H, W).
 
     `net` is a training.losses.classifiers.PixelClassifier.
@@ -109,8 +109,9 @@ def main(argv):
         raise UserError(f'--output {options.output}: expected a name that ends in .csv or .json')
     if not options.output.parent.is_dir():
         raise UserError(f'--output {options.output}: there is no folder {options.output.parent}')
-    if not os.access(options.output.parent, os.W_OK):
-        raise UserError(f'--output {options.output}: the folder {options.output.parent} is read-only')
+    if options.output.is_dir():
+        raise UserError(f'--output {options.output}: is a folder; expected the name of a file')
+    check_writable(options.output.parent, '--output')
     files = find_images(options.images)
     device = devices.prepare(options.device, options.dtype)
 

@@ -276,7 +276,7 @@ def test_holdout_is_disjoint_fixed_and_of_the_size_asked_for(cifar):
     # Always the same: kept runs are compared and resumed with them.
     assert held_out.labels[:20].tolist() == HELD_OUT
     settings = CifarData(holdout=5000)
-    np.testing.assert_array_equal(datasets.load_test(settings, 5).images, cifar[1].images[:5])
+    np.testing.assert_array_equal(datasets.load_first(settings, 5)[1].images, cifar[1].images[:5])
 
 
 def test_num_samples_cuts_both_splits():

@@ -1,8 +1,10 @@
-"""detect.py: its measures by plain loops, its attacks and images on real data and kept runs."""
+"""detect.py and its attacks on real data and kept runs."""
 
+import errno
 import io
 import json
-import math
+import re
+import subprocess
 from contextlib import redirect_stdout
 
 import numpy as np
@@ -11,12 +13,12 @@ from conftest import RECORD, ROOT
 from mxnet import nd
 from tqdm import tqdm
 
-import detect
 from training.data import datasets
-from training.errors import UserError
+from training.machine import devices
 from training.machine.devices import Device
-from training.metrics import attacks, ood_images, ood_scores
-from training.runs import restore, tables
+from training.metrics import attacks, detection, ood_images, ood_scores
+from training.metrics.ood_images import ImageSet
+from training.runs import plots, restore, tables
 from training.runs.folder import RunFolder
 
 CIFAR_RUN, MNIST_RUN = RECORD / 'cifar-fast-seed0', RECORD / 'mnist-softmax-center'
@@ -56,51 +58,6 @@ def accuracy(net, images, labels):
     return np.mean(net(images)[0].asnumpy().argmax(axis=1) == labels.asnumpy())
 
 
-@pytest.mark.parametrize('levels', [3, 1000])
-def test_measures_by_plain_loops(levels):
-    """With few levels most scores are tied."""
-    rng = np.random.default_rng(0)
-    normal, abnormal_scores = rng.integers(2, 2 + levels, 70), rng.integers(0, levels, 110)
-    won = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a in normal for b in abnormal_scores)
-    precision_sum, kept_before, fpr = 0.0, 0, None
-    for threshold in sorted(set(normal) | set(abnormal_scores), reverse=True):
-        kept, passed = sum(normal >= threshold), sum(abnormal_scores >= threshold)
-        precision_sum += (kept - kept_before) / 70 * kept / (kept + passed)
-        kept_before = kept
-        if fpr is None and kept / 70 >= 0.95:
-            fpr = passed / 110
-    assert ood_scores.measures(normal, abnormal_scores) == pytest.approx(
-        {'auroc': won / 70 / 110, 'aupr': precision_sum, 'fpr_at_95_tpr': fpr}, rel=1e-12
-    )
-
-
-def test_measures_at_the_ends():
-    apart = ood_scores.measures([3.0, np.inf], [1.0, -np.inf])
-    assert apart == {'auroc': 1, 'aupr': 1, 'fpr_at_95_tpr': 0}
-    assert ood_scores.measures([1.0], [2.0])['auroc'] == 0
-    assert ood_scores.measures([1.0, 1.0], [1.0])['auroc'] == 0.5
-    for scores in ([], [np.nan]):
-        with pytest.raises(ValueError, match='ROC curve'):
-            ood_scores.measures(scores, [1.0])
-
-
-def test_scores_by_plain_loops():
-    rng = np.random.default_rng(0)
-    logits, distance = rng.normal(size=(20, 4)), rng.random((20, 4))
-    found = ood_scores.scores(logits, distance, np.arange(20.0))
-    for i in range(20):
-        best = max(range(4), key=lambda k: logits[i, k])
-        probability = math.exp(logits[i, best]) / sum(math.exp(value) for value in logits[i])
-        assert found['max_softmax'][i] == pytest.approx(math.log(probability / (1 - probability)), rel=1e-9)
-        assert found['own_class_distance'][i] == -distance[i, best]
-        assert found['log_likelihood_as_trained'][i] == pytest.approx(
-            math.log(sum(math.exp(value) for value in logits[i])), rel=1e-9
-        )
-    assert list(ood_scores.scores(logits)) == ['max_softmax']
-    sure = ood_scores.scores(np.array([[0, 100, 0], [0, 101, 0]], np.float32))['max_softmax']
-    assert sure[0] < sure[1]  # though both probabilities are 1 in float64
-
-
 def test_attacks_go_the_way_of_the_gradient(subject):
     """Finite differences of the float64 log-odds along the direction, and along a random one."""
     _, net, images, labels = subject
@@ -138,14 +95,12 @@ def test_attacks_keep_their_bounds_and_pgd_is_the_stronger(subject):
 
 def test_batches_change_nothing(subject, monkeypatch):
     run, net, images, labels = subject
-    found = []
+    logits = []
     for size in (500, 7):
-        monkeypatch.setattr(detect, 'BATCH', size)
-        shown = detect.ImageSet('FGSM', 'FGSM', images.asnumpy(), labels.asnumpy(), STRENGTH[run])
-        (logits, *_), accuracy = detect.outputs(net, shown, 0, images.context, tqdm(disable=True))
-        found.append((logits, accuracy))
-    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-3, atol=1e-2)
-    assert found[0][1] == pytest.approx(found[1][1], abs=0.02)
+        monkeypatch.setattr(detection, 'BATCH', size)
+        attacked = ImageSet('FGSM', 'FGSM', images.asnumpy(), labels.asnumpy(), STRENGTH[run])
+        logits.append(detection.net_outputs(net, attacked, 0, images.context, tqdm(disable=True))[0])
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-3, atol=1e-2)
 
 
 def test_attack_moves_images_that_the_net_is_sure_of():
@@ -155,57 +110,6 @@ def test_attack_moves_images_that_the_net_is_sure_of():
         lambda x: nd.dot(x, weights, transpose_b=True), nd.array([[1.0, 3]]), nd.array([0])
     )
     np.testing.assert_array_equal(direction.asnumpy(), [[-1, 1]])
-
-
-def test_shuffled_images_by_plain_loops():
-    images = np.arange(3 * 2 * 8 * 8, dtype=np.uint16).reshape(3, 2, 8, 8)
-    shuffled = ood_images.shuffled(images, 4, np.random.default_rng(0))
-
-    def patches(image):
-        return {image[:, i : i + 4, j : j + 4].tobytes() for i in (0, 4) for j in (0, 4)}
-
-    assert all(patches(a) == patches(b) for a, b in zip(images, shuffled))
-    assert (shuffled != images).any()
-    orders = [
-        np.argsort(image[0].ravel())
-        for image in ood_images.shuffled(np.repeat(images[:1], 3, axis=0), 1, np.random.default_rng(0))
-    ]
-    assert not any((a == b).all() for a, b in zip(orders, orders[1:])), 'each in its own way'
-    pixels = ood_images.shuffled(images, 1, np.random.default_rng(0))
-    for before, after in zip(images, pixels):
-        assert sorted(map(tuple, before.reshape(2, -1).T)) == sorted(map(tuple, after.reshape(2, -1).T))
-
-
-def test_rotated_images_by_plain_loops():
-    images = np.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
-    found = ood_images.transformed(images, np.random.default_rng(0))
-    for i, j in np.ndindex(8, 8):
-        np.testing.assert_array_equal(found['rotated by 90'][:, :, i, j], images[:, :, j, 7 - i])
-        np.testing.assert_array_equal(found['rotated by 180'][:, :, i, j], images[:, :, 7 - i, 7 - j])
-
-
-def test_noise_has_the_images_mean_and_deviation(cifar):
-    images = cifar[1].images[:500]
-    found = ood_images.noise(images, np.random.default_rng(0))
-    uniform, gaussian = found['uniform noise'], found['Gaussian noise']
-    assert uniform.shape == gaussian.shape == images.shape
-    assert (uniform.min(), uniform.max()) == (0, 255)
-    # Clipping at both ends takes something off the deviation.
-    np.testing.assert_allclose(gaussian.mean(axis=(0, 2, 3)), images.mean(axis=(0, 2, 3)), atol=3)
-    np.testing.assert_allclose(gaussian.std(axis=(0, 2, 3)), images.std(axis=(0, 2, 3)), rtol=0.1)
-
-
-def test_other_data_sets_are_fitted_and_missing_ones_named(cifar):
-    found, missing = ood_images.other_data('mnist', 5)
-    assert list(missing) == ['Fashion-MNIST'] and found['CIFAR-10'].shape == (5, 1, 28, 28)
-    gray = np.tensordot(cifar[1].images[:5], [0.299, 0.587, 0.114], (1, 0)).mean(axis=(1, 2))
-    np.testing.assert_allclose(found['CIFAR-10'].mean(axis=(1, 2, 3)), gray, rtol=0.02)
-    found, missing = ood_images.other_data('cifar10', 5)
-    assert not missing and found['MNIST'].shape == (5, 3, 32, 32)
-    assert (found['MNIST'][:, 0] == found['MNIST'][:, 2]).all() and found['MNIST'].max() > 200
-    for dataset, message in (('mnist', 'neither'), ('cifar10', 'not set against cifar10, but MNIST')):
-        with pytest.raises(UserError, match=message):
-            ood_images.other_data(dataset, 5, str(ROOT / 'configs'))
 
 
 def test_command_writes_report_and_figures(whole_run):
@@ -261,3 +165,45 @@ def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_here, caps
         assert found['scores']['max_softmax_of_softmax_net'] == alone[name]['scores']['max_softmax']
         if 'accuracy' in found:
             assert found['accuracy']['softmax net'] == alone[name]['accuracy']['net']
+
+
+@pytest.mark.parametrize(
+    'script, words',
+    [
+        ('detect', (CIFAR_RUN, '--output-dir', '/sys')),
+        ('detect', (CIFAR_RUN, '--output-dir', '/sys/new/folder')),
+        ('export', (CIFAR_RUN, '--output-dir', '/sys')),
+        ('predict', (CIFAR_RUN, ROOT / 'output' / 'record' / 'feature-maps.png', '--output', '/sys/out.csv')),
+        ('compare', (CIFAR_RUN, '--output-dir', '/sys')),
+        ('ablate', (ROOT / 'configs' / 'ablations' / 'tricks.yaml', '--output-dir', '/sys')),
+    ],
+)
+def test_target_that_cannot_be_written_to_is_noticed_before_the_work(
+    script, words, run_here, capsys, monkeypatch
+):
+    def work(*_):
+        pytest.fail('the work began')
+
+    monkeypatch.setattr(devices, 'choose', work)
+    monkeypatch.setattr(tables, 'read_all', work)
+    monkeypatch.setattr(subprocess, 'Popen', work)
+    assert run_here(script, *words) == 2
+    assert re.fullmatch(r'error: /sys\S*: .*; choose another --output(-dir)?\n', capsys.readouterr().err)
+
+
+def test_table_is_printed_though_the_disk_fills_up(run_here, capsys, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(RunFolder, 'write_detection', full)
+    assert run_here('detect', MNIST_RUN, '--samples', 10, '--output-dir', tmp_path) == 2
+    printed = capsys.readouterr()
+    assert '| shuffled pixels |' in printed.out
+    assert 'No space left on device; choose another --output-dir' in printed.err
+
+
+def test_any_number_of_scores_can_be_drawn():
+    scores = {f'score_{number}': np.arange(5.0) for number in range(25)}
+    rates = np.linspace(0, 1, 5), np.linspace(0, 1, 5)
+    plots.roc_curves(io.BytesIO(), {'noise': dict.fromkeys(scores, rates)}, 'run')
+    plots.score_histograms(io.BytesIO(), {'noise': {'test images': scores, 'uniform noise': scores}}, 'run')

@@ -1,5 +1,7 @@
 """export.py: its files in programs that know nothing of this project."""
 
+import re
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,6 +16,7 @@ from training.errors import UserError
 from training.losses.build import MIXTURES
 from training.losses.classifiers import PixelClassifier
 from training.model import normaliser
+from training.runs import onnx_files
 from training.runs.folder import RunFolder
 from training.runs.restore import restore_model
 
@@ -84,7 +87,10 @@ def test_every_covariance_is_exported_as_it_is(kind, tmp_path):
     pixels = nd.random.uniform(0, 255, (20, 1, 4, 4))
     wanted = [output.asnumpy() for output in net(pixels)]
     assert np.ptp(wanted[0]) > 1
-    export.write(net, tmp_path, pixels, wanted, with_onnx=True)
+    files = export.write_mxnet(net, tmp_path, pixels.asnumpy(), wanted)
+    onnx_files.write_onnx(*files, [array.shape for array in (pixels, *wanted)], tmp_path / 'model.onnx')
+    outputs, _ = onnx_files.run_onnx(tmp_path / 'model.onnx', pixels.asnumpy())
+    export.compare('model.onnx', outputs, wanted)
 
 
 @pytest.mark.parametrize('size', [1, 1000])
@@ -97,3 +103,38 @@ def test_net_that_says_something_else_is_refused(size):
     export.compare('model.onnx', [right], [wanted])
     with pytest.raises(UserError, match='whose distance may differ'):
         export.compare('model.onnx', [right, -wanted], [wanted, wanted])
+
+
+@pytest.mark.parametrize('name', ['cifar-fast-20epochs-seed0', 'mnist-lgm-full'])
+def test_int8_keeps_the_accuracy_with_the_mixture_in_float32(run_here, capfd, tmp_path, name):
+    assert run_here('export', RECORD / name, '--int8', '--output-dir', tmp_path) == 0
+    printed = capfd.readouterr()
+    assert not printed.err
+    pattern = r'{}: (.*) MB, accuracy (.*) on 1000 test images, (.*) images/s'
+    (size, accuracy, _), (small, kept, speed) = (
+        map(float, re.search(pattern.format(file), printed.out).groups())
+        for file in ('model.onnx', 'model-int8.onnx')
+    )
+    assert small < 0.4 * size and accuracy - 0.01 <= kept and speed > 0
+    path = tmp_path / 'model-int8.onnx'
+    assert small == pytest.approx(path.stat().st_size / 1e6, abs=0.01)
+    graph = onnx.load(str(path)).graph
+    quantized = {node.output[0] for node in graph.node if node.op_type == 'DequantizeLinear'}
+    for node in graph.node:
+        if node.op_type == 'Conv':
+            assert set(node.input) <= quantized
+        elif node.op_type == 'MatMul':  # of the distances, and of LeNet++'s features
+            assert not set(node.input) & quantized
+
+
+def test_int8_that_loses_too_much_leaves_nothing_behind(run_here, capfd, tmp_path, monkeypatch):
+    write_int8 = onnx_files.write_int8
+    monkeypatch.setattr(
+        onnx_files, 'write_int8', lambda model, images, path: write_int8(model, images // 16, path)
+    )
+    (tmp_path / 'model.onnx').write_text('of an earlier export')
+    assert run_here('export', RECORD / 'mnist-lgm-full', '--int8', '--output-dir', tmp_path) == 2
+    error = capfd.readouterr().err
+    assert re.fullmatch(r'error: --int8: costs 0\.\d+ of the accuracy, .*\n', error)
+    assert [path.name for path in tmp_path.iterdir()] == ['model.onnx']
+    assert (tmp_path / 'model.onnx').read_text() == 'of an earlier export'

@@ -80,11 +80,14 @@ def load_splits(settings):
     return loader(settings.data_dir, settings.num_samples, settings.holdout)
 
 
-def load_test(settings, count, data_dir=None):
-    """The first `count` test images of a training.config.schema.Data, from `data_dir` if given: a Split."""
+def load_first(settings, count, data_dir=None):
+    """The first `count` training and test images of a training.config.schema.Data, two Splits.
+
+    From `data_dir` if given.
+    """
     return load_splits(
         replace(settings, data_dir=data_dir or settings.data_dir, holdout=0, num_samples=count)
-    )[1]
+    )
 
 
 def load_cifar10(data_dir=None, num_samples=None, holdout=0):

@@ -1,10 +1,13 @@
 """Adversarial images, crafted batch by batch on the device.
 
 `classify` maps float32 images of pixel values 0 to 255, (B, channels, H, W), to label-free logits
-(B, C), by a net that training.nets.rewrite.freeze has been at. Results stay within 0 to 255 and are not
+(B, C), by a net that training.nets.rewrite.freeze has frozen. Results stay within 0 to 255 and are not
 rounded to whole pixel values.
 """
 
+from typing import Callable
+
+import numpy as np
 from mxnet import autograd, nd
 
 STEPS = 10  # of PGD
@@ -12,7 +15,7 @@ OVERSHOOT = 2.5  # all steps of PGD together are so many times as long as the st
 OWN_CLASS_OUT = 1e9
 
 
-def fgsm(classify, images, labels, strength):
+def fgsm(classify: Callable, images: nd.NDArray, labels: nd.NDArray, strength: float) -> nd.NDArray:
     """Images one step of `strength` away in every pixel, in the direction of a higher loss.
 
     Source: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (ICLR 2015).
@@ -35,7 +38,13 @@ def fgsm(classify, images, labels, strength):
     return nd.clip(images + strength * loss_direction(classify, images, labels), 0, 255)
 
 
-def pgd(classify, images, labels, strength, rng):
+def pgd(
+    classify: Callable,
+    images: nd.NDArray,
+    labels: nd.NDArray,
+    strength: float,
+    rng: np.random.Generator,
+) -> nd.NDArray:
     """Projected gradient descent: small steps from a random start, held within `strength`.
 
     Source: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (ICLR
@@ -62,13 +71,12 @@ def pgd(classify, images, labels, strength, rng):
     return attacked
 
 
-def loss_direction(classify, images, labels):
+def loss_direction(classify: Callable, images: nd.NDArray, labels: nd.NDArray) -> nd.NDArray:
     """Sign of the gradient of the cross entropy with respect to the images.
 
     The cross entropy is log(1 + exp(z)) with z the log-odds of all other classes together against
     the true one, so its gradient is a positive multiple of that of z. That of z is taken: where the
-    net is sure of itself, the factor rounds to zero in float32, and the attack would stand still
-    for no merit of the net's.
+    net is sure of itself, the factor rounds to zero in float32, and the attack would stand still.
     """
     images = images.copy()
     images.attach_grad()

@@ -1,4 +1,7 @@
-"""Images unlike those a net was trained on: noise, transformed images, another data set."""
+"""Images unlike those a net was trained on: adversarial and transformed ones, noise, other data sets."""
+
+from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -14,9 +17,73 @@ OTHERS = {
     'idx': ('mnist', 'cifar10'),
 }
 PATCHES = 4  # along each side
+STRENGTHS = {3: (2, 4, 8, 16), 1: (25.5, 51, 76.5)}  # by channels: largest change of a pixel, of 255
 
 
-def noise(images, rng):
+@dataclass
+class ImageSet:
+    """Images that nets are to tell apart.
+
+    Attributes
+    ----------
+    name : str
+    family : str
+        What sets have in common: 'test images', 'FGSM', 'PGD', 'noise', 'transformed', 'other data'.
+    images : uint8 array (N, channels, H, W)
+    labels : int array (N,) or None
+        Where the images have classes that the net knows.
+    strength : float or None
+        Of the attack FGSM or PGD, which they undergo first, in units of 1/255 of the range.
+    """
+
+    name: str
+    family: str
+    images: np.ndarray
+    labels: Optional[np.ndarray] = None
+    strength: Optional[float] = None
+
+
+def image_sets(
+    test: datasets.Split, dataset: str, seed: int, fashion_dir: Optional[str] = None
+) -> tuple[list[ImageSet], dict[str, str]]:
+    """The test images first, then the sets that are out of their distribution.
+
+    Parameters
+    ----------
+    test : training.data.datasets.Split
+    dataset, fashion_dir
+        As in :func:`other_data`.
+    seed : int
+        Of noise and shuffling.
+
+    Returns
+    -------
+    (list of ImageSet, dict of str to str)
+        And the sets that are missing, with the reason.
+    """
+    rng = np.random.default_rng(seed)
+    others, missing = other_data(dataset, len(test), fashion_dir)
+    families = {
+        'noise': noise(test.images, rng),
+        'transformed': transformed(test.images, rng),
+        'other data': others,
+    }
+    return [
+        ImageSet('test images', 'test images', test.images, test.labels),
+        *(
+            ImageSet(f'{attack} {strength:g}/255', attack, test.images, test.labels, strength)
+            for attack in ('FGSM', 'PGD')
+            for strength in STRENGTHS[test.images.shape[1]]
+        ),
+        *(
+            ImageSet(name, family, images)
+            for family, members in families.items()
+            for name, images in members.items()
+        ),
+    ], missing
+
+
+def noise(images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Uniform noise, and Gaussian noise of the mean and deviation that `images` have per channel.
 
     Parameters
@@ -37,7 +104,7 @@ def noise(images, rng):
     }
 
 
-def transformed(images, rng):
+def transformed(images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """`images` rotated, and with their pixels or patches shuffled, each image in its own way.
 
     Parameters, returns
@@ -52,7 +119,7 @@ def transformed(images, rng):
     }
 
 
-def shuffled(images, size, rng):
+def shuffled(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Square images (N, channels, S, S) cut into patches of size x size, put together at random.
 
     S must be a multiple of size. The channels of a patch stay together.
@@ -73,7 +140,9 @@ def shuffled(images, size, rng):
     )
 
 
-def other_data(dataset, count, fashion_dir=None):
+def other_data(
+    dataset: str, count: int, fashion_dir: Optional[str] = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The first test images of the data sets that stand against `dataset`, in its format.
 
     Parameters
@@ -87,7 +156,7 @@ def other_data(dataset, count, fashion_dir=None):
     Returns
     -------
     (dict of str to uint8 array (count, channels, H, W), dict of str to str)
-        The images; and the sets that cannot be had, with the reason.
+        The images; and the sets that are missing, with the reason.
 
     Raises
     ------
@@ -99,7 +168,7 @@ def other_data(dataset, count, fashion_dir=None):
             f'--fashion-dir: Fashion-MNIST is not set against {dataset}, but '
             + ' and '.join(datasets.TITLES[name] for name in OTHERS[dataset])
         )
-    found, missing = {}, {}
+    images, missing = {}, {}
     for name in OTHERS[dataset]:
         if name == 'fashion' and fashion_dir is None:
             missing[datasets.TITLES[name]] = 'name the folder of its IDX files with --fashion-dir'
@@ -115,11 +184,11 @@ def other_data(dataset, count, fashion_dir=None):
                 raise
             missing[datasets.TITLES[name]] = str(error)
         else:
-            found[datasets.TITLES[name]] = fitted(test.images, datasets.IMAGE_SHAPES[dataset])
-    return found, missing
+            images[datasets.TITLES[name]] = fitted(test.images, datasets.IMAGE_SHAPES[dataset])
+    return images, missing
 
 
-def fitted(images, shape):
+def fitted(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Square images in another shape (channels, S, S): made gray or repeated, and resampled."""
     channels, side, _ = shape
     pixels = images.astype(np.float32)

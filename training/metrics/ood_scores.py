@@ -1,15 +1,21 @@
-"""How well a score tells normal images from abnormal ones. Knows nothing of mxnet.
+"""How well a score tells test images from out-of-distribution ones. Knows nothing of mxnet.
 
-A score is higher for what looks normal. Normal images are the positive class throughout.
+A score is higher for what looks like the training data. Test images are the positive class throughout.
 """
 
+from typing import Optional
+
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 TPR_WANTED = 0.95
 
 
-def scores(logits, distance=None, log_likelihood=None):
-    """What a net's outputs say of how normal each image is.
+def scores(
+    logits: ArrayLike, distance: Optional[np.ndarray] = None, log_likelihood: Optional[np.ndarray] = None
+) -> dict[str, np.ndarray]:
+    """What a net's outputs say of how likely each image is.
 
     Parameters
     ----------
@@ -41,47 +47,45 @@ def scores(logits, distance=None, log_likelihood=None):
     return result
 
 
-def roc(normal, abnormal):
-    """The ROC curve of a score.
+def labelled_ranks(in_distribution: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and ranks of scores, for scikit-learn, which takes no infinite ones.
 
     Parameters
     ----------
-    normal, abnormal : array (N,), array (M,)
+    in_distribution, others : array (N,), array (M,)
         Scores; may be infinite, not NaN.
 
     Returns
     -------
-    (array (K,), array (K,), array (K,))
-        False-positive rate, true-positive rate and precision as the threshold falls from one
-        distinct score to the next. Before the first, no image is taken for normal.
+    (bool array (N + M,), int array (N + M,))
+        Equal scores have equal ranks.
     """
-    values = np.concatenate([normal, abnormal])
-    if not len(normal) or not len(abnormal) or np.isnan(values).any():
-        raise ValueError('a ROC curve needs normal and abnormal scores, none of them NaN')
-    order = np.argsort(-values, kind='stable')
-    values, is_normal = values[order], order < len(normal)
-    last_of_equals = np.append(values[1:] != values[:-1], True)
-    kept = np.cumsum(is_normal)[last_of_equals]
-    passed = np.cumsum(~is_normal)[last_of_equals]
-    return passed / len(abnormal), kept / len(normal), kept / (kept + passed)
+    values = np.concatenate([in_distribution, others])
+    if not len(in_distribution) or not len(others) or np.isnan(values).any():
+        raise ValueError('a ROC curve needs scores of test images and of others, none of them NaN')
+    return np.arange(len(values)) < len(in_distribution), np.unique(values, return_inverse=True)[1]
 
 
-def measures(normal, abnormal):
-    """AUROC, AUPR and FPR at 95 % TPR of a score; parameters as in :func:`roc`.
+def roc(in_distribution: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """False- and true-positive rates, (K,) each, as the threshold falls; see :func:`labelled_ranks`."""
+    return roc_curve(*labelled_ranks(in_distribution, others), drop_intermediate=False)[:2]
+
+
+def measures(in_distribution: ArrayLike, others: ArrayLike) -> dict[str, float]:
+    """AUROC, AUPR and FPR at 95 % TPR of a score; parameters as in :func:`labelled_ranks`.
 
     Returns
     -------
     dict
-        - auroc: the chance that a normal image has a higher score than an abnormal one; a tie
-          counts half.
+        - auroc: the chance that a test image has a higher score than another one; a tie counts half.
         - aupr: average precision.
-        - fpr_at_95_tpr: share of abnormal images that pass at the highest threshold that 95 % of
-          the normal ones pass.
+        - fpr_at_95_tpr: share of the others that pass at the highest threshold that 95 % of the test
+          images pass.
     """
-    false_positives, true_positives, precision = roc(normal, abnormal)
-    heights = (true_positives + np.append(0, true_positives[:-1])) / 2
+    labels, ranks = labelled_ranks(in_distribution, others)
+    false_positives, true_positives = roc(in_distribution, others)
     return {
-        'auroc': float(np.sum(np.diff(false_positives, prepend=0) * heights)),
-        'aupr': float(np.sum(np.diff(true_positives, prepend=0) * precision)),
+        'auroc': float(roc_auc_score(labels, ranks)),
+        'aupr': float(average_precision_score(labels, ranks)),
         'fpr_at_95_tpr': float(false_positives[np.argmax(true_positives >= TPR_WANTED)]),
     }

@@ -5,8 +5,9 @@ import io
 import json
 import statistics
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Callable
 
 from boltons.fileutils import atomic_save
@@ -201,6 +202,28 @@ class RunFolder:
         from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self.path / 'tensorboard'), purge_step=epochs_done + 1)
+
+
+def check_writable(folder: Path, option: str = '--output-dir') -> None:
+    """Find out, before any long work, whether files can be written into a folder.
+
+    It need not exist. Nothing is left behind.
+
+    Raises
+    ------
+    UserError
+        If they cannot; asks for another value of the option.
+    """
+    missing = []
+    try:
+        with naming(folder, f'; choose another {option}'):
+            missing = [path for path in (folder, *folder.parents) if not path.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def write_text(path, text, overwrite=True):

@@ -261,8 +261,14 @@ def likelihoods(file, splits, title):
     save_png(figure, file, dpi=100)
 
 
+def _line(number):
+    """Colour and style of the line of this number, all different for the first 20."""
+    colour = COLOURS[(2 * number + number // 5) % len(COLOURS)]
+    return {'color': colour, 'linestyle': ('-', '--', ':', '-.')[number % 4]}
+
+
 def roc_curves(file, panels, title):
-    """Write a PNG of ROC curves, one panel for each set of abnormal images.
+    """Write a PNG of ROC curves, one panel for each set of out-of-distribution images.
 
     Parameters
     ----------
@@ -277,19 +283,14 @@ def roc_curves(file, panels, title):
     places = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, (name, scores) in zip(places.flat, panels.items()):
         for number, (score, rates) in enumerate(scores.items()):
-            axes.plot(
-                *rates,
-                label=score,
-                color=COLOURS[2 * number % len(COLOURS)],
-                linestyle=('-', '--', ':', '-.')[number % 4],
-            )
+            axes.plot(*rates, label=score.replace('_', ' '), **_line(number))
         axes.set_title(name, fontsize='medium')
     for axes in places.flat[len(panels) :]:
         axes.set_axis_off()
     for axes in places[-1]:
-        axes.set_xlabel('abnormal that pass')
+        axes.set_xlabel('others that pass')
     for axes in places[:, 0]:
-        axes.set_ylabel('normal that pass')
+        axes.set_ylabel('test images that pass')
     figure.legend(
         *places.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, fontsize='small'
     )
@@ -304,32 +305,23 @@ def score_histograms(file, families, title):
     ----------
     file : binary file
     families : dict of str to dict of str to dict of str to array (N,)
-        Score to family to set to values; the set 'normal' is drawn as an area, the others as lines.
+        Family to set to score to values. The first set of each family is drawn as an area, the others
+        as lines.
     title : str
     """
-    columns = len(next(iter(families.values())))
-    figure = Figure(figsize=(3.2 * columns, 2.4 * len(families) + 0.5), layout='constrained')
-    places = figure.subplots(len(families), columns, squeeze=False)
-    for row, (score, groups) in zip(places, families.items()):
-        for axes, (family, sets) in zip(row, groups.items()):
-            everything = np.concatenate(list(sets.values()))
+    scores = list(next(iter(next(iter(families.values())).values())))
+    figure = Figure(figsize=(3.2 * len(families), 2.4 * len(scores) + 0.5), layout='constrained')
+    places = figure.subplots(len(scores), len(families), squeeze=False)
+    for row, score in zip(places, scores):
+        for axes, (family, sets) in zip(row, families.items()):
+            everything = np.concatenate([values[score] for values in sets.values()])
             low, high = np.percentile(everything[np.isfinite(everything)], (1, 99))
             bins = np.linspace(low, high if high > low else low + 1, 41)
-            for number, (name, part) in enumerate(sets.items()):
-                style = (
-                    {'histtype': 'stepfilled', 'alpha': 0.4}
-                    if name == 'normal'
-                    else {'histtype': 'step', 'linestyle': ('-', '--', ':', '-.')[number % 4]}
-                )
-                axes.hist(
-                    np.clip(part, bins[0], bins[-1]),
-                    bins,
-                    density=True,
-                    label=name,
-                    color=COLOURS[2 * number % len(COLOURS)],
-                    **style,
-                )
-            axes.set_xlabel(score, fontsize='small')
+            for number, (name, values) in enumerate(sets.items()):
+                style = {'histtype': 'step'} if number else {'histtype': 'stepfilled', 'alpha': 0.4}
+                clipped = np.clip(values[score], bins[0], bins[-1])
+                axes.hist(clipped, bins, density=True, label=name, **_line(number), **style)
+            axes.set_xlabel(score.replace('_', ' '), fontsize='small')
             axes.set_yticks([])
             axes.set_title(family, fontsize='medium')
             axes.legend(fontsize='x-small')

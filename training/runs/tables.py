@@ -199,7 +199,7 @@ def by_recipe(runs):
 
 
 def detection_table(runs):
-    """Markdown: how well the scores of runs tell abnormal images from normal ones, by AUROC.
+    """Markdown: how well the scores of runs tell test images from others, by AUROC.
 
     Parameters
     ----------
@@ -317,13 +317,13 @@ def _spread(runs):
     ]
 
 
-MEASURES = 'AUROC / AUPR / FPR at 95 % TPR; normal images are the positive class'
+MEASURES = 'AUROC / AUPR / FPR at 95 % TPR; test images are the positive class'
 
 
 def detection_report(report):
     """Markdown of a report as detect.py makes it: a row for each set of images."""
     nets, names = report['nets'], list(next(iter(report['sets'].values()))['scores'])
-    rows = [['normal', *(f'{report["accuracy"][net]:.4f}' for net in nets), *['-'] * len(names)]]
+    rows = [['test images', *(f'{report["accuracy"][net]:.4f}' for net in nets), *['-'] * len(names)]]
     for title, found in report['sets'].items():
         accuracies = [f'{found["accuracy"][net]:.4f}' if 'accuracy' in found else '-' for net in nets]
         rows.append(

@@ -1,0 +1,101 @@
+"""What nets say of test images and of images unlike them, set by set."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from mxnet import nd
+from mxnet.context import Context
+from mxnet.gluon import HybridBlock
+from tqdm import tqdm
+
+from training.metrics import attacks, ood_scores
+from training.metrics.ood_images import ImageSet
+
+BATCH = 500
+NET, SOFTMAX_NET = 'net', 'softmax net'
+
+
+@dataclass
+class ScoredSet:
+    """An ImageSet as nets see it.
+
+    Attributes
+    ----------
+    name, family : str
+        Those of the ImageSet.
+    scores : dict of str to array (N,)
+        Those of training.metrics.ood_scores.
+    accuracy : dict of str to float
+        Of each net, where the images have labels.
+    """
+
+    name: str
+    family: str
+    scores: dict[str, np.ndarray]
+    accuracy: dict[str, float]
+
+    def report(self, in_distribution: 'ScoredSet') -> dict:
+        """How well each score tells this set from `in_distribution`: part of detection.json."""
+        measures = {
+            score: ood_scores.measures(in_distribution.scores[score], values)
+            for score, values in self.scores.items()
+        }
+        rounded = {
+            score: {measure: round(value, 4) for measure, value in values.items()}
+            for score, values in measures.items()
+        }
+        return {**({'accuracy': self.accuracy} if self.accuracy else {}), 'scores': rounded}
+
+
+def score_sets(
+    nets: dict[str, HybridBlock], sets: list[ImageSet], seed: int, context: Context
+) -> list[ScoredSet]:
+    """Every set through every net.
+
+    Scores that are not a number for some images are left out, and named on the terminal.
+
+    Parameters
+    ----------
+    nets : dict of str to training.losses.classifiers.PixelClassifier
+        By NET and SOFTMAX_NET. Of the latter the softmax probability alone is a score.
+    sets : list of ImageSet
+    seed : int
+        Of the starts of PGD.
+    context : Context
+    """
+    scored = [ScoredSet(images.name, images.family, {}, {}) for images in sets]
+    count = sum(len(images.images) for images in sets) * len(nets)
+    with tqdm(total=count, unit=' images', disable=None, leave=False) as bar:
+        for which, net in nets.items():
+            for images, result in zip(sets, scored):
+                outputs = net_outputs(net, images, seed, context, bar)
+                scores = ood_scores.scores(*outputs)
+                if which == SOFTMAX_NET:
+                    scores = {'max_softmax_of_softmax_net': scores['max_softmax']}
+                result.scores.update(scores)
+                if images.labels is not None:
+                    result.accuracy[which] = float(np.mean(outputs[0].argmax(axis=1) == images.labels))
+    for score in list(scored[0].scores):
+        if any(np.isnan(result.scores[score]).any() for result in scored):
+            print(f'{score}: left out, as it is not a number for some images')
+            for result in scored:
+                del result.scores[score]
+    return scored
+
+
+def net_outputs(
+    net: HybridBlock, images: ImageSet, seed: int, context: Context, bar: tqdm
+) -> list[np.ndarray]:
+    """The net's outputs for an ImageSet, which is attacked against this net first if it has a strength."""
+    starts = np.random.default_rng([seed, int(images.strength or 0)])
+    batches = []
+    for start in range(0, len(images.images), BATCH):
+        part = slice(start, start + BATCH)
+        pixels = nd.array(images.images[part], ctx=context)
+        if images.strength is not None:
+            labels = nd.array(images.labels[part], ctx=context)
+            attack = (lambda batch: net(batch)[0]), pixels, labels, images.strength
+            pixels = attacks.fgsm(*attack) if images.family == 'FGSM' else attacks.pgd(*attack, starts)
+        batches.append([output.asnumpy() for output in net(pixels)])
+        bar.update(len(batches[-1][0]))
+    return [np.concatenate(parts) for parts in zip(*batches)]
