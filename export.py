@@ -26,7 +26,7 @@ from training.runs.folder import RunFolder, check_writable
 
 SAMPLES = 1000  # test images
 TOLERANCE = 1e-4  # of an output's largest value, or of 1 if that is smaller
-CALIBRATION_SAMPLES = 512  # training images
+CALIBRATION_SAMPLES = 256  # training images
 INT8_LOSS = 0.01  # of top-1 accuracy
 
 

@@ -105,9 +105,9 @@ def test_net_that_says_something_else_is_refused(size):
         export.compare('model.onnx', [right, -wanted], [wanted, wanted])
 
 
-@pytest.mark.parametrize('name', ['cifar-fast-20epochs-seed0', 'mnist-lgm-full'])
-def test_int8_keeps_the_accuracy_with_the_mixture_in_float32(run_here, capfd, tmp_path, name):
-    assert run_here('export', RECORD / name, '--int8', '--output-dir', tmp_path) == 0
+def test_int8_keeps_the_accuracy_with_the_mixture_in_float32(run_here, capfd, tmp_path):
+    run = RECORD / 'cifar-fast-20epochs-seed0'
+    assert run_here('export', run, '--int8', '--output-dir', tmp_path) == 0
     printed = capfd.readouterr()
     assert not printed.err
     pattern = r'{}: (.*) MB, accuracy (.*) on 1000 test images, (.*) images/s'
@@ -128,10 +128,14 @@ def test_int8_keeps_the_accuracy_with_the_mixture_in_float32(run_here, capfd, tm
 
 
 def test_int8_that_loses_too_much_leaves_nothing_behind(run_here, capfd, tmp_path, monkeypatch):
-    write_int8 = onnx_files.write_int8
-    monkeypatch.setattr(
-        onnx_files, 'write_int8', lambda model, images, path: write_int8(model, images // 16, path)
-    )
+    def write_without_kernels(source, images, path):
+        model = onnx.load(str(source))
+        for weight in model.graph.initializer:
+            if len(weight.dims) == 4:
+                weight.CopyFrom(onnx.numpy_helper.from_array(np.zeros(weight.dims, np.float32), weight.name))
+        onnx.save(model, str(path))
+
+    monkeypatch.setattr(onnx_files, 'write_int8', write_without_kernels)
     (tmp_path / 'model.onnx').write_text('of an earlier export')
     assert run_here('export', RECORD / 'mnist-lgm-full', '--int8', '--output-dir', tmp_path) == 2
     error = capfd.readouterr().err
