@@ -26,6 +26,7 @@ check: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/lint-imports --no-logo --no-cache
+	.venv/bin/mypy
 
 docs: setup
 	.venv/bin/python -W ignore -m sphinx -b html -q -E -W --keep-going docs/api build/api

@@ -6,12 +6,14 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Callable
+from typing import Callable, Optional
 
 ECHO = 'GMLOSS_ECHO'  # set by launch.py in all processes but the first worker
 PATIENCE = 5  # seconds in which the first worker finds a mistake that all have found
-departure = None  # called at the end, if set, as departure(code, together): how a run is left
+# How a run is left, if set: called at the end as departure(code, together).
+departure: Optional[Callable[[int, bool], None]] = None
 
 
 class UserError(Exception):
@@ -23,10 +25,10 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def unwinding():
+def unwinding() -> Iterator[None]:
     """A context that SIGTERM leaves as Ctrl-C does: temporary files and child processes are cleaned up."""
 
-    def stop(number, frame):
+    def stop(number: int, frame: object) -> None:
         raise Terminated
 
     if threading.current_thread() is not threading.main_thread():  # only that one may set a handler
@@ -40,7 +42,7 @@ def unwinding():
 
 
 @contextmanager
-def naming(path: object, advice: str = ''):
+def naming(path: object, advice: str = '') -> Iterator[None]:
     """A context in which an OSError is the user's mistake: a UserError about a path that the user gave.
 
     Parameters
@@ -80,7 +82,7 @@ def exit_with(main: Callable[[list], int]) -> None:
     sys.exit(code)
 
 
-def complain(error):
+def complain(error: object) -> int:
     """Say what was wrong, and return exit code 2."""
     if ECHO in os.environ:  # most likely the first worker says the same, and launch.py ends this one
         time.sleep(PATIENCE)

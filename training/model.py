@@ -67,10 +67,10 @@ def build_model(recipe: Union[CifarRecipe, MnistRecipe], device: Optional[Device
             return lgm_model(net, loss, num_classes=classes)
         center_loss = None
         if loss.loss != SOFTMAX:
-            center_loss = CenterLoss(classes, recipe.model.feature_size, loss.lmbd)
+            center_loss = CenterLoss(classes, recipe.model.feature_size, recipe.loss.lmbd)
         return softmax_model(net, center_loss, weighted=True, num_classes=classes)
     refinement = recipe.refinement
-    settings = {
+    settings: dict[str, Any] = {
         'num_classes': classes,
         'label_smoothing': refinement.label_smoothing,
         'mixup': refinement.mixup > 0,

@@ -44,7 +44,8 @@ def only(**needs: Any) -> Callable[..., Any]:
 
 def missing_need(item: dataclasses.Field, values: dict[str, Any]) -> Optional[str]:
     """What a field of a Section would need to have an effect among `values`, in words; None if it has."""
-    for name, wanted in item.default.json_schema_extra['needs'].items():
+    default: Any = item.default
+    for name, wanted in default.json_schema_extra['needs'].items():
         choices = wanted if isinstance(wanted, tuple) else (wanted,)
         if not isinstance(wanted, Values):
             wanted = Values(' or '.join(map(str, choices)), choices.__contains__)

@@ -79,7 +79,7 @@ def fields_of(recipe_class: type) -> dict[str, dataclasses.Field]:
     return {
         item.name: item
         for section in dataclasses.fields(recipe_class)
-        for item in dataclasses.fields(section.type)
+        for item in dataclasses.fields(section.type)  # type: ignore[arg-type]
     }
 
 

@@ -43,7 +43,7 @@ class Data(Section):
 class MnistData(Data):
     """data"""
 
-    dataset: Literal[MNIST_LIKE] = always(
+    dataset: Literal[MNIST_LIKE] = always(  # type: ignore[valid-type]
         'mnist',
         'fashion: Fashion-MNIST from the IDX files in --data-dir; idx: images of your own in such files',
     )

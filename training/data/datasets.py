@@ -67,8 +67,8 @@ def digest(*splits: Split) -> str:
     content = hashlib.sha256()
     for split in splits:
         content.update(repr(split.images.shape).encode())
-        content.update(np.ascontiguousarray(split.images))
-        content.update(np.ascontiguousarray(split.labels))
+        content.update(np.ascontiguousarray(split.images).data)
+        content.update(np.ascontiguousarray(split.labels).data)
     return content.hexdigest()
 
 

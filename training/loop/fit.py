@@ -27,7 +27,7 @@ from training.runs.weights import load_weights, save_weights
 # exceeds that is skipped.
 LOSS_SCALE = {'float16': 128.0}
 # A run that has not begun, but for its history.
-BLANK = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0}
+BLANK: dict[str, Any] = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0}
 PROGRESS = (
     'epoch {epoch:3d}  lr {lr:.4f}  margin {margin:.2f}  loss {train_loss:.4f}  '
     'train {train_acc:.4f}  val {val_acc:.4f}  {images_per_second:.0f} images/s'

@@ -13,12 +13,17 @@ import signal
 import sys
 import zlib
 from collections import deque
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from training.errors import UserError
 from training.machine import parameter_server
 from training.machine.parameter_server import VECTORS
+
+if TYPE_CHECKING:  # this module runs before mxnet may be imported
+    from mxnet.gluon import Parameter
 
 CONTROLLER = 0  # the one command to servers that reaches Python
 BUCKET = 10**6  # gradients that travel together: few enough to overlap with the backward pass
@@ -41,7 +46,7 @@ class Workers:
         Whether this worker prints and writes the files.
     """
 
-    def __init__(self, kvstore='device'):
+    def __init__(self, kvstore: str = 'device') -> None:
         self.kvstore, self.rank, self.size = kvstore, 0, 1
         self._store, self._next_key, self._vectors, self._requests = None, 0, {}, deque()
         self._shared = []  # lists of parameters with the first one's key
@@ -55,23 +60,23 @@ class Workers:
             self.tell_servers()
 
     @property
-    def distributed(self):
+    def distributed(self) -> bool:
         return self.kvstore.startswith('dist')
 
     @property
-    def asynchronous(self):
+    def asynchronous(self) -> bool:
         """Whether servers update the weights with each worker's gradients as they come."""
         return self.kvstore == 'dist_async'
 
     @property
-    def is_rank_zero(self):
+    def is_rank_zero(self) -> bool:
         return self.rank == 0
 
-    def share(self, count):
+    def share(self, count: int) -> slice:
         """This worker's slice of `count` consecutive items; all shares together are all of them."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def sum(self, values):
+    def sum(self, values: ArrayLike) -> np.ndarray:
         """A float32 vector, added up over all workers; waits for them. All must call it alike."""
         values = np.asarray(values, dtype=np.float32)
         if not self.distributed:
@@ -97,7 +102,7 @@ class Workers:
             self._store._barrier()
         return result
 
-    def agree(self, value, complaint):
+    def agree(self, value: str, complaint: str) -> None:
         """Refuse to go on if workers differ in `value`, a string.
 
         Raises
@@ -110,7 +115,7 @@ class Workers:
         if (self.sum(halves) != halves * self.size).any():
             raise UserError(complaint)
 
-    def stop_requested(self, here):
+    def stop_requested(self, here: bool) -> bool:
         """Whether any worker wants to stop, told to all of them at the same step.
 
         To be called once a step; `here` is this worker's own wish. The answer comes a few steps
@@ -132,11 +137,11 @@ class Workers:
         self._requests.append(self._stop.copy())
         return len(self._requests) > STOP_DELAY and self._requests.popleft().asscalar() > 0
 
-    def end_steps(self):
+    def end_steps(self) -> None:
         """Forget requests to stop that are still on their way, at the end of an epoch."""
         self._requests.clear()
 
-    def start_from_rank_zero(self, parameters):
+    def start_from_rank_zero(self, parameters: 'list[Parameter]') -> int:
         """Give all workers rank 0's values of these parameters; return the first one's key.
 
         The servers keep a copy under one key for each, which is what asynchronous workers update.
@@ -152,7 +157,7 @@ class Workers:
         self._shared.append((first, parameters))
         return first
 
-    def buckets(self, parameters):
+    def buckets(self, parameters: 'list[Parameter]') -> 'list[tuple[int, list[Parameter]]]':
         """Lists of parameters, last ones first, whose gradients travel together: (key, list)."""
         from mxnet import nd
 
@@ -169,7 +174,7 @@ class Workers:
         self._store.init(list(keys), [nd.zeros(sum(sizes[p.name] for p in members)) for members in lists])
         return list(zip(keys, lists))
 
-    def add_up(self, buckets):
+    def add_up(self, buckets: 'list[tuple[int, list[Parameter]]]') -> None:
         """Replace gradients by their sum over all workers and devices."""
         from mxnet import nd
 
@@ -184,7 +189,7 @@ class Workers:
                     gradient[:] = total[start : start + gradient.size].reshape(gradient.shape)
                     start += gradient.size
 
-    def update_on_servers(self, first_key, parameters):
+    def update_on_servers(self, first_key: int, parameters: 'list[Parameter]') -> None:
         """Have the servers update the weights by these gradients, and fetch the weights.
 
         The gradients are the sums over this worker's devices, on each of them.
@@ -194,13 +199,13 @@ class Workers:
             self._store.push(key, parameter.list_grad()[0] * 1, priority=-key)
             self._store.pull(key, out=parameter.list_data(), priority=-key)
 
-    def catch_up(self):
+    def catch_up(self) -> None:
         """Have asynchronous workers, once all have ended their steps, hold the same weights."""
         for first_key, parameters in self._shared if self.asynchronous else ():
             for key, parameter in enumerate(parameters, first_key):
                 self._store.pull(key, out=parameter.list_data())
 
-    def tell_servers(self, **message):
+    def tell_servers(self, **message: Any) -> None:
         """What asynchronous workers want of the servers, sent by rank 0.
 
         Nothing: to update weights themselves; `name` and more: their optimizer; `lr`: its new
@@ -211,7 +216,7 @@ class Workers:
         if 'lr' not in message:
             self._store._barrier()
 
-    def leave(self, exit_code, together=True):
+    def leave(self, exit_code: int, together: bool = True) -> None:
         """Exit this worker's process: together with all others, or at once if something failed."""
         sys.stdout.flush()
         sys.stderr.flush()

@@ -9,6 +9,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Optional
 
 from training.errors import UserError
 from training.machine import nvidia
@@ -26,12 +27,12 @@ class Device:
     ids: tuple  # one context each
     dtype: str  # 'float32', 'bfloat16' or 'float16'
 
-    def contexts(self):
+    def contexts(self) -> list[Any]:
         import mxnet as mx
 
         return [mx.Context(self.kind, i) for i in self.ids]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             self.kind
             if self.kind == 'cpu' and self.ids == (0,)
@@ -39,7 +40,7 @@ class Device:
         )
 
 
-def prepare(device='auto', dtype='float32'):
+def prepare(device: str = 'auto', dtype: str = 'float32') -> Device:
     """Set the process up for mxnet and choose the device; call before mxnet is imported.
 
     Parameters
@@ -84,7 +85,7 @@ def prepare(device='auto', dtype='float32'):
     return chosen
 
 
-def choose(device, dtype='float32'):
+def choose(device: str, dtype: str = 'float32') -> Device:
     """The Device that these options stand for on this machine; see `prepare`."""
     kind, ids = parse_device(device)
     capabilities = []
@@ -96,13 +97,13 @@ def choose(device, dtype='float32'):
     )
 
 
-def place():
+def place() -> tuple[int, int]:
     """(number, of): which of how many workers, or servers, of a run on this machine this one is."""
     number, _, of = os.environ.get(PLACE, '0/1').partition('/')
     return int(number), int(of)
 
 
-def make_importable():
+def make_importable() -> None:
     """Give mxnet 1.9 what it expects to find when it is imported."""
     if importlib.util.find_spec('nvidia') is not None:
         nvidia.load_cuda_libraries()
@@ -110,20 +111,20 @@ def make_importable():
     import numpy as np
 
     if 'bool' not in np.__dict__:
-        np.bool = bool  # the alias that numpy 1.24 removed
+        np.bool = bool  # type: ignore[attr-defined] # the alias that numpy 1.24 removed
 
 
-def share_cores():
+def share_cores() -> None:
     """Settle the OpenMP threads: the cores there are, over the run's workers on this machine."""
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, usable_cores() // place()[1])))
 
 
-def threads():
+def threads() -> str:
     """OpenMP threads in use."""
     return os.environ['OMP_NUM_THREADS']
 
 
-def usable_cores():
+def usable_cores() -> int:
     """Number of cores this process may use: its affinity, cut to the container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     try:
@@ -134,7 +135,7 @@ def usable_cores():
     return cores
 
 
-def parse_device(text):
+def parse_device(text: str) -> tuple[str, Optional[tuple[int, ...]]]:
     """'gpu:0,1' -> ('gpu', (0, 1)); 'cpu' -> ('cpu', (0,)); 'gpu' and 'auto' have ids None."""
     match = re.fullmatch(r'(auto|cpu|gpu)(?::(\d+(?:,\d+)*))?', text)
     if not match or (match[1] == 'auto' and match[2]):
@@ -149,7 +150,13 @@ def parse_device(text):
     return match[1], ids
 
 
-def choose_device(kind, ids, capabilities, problem, number=0):
+def choose_device(
+    kind: str,
+    ids: Optional[tuple[int, ...]],
+    capabilities: list[tuple[int, int]],
+    problem: Optional[str],
+    number: int = 0,
+) -> tuple[str, tuple[int, ...]]:
     """Settle 'auto' and 'gpu' against what `gpus.probe` found; see `prepare` for the errors.
 
     Workers of different `number` on one machine take the usable GPUs in turn.
@@ -185,7 +192,7 @@ def choose_device(kind, ids, capabilities, problem, number=0):
     return kind, ids
 
 
-def choose_dtype(dtype, kind, capabilities):
+def choose_dtype(dtype: str, kind: str, capabilities: list[tuple[int, int]]) -> str:
     """Settle 'auto' and refuse a precision that the device does not have."""
     if dtype == 'auto':
         if kind == 'cpu':
@@ -201,12 +208,12 @@ def choose_dtype(dtype, kind, capabilities):
     return dtype
 
 
-def cpu_has_bfloat16():
+def cpu_has_bfloat16() -> bool:
     """Whether the CPU has the avx512_bf16 instructions (Linux; elsewhere False)."""
     return 'avx512_bf16' in _cpu_description()
 
 
-def cpu_is_faster_in_bfloat16():
+def cpu_is_faster_in_bfloat16() -> bool:
     """Whether nets train faster in bfloat16 than in float32 here.
 
     Measured with ResNet-20: 1.7 times as fast on an AMD EPYC (Zen 4), 0.83 times on an Intel Xeon
@@ -215,7 +222,7 @@ def cpu_is_faster_in_bfloat16():
     return cpu_has_bfloat16() and 'AuthenticAMD' in _cpu_description()
 
 
-def _cpu_description():
+def _cpu_description() -> str:
     try:
         return Path('/proc/cpuinfo').read_text()
     except OSError:

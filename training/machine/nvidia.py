@@ -3,6 +3,7 @@
 import ctypes
 import importlib.util
 from pathlib import Path
+from typing import Optional
 
 # In load order: each library needs those before it.
 CUDA_LIBRARIES = (
@@ -24,7 +25,7 @@ CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 COMPILER = 11080  # CUDA version of requirements.txt's NVRTC, whose output no earlier driver takes
 
 
-def probe():
+def probe() -> tuple[list[tuple[int, int]], Optional[str]]:
     """Ask the NVIDIA driver itself, since an mxnet without GPU support cannot.
 
     Returns
@@ -49,14 +50,14 @@ def probe():
     return capabilities, None if capabilities else 'the machine has no NVIDIA GPU'
 
 
-def driver_version():
+def driver_version() -> int:
     """The CUDA version that the NVIDIA driver has, as 1000 * major + 10 * minor."""
     version = ctypes.c_int()
     ctypes.CDLL('libcuda.so.1').cuDriverGetVersion(ctypes.byref(version))
     return version.value
 
 
-def has_gpu_mxnet():
+def has_gpu_mxnet() -> bool:
     """Whether the installed mxnet is a GPU build, without importing it."""
     spec = importlib.util.find_spec('mxnet')
     return (
@@ -66,13 +67,13 @@ def has_gpu_mxnet():
     )
 
 
-def _distributions():
+def _distributions() -> list[str]:
     from importlib.metadata import distributions  # slow to import, and seldom needed
 
     return [d.metadata['Name'].replace('-', '_') for d in distributions() if d.metadata['Name']]
 
 
-def load_cuda_libraries():
+def load_cuda_libraries() -> None:
     """Load the CUDA libraries of the nvidia-*-cu11 wheels, which the linker would not find."""
     for root in importlib.util.find_spec('nvidia').submodule_search_locations:
         for library in CUDA_LIBRARIES:

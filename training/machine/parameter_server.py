@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from typing import Any, Callable, Optional
 
 from training.errors import ECHO, UserError
 from training.machine.devices import make_importable, share_cores
@@ -17,7 +18,7 @@ ALL_NODES = 7  # ps-lite's group of scheduler, servers and workers
 VECTORS = 1_000_000  # keys from here on are vectors to add up, those below parameters
 
 
-def check_environment(kvstore):
+def check_environment(kvstore: str) -> bool:
     """Whether this process is to be a server or the scheduler of a distributed run.
 
     Raises
@@ -42,12 +43,12 @@ def check_environment(kvstore):
     return distributed and role != 'worker'
 
 
-def create(kvstore):
+def create(kvstore: str) -> Any:
     """The store of this process, once all processes have found each other; with heartbeats."""
     for name, value in HEARTBEAT.items():
         os.environ.setdefault(name, value)
 
-    def give_up():
+    def give_up() -> None:
         print(
             f'error: {JOIN_TIMEOUT} seconds passed without all processes of the run meeting at '
             '{DMLC_PS_ROOT_URI}:{DMLC_PS_ROOT_PORT}'.format(**os.environ),
@@ -66,7 +67,7 @@ def create(kvstore):
     return store
 
 
-def wait_on_exit(store, wait):
+def wait_on_exit(store: Any, wait: bool) -> None:
     """Whether the end of a store is to wait for that of all others; see `Workers.leave`."""
     from mxnet.base import _LIB, check_call
 
@@ -81,12 +82,12 @@ class Watch(threading.Thread):
     only silence that outlasts two heartbeats counts.
     """
 
-    def __init__(self, store):
+    def __init__(self, store: Any) -> None:
         super().__init__(daemon=True)
         self._store, self._ended = store, threading.Event()
         self.start()
 
-    def run(self):
+    def run(self) -> None:
         from mxnet.base import _LIB, check_call
 
         interval, timeout = (int(os.environ[name]) for name in HEARTBEAT)
@@ -105,12 +106,12 @@ class Watch(threading.Thread):
                 )
                 os._exit(1)
 
-    def end(self):
+    def end(self) -> None:
         self._ended.set()
         self.join()
 
 
-def serve(make_optimizer):
+def serve(make_optimizer: Optional[Callable]) -> None:
     """Be a server or the scheduler until all workers have left; then the process ends.
 
     Parameters
@@ -131,12 +132,12 @@ def serve(make_optimizer):
     os.environ['DMLC_ROLE'] = role
 
     class Server(KVStoreServer):
-        updater = None
+        updater: Any = None
 
-        def _controller(self):
+        def _controller(self) -> Callable:
             return lambda command, body, _: self.obey(json.loads(body))
 
-        def obey(self, message):
+        def obey(self, message: dict[str, Any]) -> None:
             if 'lr' in message:
                 self.updater.optimizer.set_learning_rate(message['lr'])
             elif message:
@@ -144,7 +145,7 @@ def serve(make_optimizer):
             else:
                 self.kvstore._set_updater(self.update)
 
-        def update(self, key, pushed, stored):
+        def update(self, key: int, pushed: Any, stored: Any) -> None:
             if key >= VECTORS:
                 stored += pushed
             else:

@@ -1,5 +1,7 @@
 """Stand-ins for stock layers that would be slow or imprecise here, or not follow the seed."""
 
+from typing import Any
+
 from mxnet.gluon import HybridBlock, nn
 
 STEM_CHANNELS = 16  # what oneDNN's blocked bfloat16 layout needs
@@ -12,7 +14,7 @@ class SpatialMean(HybridBlock):
     which oneDNN runs every BatchNorm of the last stage on its reference kernel.
     """
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return F.mean(x, axis=(2, 3))
 
 
@@ -23,7 +25,7 @@ class Float32Dense(nn.Dense):
     what tells the classes apart. mxnet's automatic low precision leaves `dot` alone.
     """
 
-    def hybrid_forward(self, F, x, weight, bias=None):
+    def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         out = F.dot(F.cast(F.flatten(x), 'float32'), weight, transpose_b=True)
         return out if bias is None else F.broadcast_add(out, F.expand_dims(bias, axis=0))
 
@@ -34,7 +36,7 @@ class SeededDropout(nn.Dropout):
     On a GPU the stock one leaves them to cuDNN, which draws from a seed of its own.
     """
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return F.Dropout(x, p=self._rate, axes=self._axes, cudnn_off=True) if self._rate else F.identity(x)
 
 
@@ -45,7 +47,7 @@ class PaddedStem(nn.Conv2D):
     would send the BatchNorm behind it to a slow kernel. The zeros add nothing to any sum.
     """
 
-    def hybrid_forward(self, F, x, weight, bias=None):
+    def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         x, weight = (F.concat(a, *[F.zeros_like(a)] * (STEM_CHANNELS // 3), dim=1) for a in (x, weight))
         x, weight = (F.slice_axis(a, axis=1, begin=0, end=STEM_CHANNELS) for a in (x, weight))
         return super().hybrid_forward(F, x, weight, bias)

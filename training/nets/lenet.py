@@ -1,5 +1,7 @@
 """LeNet++, the net of the two-dimensional features."""
 
+from typing import Any, Optional
+
 from mxnet.gluon import HybridBlock, nn
 
 from training.nets.layers import Float32Dense
@@ -29,7 +31,9 @@ class LeNetPlusPlus(HybridBlock):
         - **logits**: shape (B, num_classes), if there is an output layer.
     """
 
-    def __init__(self, feature_size=2, num_classes=10, use_bias=True, **kwargs):
+    def __init__(
+        self, feature_size: int = 2, num_classes: Optional[int] = 10, use_bias: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.feature_size = feature_size
         with self.name_scope():
@@ -45,6 +49,6 @@ class LeNetPlusPlus(HybridBlock):
                 else Float32Dense(num_classes, use_bias=use_bias, in_units=feature_size)
             )
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         features = self.body(x)
         return features if self.output is None else (features, self.output(features))

@@ -6,10 +6,11 @@ net, the CPU and the GPU.
 
 import copy
 import warnings
+from typing import Callable
 
 import mxnet as mx
 from mxnet.context import Context
-from mxnet.gluon import HybridBlock, SymbolBlock, nn
+from mxnet.gluon import Block, HybridBlock, SymbolBlock, nn
 
 from training.data.datasets import IMAGE_SHAPES
 from training.nets.layers import PaddedStem
@@ -17,7 +18,7 @@ from training.nets.layers import PaddedStem
 NORMS = nn.BatchNorm, nn.BatchNormReLU
 
 
-def freeze(block, contexts):
+def freeze(block: Block, contexts: list[Context]) -> None:
     """Make a net give in training mode what it gives in inference, and both faster.
 
     BatchNorms that follow a convolution are merged into it, others keep to their running
@@ -82,12 +83,12 @@ def for_inference(net: HybridBlock, contexts: list[Context]) -> SymbolBlock:
     return block
 
 
-def _forget_outer_block(block):
+def _forget_outer_block(block: Block) -> None:
     """Drop Gluon's note of the block in whose name scope this one was made; nothing reads it again."""
     block._scope._old_scope = None
 
 
-def _merged(convolution, norm, contexts):
+def _merged(convolution: nn.Conv2D, norm: nn.BatchNorm, contexts: list[Context]) -> nn.Conv2D:
     """The convolution with the BatchNorm's scale in its kernels and its shift in the bias."""
     kernels, gamma, beta, mean, variance = (
         parameter.list_data()[0]
@@ -111,14 +112,14 @@ def _merged(convolution, norm, contexts):
     return merged
 
 
-def set_child(block, name, child):
+def set_child(block: Block, name: str, child: Block) -> None:
     """Replace a child; Gluon's own assignment allows no other type."""
     block._children[name] = child
     if name in block.__dict__:
         object.__setattr__(block, name, child)
 
 
-def replace(block, kind, replacement):
+def replace(block: Block, kind: type, replacement: Callable[[Block], Block]) -> None:
     for name, child in block._children.items():
         if isinstance(child, kind):
             set_child(block, name, replacement(child))
@@ -126,7 +127,7 @@ def replace(block, kind, replacement):
             replace(child, kind, replacement)
 
 
-def fuse_batch_norm_relu(block):
+def fuse_batch_norm_relu(block: Block) -> None:
     children = [(None, None), *block._children.items(), (None, None), (None, None)]
     for (_, before), (key, child), (following, successor), (_, after) in zip(
         children, children[1:], children[2:], children[3:]
@@ -150,12 +151,12 @@ def fuse_batch_norm_relu(block):
             fuse_batch_norm_relu(child)
 
 
-def _is_grouped(block):
+def _is_grouped(block: Block) -> bool:
     """Whether it is a convolution whose gradients oneDNN lays out as the fused operator cannot read."""
     return isinstance(block, nn.Conv2D) and 1 < block._kwargs['num_group'] < block._channels
 
 
-def pad_stem(block):
+def pad_stem(block: Block) -> bool:
     """Swap the first convolution below `block`; true if there was one."""
     for name, child in block._children.items():
         if type(child) is nn.Conv2D:

@@ -5,13 +5,17 @@ stock net, the CPU and the GPU.
 """
 
 import sys
+from collections.abc import Iterator
+from typing import Any, Optional
 
 import mxnet as mx
 from mxnet import autograd, init
 from mxnet.gluon import HybridBlock, nn
 
+from training.config.schema import CifarModel
 from training.data.datasets import IMAGE_SHAPES
 from training.errors import UserError
+from training.machine.devices import Device
 from training.nets.layers import Float32Dense, SeededDropout, SpatialMean
 from training.nets.rewrite import fuse_batch_norm_relu, pad_stem, replace, set_child
 
@@ -69,7 +73,9 @@ class FeatureNet(HybridBlock):
         If the zoo has no such model, the model no such part, or the images are too small for it.
     """
 
-    def __init__(self, model, device, num_classes=None, **kwargs):
+    def __init__(
+        self, model: CifarModel, device: Optional[Device], num_classes: Optional[int] = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         try:
             zoo = zoo_model(model.model, num_classes or model.feature_size)
@@ -104,14 +110,14 @@ class FeatureNet(HybridBlock):
         self._classifies = num_classes is not None
         self.feature_size = width if self._classifies or self.output is None else model.feature_size
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = self.features(x)
         if self._classifies:
             return x, self.output(x)
         return x if self.output is None else self.output(x)
 
 
-def zoo_model(name, classes, **settings):
+def zoo_model(name: str, classes: int, **settings: Any) -> HybridBlock:
     """A model of GluonCV's zoo, not initialised; NoClassifier where the zoo has no such classifier.
 
     GluonCV refuses to be imported beside a PyTorch of today, so PyTorch is hidden from it.
@@ -140,7 +146,7 @@ def initializer(how):
     }[how]
 
 
-def _split(zoo, name):
+def _split(zoo: HybridBlock, name: str) -> tuple[HybridBlock, nn.Dense]:
     """A zoo model's features, a block, and its dense output layer, no longer a part of them."""
     for attribute in ('output', 'fc'):
         dense = getattr(zoo, attribute, None)
@@ -152,7 +158,7 @@ def _split(zoo, name):
     raise UserError(f'--model {name}: has no dense output layer, so no features to take')
 
 
-def _output_shape(features, name):
+def _output_shape(features: HybridBlock, name: str) -> tuple[int, ...]:
     """That of the features of one image, which some models leave to the first batch to show."""
     shape = IMAGE_SHAPES['cifar10']
     try:
@@ -166,7 +172,7 @@ def _output_shape(features, name):
     return outputs[0]
 
 
-def _residual_blocks(block):
+def _residual_blocks(block: HybridBlock) -> Iterator[HybridBlock]:
     """All blocks below `block` that add a shortcut."""
     for child in block._children.values():
         if hasattr(child, 'downsample'):
@@ -175,7 +181,7 @@ def _residual_blocks(block):
             yield from _residual_blocks(child)
 
 
-def _zero_last_gammas(features, name):
+def _zero_last_gammas(features: HybridBlock, name: str) -> None:
     """Zero gamma in each residual block's last BatchNorm (He et al., arXiv 1812.01187, 3.1)."""
     found = False
     for residual in _residual_blocks(features):
@@ -188,7 +194,7 @@ def _zero_last_gammas(features, name):
         raise UserError(f'--zero-gamma: {name} has no residual block that ends in a BatchNorm')
 
 
-def _pool_shortcuts(features, name):
+def _pool_shortcuts(features: HybridBlock, name: str) -> None:
     """ResNet-D: average in the shortcut before its 1 x 1 convolution, which then skips nothing."""
     found = False
     for residual in _residual_blocks(features):

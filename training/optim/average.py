@@ -43,7 +43,7 @@ class MovingAverage:
             )
         ]
 
-    def update(self, step):
+    def update(self, step: int) -> None:
         """Take in the weights after a step, counted from 0 over the whole run; no host read."""
         share = 1 - min(self._decay, (1 + step) / (10 + step))
         for part in self._parts:

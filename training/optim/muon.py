@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import mxnet as mx
 from mxnet import nd
@@ -19,10 +20,10 @@ class Nesterov(mx.optimizer.NAG):
     on the layout that oneDNN happens to keep them in, and that on timing.
     """
 
-    def update_multi_precision(self, index, weight, grad, state):
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         self.update(index, weight, grad, state)
 
-    def update(self, index, weight, grad, state):
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         if state is None:
             super().update(index, weight, grad, state)
             return
@@ -58,13 +59,13 @@ class Muon(Nesterov):
         As in NAG; kernels have no weight decay, since their norm is fixed.
     """
 
-    def __init__(self, matrix_lr_ratio=1.0, **kwargs):
+    def __init__(self, matrix_lr_ratio: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.matrix_lr_ratio = matrix_lr_ratio
         self.aggregate_num = 2**30  # hands `update` all parameters at once
         self._steps = {}
 
-    def update_multi_precision(self, index, weight, grad, state):
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         groups = defaultdict(list)
         for entry in zip(index, weight, grad, state):
             if entry[1].ndim == 4:
@@ -74,7 +75,9 @@ class Muon(Nesterov):
         for shape, entries in groups.items():
             self._update_kernels(shape, *zip(*entries))
 
-    def _update_kernels(self, shape, index, weights, grads, momenta):
+    def _update_kernels(
+        self, shape: tuple[int, ...], index: Any, weights: Any, grads: Any, momenta: Any
+    ) -> None:
         for i in index:
             self._update_count(i)
         key = len(index), shape  # a static graph is for one shape
@@ -108,12 +111,12 @@ class MuonStep(HybridBlock):
         - **update**: the nearest orthogonal matrices to the new one, looking ahead as Nesterov.
     """
 
-    def __init__(self, shape, momentum, **kwargs):
+    def __init__(self, shape: tuple[int, ...], momentum: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._shape, self._momentum = shape, momentum
         self.hybridize(static_alloc=True, static_shape=True)
 
-    def hybrid_forward(self, F, weight, grad, momentum):
+    def hybrid_forward(self, F: Any, weight: Any, grad: Any, momentum: Any) -> tuple[Any, Any, Any]:
         rows, columns = self._shape[0], math.prod(self._shape[1:])
         momentum = momentum * self._momentum + grad
         update = F.reshape(grad + momentum * self._momentum, (-1, rows, columns))
@@ -122,7 +125,7 @@ class MuonStep(HybridBlock):
         return F.broadcast_mul(weight, rows**0.5 / norms), momentum, update
 
 
-def orthogonalise(F, matrices, tall):
+def orthogonalise(F: Any, matrices: Any, tall: bool) -> Any:
     """Nearest orthogonal matrices, roughly: singular values of about 0.7 to 1.2.
 
     That is where they are above some 2 % of the Frobenius norm; smaller ones grow 40-fold.

@@ -1,7 +1,5 @@
 """A guard against the gradients that overflow float16."""
 
-from __future__ import annotations
-
 import numpy as np
 from mxnet import gluon, nd
 

@@ -1,11 +1,15 @@
 """Learning rate and margin of a recipe by training step."""
 
 import math
+from typing import Callable, Optional, Union
 
 from gmloss import ConstantMargin, StepUpMargin
+from training.config.schema import Loss, Optimisation
 
 
-def learning_rate(optimisation, steps_per_epoch, batch_size, epochs=None):
+def learning_rate(
+    optimisation: Optimisation, steps_per_epoch: int, batch_size: int, epochs: Optional[int] = None
+) -> Callable[[int], float]:
     """The schedule of a recipe as a function of the training step, counted from 0.
 
     Parameters
@@ -34,7 +38,7 @@ def learning_rate(optimisation, steps_per_epoch, batch_size, epochs=None):
     scale = batch_size / o.lr_batch_size if o.lr_batch_size else 1.0
     lr, warmup_lr = o.lr * scale, o.warmup_lr * scale
 
-    def rate(step):
+    def rate(step: int) -> float:
         if step < warmup:
             return warmup_lr if o.warmup == 'constant' else lr * (step + 1) / warmup
         progress = (step - warmup) / max(1, total - warmup)
@@ -47,7 +51,7 @@ def learning_rate(optimisation, steps_per_epoch, batch_size, epochs=None):
     return rate
 
 
-def margin(loss):
+def margin(loss: Loss) -> Union[ConstantMargin, StepUpMargin]:
     """The margin of a training.config.schema.Loss as a function of the step."""
     if loss.margin_factor == 1:
         return ConstantMargin(loss.margin)

@@ -1,9 +1,7 @@
 """Gradients to weights: the trainers of a recipe, on one process or on several workers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Optional
 
 import mxnet as mx
 from mxnet import gluon
@@ -65,7 +63,9 @@ def make_trainer(
     return gluon.Trainer(parameters, optimizer, settings, update_on_kvstore=False, kvstore=workers.kvstore)
 
 
-def take_step(trainers: list[gluon.Trainer], batch_size: float, guard: OverflowGuard | None = None) -> None:
+def take_step(
+    trainers: list[gluon.Trainer], batch_size: float, guard: Optional[OverflowGuard] = None
+) -> None:
     """One update by all trainers; `batch_size` is that of all workers together."""
     for trainer in trainers:
         trainer.allreduce_grads()
@@ -78,11 +78,18 @@ def take_step(trainers: list[gluon.Trainer], batch_size: float, guard: OverflowG
 class SynchronousTrainer(gluon.Trainer):
     """Adds up the gradients of all workers; each has its own copy of the optimizer."""
 
-    def __init__(self, parameters, optimizer, settings, workers):
+    def __init__(
+        self,
+        parameters: Iterable[gluon.Parameter],
+        optimizer: str,
+        settings: dict[str, Any],
+        workers: Workers,
+    ) -> None:
         super().__init__(parameters, optimizer, settings, update_on_kvstore=False, kvstore=None)
-        self._workers, self._buckets = workers, None
+        self._workers = workers
+        self._buckets: Optional[list] = None
 
-    def _allreduce_grads(self):
+    def _allreduce_grads(self) -> None:
         if self._buckets is None:  # in the first step, when --resume has loaded the weights
             self._workers.start_from_rank_zero(self._params)
             self._buckets = self._workers.buckets(self._params)
@@ -92,12 +99,20 @@ class SynchronousTrainer(gluon.Trainer):
 class AsynchronousTrainer(gluon.Trainer):
     """Has the servers update the weights, with each worker's gradients as one step of its own."""
 
-    def __init__(self, parameters, optimizer, settings, workers):
+    def __init__(
+        self,
+        parameters: Iterable[gluon.Parameter],
+        optimizer: str,
+        settings: dict[str, Any],
+        workers: Workers,
+    ) -> None:
         super().__init__(parameters, optimizer, settings, update_on_kvstore=False)
-        self._workers, self._first_key, self._servers_lr = workers, None, None
+        self._workers = workers
+        self._first_key: Optional[int] = None
+        self._servers_lr: Optional[float] = None
         self._name_and_settings = optimizer, settings
 
-    def _update(self, ignore_stale_grad=False):
+    def _update(self, ignore_stale_grad: bool = False) -> None:
         if self._first_key is None:
             self._first_key = self._workers.start_from_rank_zero(self._params)
             keys = range(self._first_key, self._first_key + len(self._params))
