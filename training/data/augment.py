@@ -8,10 +8,14 @@ epoch.
 Crops, resizes and flips are separable, hence products with two small matrices per image.
 """
 
+from typing import Any
+
 import numpy as np
 from mxnet.gluon import HybridBlock
 
-NORMALISATIONS = {  # by mean and standard deviation of each channel, in units of 0 to 1
+NORMALISATIONS: dict[
+    str, dict[str, Any]
+] = {  # by mean and standard deviation of each channel, in units of 0 to 1
     'cifar10': {'mean': (0.4914, 0.4822, 0.4465), 'std': (0.2023, 0.1994, 0.2010)},
     'symmetric': {'mean': (128 / 255,) * 3, 'std': (128 / 255,) * 3},
     'unit': {'mean': (0,), 'std': (1,)},

@@ -6,14 +6,13 @@ A score is higher for what looks like the training data. Test images are the pos
 from typing import Optional
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 TPR_WANTED = 0.95
 
 
 def scores(
-    logits: ArrayLike, distance: Optional[np.ndarray] = None, log_likelihood: Optional[np.ndarray] = None
+    logits: np.ndarray, distance: Optional[np.ndarray] = None, log_likelihood: Optional[np.ndarray] = None
 ) -> dict[str, np.ndarray]:
     """What a net's outputs say of how likely each image is.
 
@@ -47,7 +46,7 @@ def scores(
     return result
 
 
-def labelled_ranks(in_distribution: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def labelled_ranks(in_distribution: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels and ranks of scores, for scikit-learn, which takes no infinite ones.
 
     Parameters
@@ -66,12 +65,12 @@ def labelled_ranks(in_distribution: ArrayLike, others: ArrayLike) -> tuple[np.nd
     return np.arange(len(values)) < len(in_distribution), np.unique(values, return_inverse=True)[1]
 
 
-def roc(in_distribution: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def roc(in_distribution: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """False- and true-positive rates, (K,) each, as the threshold falls; see :func:`labelled_ranks`."""
     return roc_curve(*labelled_ranks(in_distribution, others), drop_intermediate=False)[:2]
 
 
-def measures(in_distribution: ArrayLike, others: ArrayLike) -> dict[str, float]:
+def measures(in_distribution: np.ndarray, others: np.ndarray) -> dict[str, float]:
     """AUROC, AUPR and FPR at 95 % TPR of a score; parameters as in :func:`labelled_ranks`.
 
     Returns

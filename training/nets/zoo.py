@@ -136,7 +136,7 @@ def zoo_model(name: str, classes: int, **settings: Any) -> HybridBlock:
     return model_zoo.get_model(name, classes=classes, **settings)
 
 
-def initializer(how):
+def initializer(how: str) -> init.Initializer:
     """The mxnet Initializer for the name in a recipe: 2.24 is Xavier's magnitude."""
     return {
         'xavier': init.Xavier(),
