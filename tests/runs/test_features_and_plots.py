@@ -61,12 +61,6 @@ def test_snapshots_survive_the_disk(tmp_path):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
-def test_metrics_whose_rows_lack_columns_of_each_other(tmp_path):
-    folder = RunFolder(tmp_path)
-    folder.write_metrics([{'epoch': 1, 'old': 0.5}, {'epoch': 2, 'new': 0.25}])
-    assert folder.metrics.read_text() == 'epoch,new,old\n1,,0.5\n2,0.25,\n'
-
-
 def test_class_means_by_a_loop():
     rng = np.random.default_rng(0)
     points, labels = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)

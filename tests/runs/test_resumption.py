@@ -109,20 +109,6 @@ def test_a_run_cannot_get_shorter_or_change_otherwise(go_on):
         go_on(begun, 5, decay_epochs=[300])
 
 
-@pytest.mark.parametrize('name', [None, 'checkpoint.npz', 'checkpoint.before.npz', 'checkpoint.npz.damaged'])
-def test_resume_is_advised_only_where_a_checkpoint_exists(tmp_path, name):
-    if name:
-        (tmp_path / name).touch()
-    with pytest.raises(UserError) as failure, RunFolder(tmp_path).writing():
-        raise OSError(28, 'No space left on device', 'some/file')
-    way = (
-        'continue from the last checkpoint with --resume' if name and name.endswith('npz') else 'start again'
-    )
-    assert str(failure.value) == (
-        f'some/file: cannot be written (No space left on device); stopped. Once that is mended, {way}'
-    )
-
-
 def test_digest_is_of_content_alone():
     images = np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4)
     splits = [datasets.Split(images, np.arange(2)), datasets.Split(images[:1], np.arange(1))]

@@ -94,7 +94,7 @@ class RunFolder:
             If another process trains there, or the folder cannot hold a lock.
         """
         try:
-            return FileLock(self.path / '.lock').acquire(timeout=0)
+            return FileLock(self.path / '.lock', thread_local=False).acquire(timeout=0)
         except Timeout:
             raise UserError(
                 f'{self.path}: another process is training in this folder; wait for it, '
