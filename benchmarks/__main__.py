@@ -40,9 +40,9 @@ def report(title, results, reference, others, work=None):
 def bench_loss(rounds):
     results = measure(
         {
-            'gmloss': ('loss', {'block': 'MatrixLoss', 'repeats': 50}),
-            '(B, C, D) form': ('loss', {'block': 'BroadcastLoss'}),
-            '(B, C, D) form of v6': ('loss', {'block': 'BroadcastV6Loss'}),
+            'gmloss': ('loss', {'block': 'identity', 'repeats': 50}),
+            '(B, C, D) form': ('loss', {'block': '(B, C, D) form'}),
+            '(B, C, D) form of v6': ('loss', {'block': '(B, C, D) form of v6'}),
         },
         rounds,
     )

@@ -1,4 +1,4 @@
-"""The L-GM loss as one block, and what it and the center loss are measured against.
+"""What the L-GM loss and the center loss are measured against.
 
 To be imported after training.machine.devices.prepare, since it imports mxnet.
 """
@@ -7,19 +7,7 @@ import numpy as np
 from mxnet import nd
 from mxnet.gluon import Block, HybridBlock, nn
 
-from gmloss import GaussianMixture, LGMLoss
-
-
-class MatrixLoss(HybridBlock):
-    """gmloss, as one block: features and label to loss."""
-
-    def __init__(self, classes, size):
-        super().__init__()
-        self.mixture, self.loss_fn = GaussianMixture(classes, size), LGMLoss()
-
-    def hybrid_forward(self, F, x, label):
-        distance, log_det = self.mixture(x)
-        return self.loss_fn(distance, log_det, label)
+from gmloss import DiagonalMixture, FixedVolumeMixture, GaussianMixture, GaussianMixtureLoss
 
 
 class BroadcastLoss(HybridBlock):
@@ -51,6 +39,25 @@ class BroadcastV6Loss(BroadcastLoss):
 
     def scale(self, F, distance, variance):
         return F.broadcast_mul(distance, F.sum(1 / (variance + 1e-8), axis=1).expand_dims(0))
+
+
+def ours(kind, **settings):
+    """From classes and features to our loss with that mixture."""
+    return lambda classes, size: GaussianMixtureLoss(kind(classes, size, **settings))
+
+
+LOSSES = {
+    'identity': ours(GaussianMixture),
+    'diagonal': ours(DiagonalMixture),
+    'diagonal, shared': ours(DiagonalMixture, shared=True),
+    'isotropic': ours(DiagonalMixture, isotropic=True),
+    'isotropic, shared': ours(DiagonalMixture, isotropic=True, shared=True),
+    'fixed volume': ours(FixedVolumeMixture),
+    'fixed volume, shared': ours(FixedVolumeMixture, shared=True),
+    'fixed volume, isotropic': ours(FixedVolumeMixture, isotropic=True),
+    '(B, C, D) form': BroadcastLoss,
+    '(B, C, D) form of v6': BroadcastV6Loss,
+}
 
 
 class HostCountedCenterLoss(Block):

@@ -32,7 +32,7 @@ def report(rounds):
     )
     results = measure(
         {
-            shape: ('loss', {'block': 'MatrixLoss', 'shape': shape, 'repeats': repeats(*shape)})
+            shape: ('loss', {'block': 'identity', 'shape': shape, 'repeats': repeats(*shape)})
             for _, shape in sweeps
         },
         rounds,

@@ -26,16 +26,16 @@ RUN = 'output/record/cifar-fast-seed0'
 
 
 def loss(block: str, shape: tuple = LOSS_SHAPE, repeats: int = 1) -> Callable[[], None]:
-    """Forward and backward of a loss of benchmarks.blocks, repeated where one is too short to time."""
+    """Forward and backward of one of benchmarks.blocks.LOSSES, repeated where one is too short to time."""
     devices.prepare('cpu')
     import numpy as np
     from mxnet import autograd, nd
 
-    from benchmarks import blocks
+    from benchmarks.blocks import LOSSES
 
     batch, classes, size = shape
     rng = np.random.default_rng(0)
-    loss_fn = getattr(blocks, block)(classes, size)
+    loss_fn = LOSSES[block](classes, size)
     loss_fn.initialize()
     loss_fn.hybridize(static_alloc=True, static_shape=True)
     x = nd.array(rng.normal(size=(batch, size)))

@@ -6,6 +6,8 @@
 >>> nearest = NearestCenter(center_loss)                           # classifies by distance
 """
 
+from gmloss.labels import check_labels, class_counts
+
 from .center_loss import CenterLoss, NearestCenter
 
-__all__ = ['CenterLoss', 'NearestCenter']
+__all__ = ['CenterLoss', 'NearestCenter', 'check_labels', 'class_counts']

@@ -1,34 +1,32 @@
 """Large-margin Gaussian Mixture (L-GM) loss for Gluon.
 
->>> mixture = GaussianMixture(num_classes=10, feature_size=64)   # in place of the last Dense
->>> loss_fn = LGMLoss(alpha=0.1, lambda_=0.1)
+>>> loss_fn = GaussianMixtureLoss(GaussianMixture(num_classes=10), alpha=0.1, lambda_=0.1)
 >>> with autograd.record():
-...     loss = loss_fn(*mixture(net(x)), y)                      # doctest: +SKIP
->>> classify = MixtureClassifier(net, mixture)                   # needs neither label nor margin
+...     loss = loss_fn(net(x), y)                       # net without its last dense layer  # doctest: +SKIP
+>>> classify = MixtureClassifier(net, loss_fn.mixture)  # needs neither label nor margin
 """
 
-from .inference import MixtureInference, calibrate, fit_spread, log_likelihood
-from .loss import LGMLoss, margin_logits, one_hot
+from .distance import label_free_logits
+from .inference import MixtureClassifier, MixtureInference, calibrate, fit_spread, log_likelihood
+from .labels import check_labels, class_counts
+from .loss import GaussianMixtureLoss, LGMLoss, margin_logits, one_hot
 from .margin import ConstantMargin, StepUpMargin
-from .mixture import (
-    DiagonalMixture,
-    FixedVolumeMixture,
-    GaussianMixture,
-    MixtureClassifier,
-    label_free_logits,
-)
+from .mixture import DiagonalMixture, FixedVolumeMixture, GaussianMixture
 from .published import InverseSumMixture, RawDiagonalMixture
 
 __all__ = [
     'GaussianMixture',
     'DiagonalMixture',
     'FixedVolumeMixture',
+    'GaussianMixtureLoss',
     'LGMLoss',
     'ConstantMargin',
     'StepUpMargin',
     'MixtureClassifier',
     'MixtureInference',
     'calibrate',
+    'check_labels',
+    'class_counts',
     'fit_spread',
     'log_likelihood',
     'RawDiagonalMixture',

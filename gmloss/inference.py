@@ -1,21 +1,57 @@
-"""What the mixture says of a sample after training: posterior, likelihood, and what is unlikely."""
+"""What the mixture says of a sample after training: class, posterior, likelihood, and what is unlikely."""
 
 import math
+from typing import Any, Union
 
 import numpy as np
 from mxnet import nd
 from mxnet.gluon import HybridBlock
+from mxnet.ndarray import NDArray
 
-from .mixture import label_free_logits
+from .distance import label_free_logits, row_sums
+from .mixture import GaussianMixture
+
+
+class MixtureClassifier(HybridBlock):
+    r"""A feature network and a mixture as one classifier that needs neither label nor margin.
+
+    .. math:: \text{logit}_k = -q_k - \frac{1}{2} \log|\Lambda_k| + \log C \pi_k
+
+    Parameters are shared with the blocks given, so the classifier always shows the state of the
+    training. ``export`` of the hybridised block writes a symbol that ``SymbolBlock`` loads.
+    Source: Wan et al. (CVPR 2018), section 3.2.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        Maps inputs to features of shape (B, D).
+    mixture : GaussianMixture
+        Any mixture of this package.
+
+    Inputs:
+        - **x**: whatever `net` takes.
+
+    Outputs:
+        - **logits**: shape (B, C); their softmax is the class posterior.
+    """
+
+    def __init__(self, net: HybridBlock, mixture: GaussianMixture, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.net = net
+        self.mixture = mixture
+
+    def hybrid_forward(self, F, x):
+        distance, log_det = self.mixture(self.net(x))[:2]
+        return label_free_logits(F, distance, log_det)
 
 
 class MixtureInference(HybridBlock):
     r"""Class posterior and log-likelihoods of samples; needs neither label nor margin.
 
     .. math::
-        P(k \mid x) &\propto \exp(-q_k - \tfrac{1}{2} \log|\Lambda_k|) \\
+        P(k \mid x) &\propto \pi_k \exp(-q_k - \tfrac{1}{2} \log|\Lambda_k|) \\
         \log p(x \mid k) &= -q_k / s - \tfrac{1}{2} \log|\Lambda_k| - \tfrac{D}{2} \log 2\pi s \\
-        \log p(x) &= \log \sum_k p(x \mid k) - \log C
+        \log p(x) &= \log \sum_k \pi_k \, p(x \mid k)
 
     A sample that is unlike the training data is unlikely under every class, whatever its posterior.
     Parameters are shared with the blocks given; the spread is not among them. Source: Wan et al.
@@ -36,34 +72,36 @@ class MixtureInference(HybridBlock):
 
     Outputs:
         - **posterior**: shape (B, C).
-        - **log_likelihood**: log p(x), under equal priors, shape (B,).
-        - **predicted_log_likelihood**: log p(x | k) of the predicted class k, shape (B,).
+        - **log_likelihood**: log p(x), shape (B,).
+        - **predicted_log_likelihood**: log C prior(k) p(x | k) of the predicted class k, shape (B,).
     """
 
-    def __init__(self, net, mixture, spread=1.0, **kwargs):
+    def __init__(
+        self, net: HybridBlock, mixture: GaussianMixture, spread: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        if not spread > 0:
-            raise ValueError(f'spread must be above 0, got {spread}')
+        if not 0 < spread < math.inf:
+            raise ValueError(f'spread must be above 0 and finite, got {spread}')
         self.net = net
         self.mixture = mixture
         self._spread = spread
 
     def hybrid_forward(self, F, x):
-        distance, log_det = self.mixture(self.net(x))[:2]
+        features = self.net(x)
+        distance, log_det = self.mixture(features)[:2]
         logits = label_free_logits(F, distance, log_det)
-        densities = class_log_densities(F, distance, log_det, self.mixture.feature_size, self._spread)
+        row = F.slice_axis(features, axis=0, begin=0, end=1)  # its size may not be known yet
+        volume = F.reshape(row_sums(F, F.ones_like(row)), (-1,)) * math.log(2 * math.pi * self._spread)
+        volume = F.cast(volume, self.mixture._compute_dtype)
+        densities = label_free_logits(F, distance / self._spread, F.broadcast_add(log_det, volume))
         predicted = F.argmax(logits, axis=1)
         return F.softmax(logits), log_mean_exp(F, densities), F.pick(densities, predicted)
 
 
-def class_log_densities(F, distance, log_det, dimensions, spread=1.0):
-    """log p(x | k), (B, C), from distance (B, C), log_det (C,) and the feature dimension."""
-    return label_free_logits(F, distance / spread, log_det) - dimensions / 2 * math.log(2 * math.pi * spread)
-
-
-def log_likelihood(F, distance, log_det, dimensions, spread=1.0):
+def log_likelihood(F: Any, distance: Any, log_det: Any, dimensions: int, spread: float = 1.0) -> Any:
     """log p(x), (B,), from distance (B, C), log_det (C,) and the feature dimension."""
-    return log_mean_exp(F, class_log_densities(F, distance, log_det, dimensions, spread))
+    volume = dimensions * math.log(2 * math.pi * spread)
+    return log_mean_exp(F, label_free_logits(F, distance / spread, log_det + volume))
 
 
 def log_mean_exp(F, x):
@@ -72,7 +110,7 @@ def log_mean_exp(F, x):
     return F.reshape(highest, (-1,)) + F.log(F.mean(F.exp(F.broadcast_sub(x, highest)), axis=1))
 
 
-def fit_spread(distances, dimensions):
+def fit_spread(distances: Union[np.ndarray, NDArray], dimensions: int) -> float:
     """How much wider than the mixture's Gaussians the features lie, by maximum likelihood.
 
     The loss settles which class is likelier, hence differences of distances, and lets features
@@ -100,7 +138,7 @@ def fit_spread(distances, dimensions):
     return 2 * mean / dimensions
 
 
-def calibrate(log_likelihoods, false_alarm_rate):
+def calibrate(log_likelihoods: Union[np.ndarray, NDArray], false_alarm_rate: float) -> float:
     """The threshold below which a sample is called unlike the training data.
 
     Parameters

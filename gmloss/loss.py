@@ -1,16 +1,22 @@
 """The large-margin Gaussian Mixture loss."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional
+
 import numpy as np
 from mxnet import init
 from mxnet.gluon.loss import Loss, _apply_weighting
 
+from .blocks import CheckedBlock
+from .distance import label_free_logits, last_class, replaced
+from .labels import class_index, exact, is_trained, refused, rows_of
 from .margin import not_negative
-from .mixture import label_free_logits
+from .mixture import GaussianMixture
 
 LIKELIHOODS = ('off', 'distance', 'full')
 
 
-class LGMLoss(Loss):
+class LGMLoss(CheckedBlock, Loss):
     r"""Large-margin Gaussian Mixture (L-GM) loss.
 
     .. math::
@@ -51,48 +57,111 @@ class LGMLoss(Loss):
         Whether labels are class indices, as in Gluon's SoftmaxCrossEntropyLoss.
     weight : float or None
         Scales the loss, as in every Gluon loss.
+    ignore_label : int or None
+        Samples of this label have loss 0 and send no gradient, whatever their features are. It needs
+        `sparse_label`.
+    class_weight : sequence of C floats or None
+        Factors, at least 0, for the losses of the samples of each class, as for rare classes.
 
     Inputs:
         - **distance**: half squared distances, shape (B, C).
         - **log_det**: log-determinants, shape (C,).
-        - **label**: class indices from 0 to C - 1 (not checked), shape (B,) or (B, 1), integer or
-          float; with `sparse_label` off, distributions, shape (B, C), which get no gradient.
+        - **label**: class indices from 0 to C - 1, shape (B,) or (B, 1), integer or float; the loss of
+          any other is NaN (`check_labels` finds it). With `sparse_label` off, distributions, shape
+          (B, C), which get no gradient.
         - **sample_weight**: optional, shape (B,) or (B, 1), multiplies the losses, as in every
-          Gluon loss.
-        - **likelihood_distance**: optional (B, C), taken in the likelihood term in place of
-          `distance`; the third output of published forms in which the two differ, as in
-          ``loss_fn(distance, log_det, label, None, euclidean)``.
+          Gluon loss; a sample with weight 0 has no part in the gradient, whatever its features are.
+        - **likelihood_distance**, **own_distance**: optional, what a mixture gives besides; shape (B,)
+          if it was given the label, so that it computed the distance to its class directly, or the
+          first alone, (B, C), where published forms take another distance in the likelihood term.
 
     Outputs:
         - **loss**: shape (B,).
+
+    :class:`GaussianMixtureLoss` is mixture and loss in one block.
     """
 
     def __init__(
         self,
-        alpha=0.1,
-        lambda_=0.1,
-        likelihood='distance',
-        margin_add=0.0,
-        sparse_label=True,
-        weight=None,
-        **kwargs,
-    ):
+        alpha: float = 0.1,
+        lambda_: float = 0.1,
+        likelihood: str = 'distance',
+        margin_add: float = 0.0,
+        sparse_label: bool = True,
+        weight: Optional[float] = None,
+        ignore_label: Optional[int] = None,
+        class_weight: Optional[Sequence[float]] = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(weight, batch_axis=0, **kwargs)
         if likelihood not in LIKELIHOODS:
             raise ValueError(f'likelihood must be one of {LIKELIHOODS}, got {likelihood!r}')
         self._lambda = not_negative('lambda_', lambda_)
         self._likelihood = likelihood
-        self._margin_add = float(margin_add)
+        self._margin_add = not_negative('margin_add', margin_add)
+        self._alpha = not_negative('alpha', alpha)
         self._sparse_label = sparse_label
         self._compute_dtype = 'float32'
+        if ignore_label is not None and not sparse_label:
+            raise ValueError(
+                'ignore_label needs class indices as labels; use weights of 0 with distributions'
+            )
+        self._ignore_label = ignore_label
         with self.name_scope():
             self.margin = self.params.get(
                 'margin',
                 shape=(1,),
                 grad_req='null',
-                init=init.Constant(not_negative('alpha', alpha)),
+                init=init.Constant(self._alpha),
                 differentiable=False,
             )
+            if class_weight is not None:
+                weights = np.asarray([not_negative('class_weight', value) for value in class_weight])
+                self.class_weight = self.params.get(
+                    'class_weight',
+                    shape=weights.shape,
+                    grad_req='null',
+                    init=init.Constant(weights),
+                    differentiable=False,
+                )
+
+    def expected_shapes(
+        self,
+        distance: Any,
+        log_det: Any,
+        label: Any,
+        sample_weight: Any = None,
+        likelihood_distance: Any = None,
+        own_distance: Any = None,
+    ) -> Iterable[tuple]:
+        samples, classes = (*distance.shape, None)[:2]
+        yield 'distance', distance, [(None, None)]
+        yield 'log_det', log_det, [(classes,)]
+        yield from self._sample_shapes(samples, classes, label, sample_weight)
+        whole = [(samples, classes)] if own_distance is None else [(samples,)]
+        yield 'likelihood_distance', likelihood_distance, whole
+        yield 'own_distance', own_distance, [(samples,)]
+
+    def _sample_shapes(self, samples, classes, label, sample_weight):
+        one_each = [(samples,), (samples, 1)]
+        yield 'label', label, one_each if self._sparse_label else [(samples, classes)]
+        yield 'sample_weight', sample_weight, one_each
+
+    def __repr__(self) -> str:
+        settings = {
+            'alpha': float(self.margin.data(self.margin.list_ctx()[0]).asscalar())
+            if self.margin._data
+            else self._alpha,
+            'lambda_': self._lambda,
+            'likelihood': self._likelihood,
+            'margin_add': self._margin_add or None,
+            'sparse_label': None if self._sparse_label else False,
+            'ignore_label': self._ignore_label,
+            'class_weight': '...' if hasattr(self, 'class_weight') else None,
+            'weight': self._weight,
+        }
+        words = [f'{name}={value}' for name, value in settings.items() if value is not None]
+        return f'{type(self).__name__}({", ".join(words)})'
 
     def set_margin(self, alpha):
         """Set the multiplicative margin, at least 0, on every context: no retrace, no host read."""
@@ -106,26 +175,92 @@ class LGMLoss(Loss):
         super().cast(self._compute_dtype)
 
     def hybrid_forward(
-        self, F, distance, log_det, label, sample_weight=None, likelihood_distance=None, margin=None
+        self,
+        F,
+        distance,
+        log_det,
+        label,
+        sample_weight=None,
+        likelihood_distance=None,
+        own_distance=None,
+        margin=None,
+        class_weight=None,
     ):
-        label = F.cast(label, self._compute_dtype)
         if self._sparse_label:
-            label = F.reshape(label, (-1,))
-        target = F.stop_gradient(one_hot(F, label, distance) if self._sparse_label else label)
-        log_posterior = F.log_softmax(margin_logits(F, distance, log_det, target, margin, self._margin_add))
-
-        def of_label(values):
-            return (
-                F.pick(values, label) if self._sparse_label else F.sum(F.elemwise_mul(values, target), axis=1)
+            trained = is_trained(F, label, self._ignore_label, sample_weight)
+            possible, index = class_index(F, label, last_class(F, distance))
+            own = F.pick(distance, index) if own_distance is None else own_distance
+            own_euclidean = own if likelihood_distance is None else likelihood_distance
+            if own_distance is None and likelihood_distance is not None:
+                own_euclidean = F.pick(likelihood_distance, index)
+            own, own_euclidean = (rows_of(F, trained, values) for values in (own, own_euclidean))
+            own_log_det = F.take(log_det, index)
+            logits = label_free_logits(F, rows_of(F, trained, distance), log_det)
+            stretched = F.broadcast_mul(own, F.stop_gradient(margin) + 1) + own_log_det / 2 + self._margin_add
+            loss = -F.pick(F.log_softmax(replaced(F, logits, index, -stretched)), index)
+            class_weight = None if class_weight is None else F.take(class_weight, index)
+        else:
+            trained = is_trained(F, label, None, sample_weight)
+            euclidean = distance if likelihood_distance is None else likelihood_distance
+            distance, euclidean = (rows_of(F, trained, values) for values in (distance, euclidean))
+            target = F.stop_gradient(F.cast(label, self._compute_dtype))
+            logits = margin_logits(F, distance, log_det, target, margin, self._margin_add)
+            loss, own_euclidean = (
+                F.sum(F.elemwise_mul(values, target), axis=1)
+                for values in (-F.log_softmax(logits), euclidean)
             )
-
-        loss = -of_label(log_posterior)
+            own_log_det = F.dot(target, log_det)
+            class_weight = None if class_weight is None else F.dot(target, class_weight)
         if self._likelihood != 'off':
-            own = of_label(distance if likelihood_distance is None else likelihood_distance)
-            if self._likelihood == 'full':
-                own = own + F.dot(target, log_det) / 2
+            own = own_euclidean + own_log_det / 2 if self._likelihood == 'full' else own_euclidean
             loss = loss + self._lambda * own
-        return weighted(F, loss, self._weight, sample_weight, self._compute_dtype)
+        if class_weight is not None:
+            loss = F.elemwise_mul(loss, F.stop_gradient(class_weight))
+        loss = rows_of(F, trained, weighted(F, loss, self._weight, sample_weight, self._compute_dtype))
+        if not self._sparse_label:
+            return loss
+        if self._ignore_label is not None:
+            possible = F.broadcast_maximum(possible, exact(F, label) == self._ignore_label)
+        return refused(F, loss, possible)
+
+
+class GaussianMixtureLoss(LGMLoss):
+    """The L-GM loss of features, a mixture and :class:`LGMLoss` in one block.
+
+    It takes the place of a dense layer and of Gluon's SoftmaxCrossEntropyLoss. Its parameters are
+    trained with those of the net; ``MixtureClassifier(net, loss_fn.mixture)`` shares them.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        Any mixture of this package.
+    settings
+        As in :class:`LGMLoss`.
+
+    Inputs:
+        - **features**: shape (B, D), any float type.
+        - **label**, **sample_weight**: as in :class:`LGMLoss`.
+
+    Outputs:
+        - **loss**: shape (B,).
+    """
+
+    def __init__(self, mixture: GaussianMixture, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.mixture = mixture
+
+    def expected_shapes(self, features: Any, label: Any, sample_weight: Any = None) -> Iterable[tuple]:
+        yield from self.mixture.expected_shapes(features)
+        yield from self._sample_shapes(features.shape[0], self.mixture.num_classes, label, sample_weight)
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace('(', f'({self.mixture}, ', 1)
+
+    def hybrid_forward(self, F, features, label, sample_weight=None, **parameters):
+        distance, log_det, *rest = self.mixture(features, label if self._sparse_label else None)
+        return super().hybrid_forward(
+            F, distance, log_det, label, sample_weight, *(rest or [None]), **parameters
+        )
 
 
 def weighted(F, loss, weight, sample_weight, dtype):

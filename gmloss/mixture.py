@@ -5,13 +5,20 @@ from matrix products, so no ``(B, C, D)`` array exists at any point.
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional, Union
 
 import numpy as np
 from mxnet import init, nd
-from mxnet.gluon import HybridBlock
+from mxnet.context import Context
+from mxnet.ndarray import NDArray
+
+from .blocks import CheckedBlock
+from .distance import distances_with_own, first_column_of_ones, half_squared_distance, row_sums
+from .labels import class_index
 
 
-class GaussianMixture(HybridBlock):
+class GaussianMixture(CheckedBlock):
     r"""Gaussian mixture with one component per class and identity covariance.
 
     .. math:: q_k = \frac{1}{2} \sum_d (x_d - \mu_{kd})^2, \qquad \log|\Lambda_k| = 0
@@ -24,30 +31,45 @@ class GaussianMixture(HybridBlock):
     ----------
     num_classes : int
         Number of classes C.
-    feature_size : int
-        Feature dimension D.
+    feature_size : int, default 0
+        Feature dimension D; 0 leaves it to the first features that come, as in Gluon.
     mean_initializer : str or Initializer, default Xavier()
         Initialises the class means ``mean`` of shape (C, D).
     mean_lr_mult, mean_wd_mult : float, default 1
         Multipliers of the trainer's learning rate and weight decay for the means.
+    priors : sequence of C floats or None
+        How frequent the classes are, as counts or shares, all above 0; None for equal ones. They are
+        not trained.
 
     Inputs:
         - **x**: features, shape (B, D), any float type. They are cast to float32 first: low
           precision would lose the small differences between large squares.
+        - **label**: optional class indices, shape (B,) or (B, 1).
 
     Outputs:
-        - **distance**: half the squared Mahalanobis distance to every class, shape (B, C); rounding
-          is relative to the square of how far features and means lie from the first mean.
-        - **log_det**: log-determinant of every class's covariance, shape (C,).
+        - **distance**: half the squared Mahalanobis distance to every class, shape (B, C), with a
+          rounding error of about 1e-7 times the squared distance of features and means from the mean
+          of the means, over the variance. Without a `label`, that to the likeliest class is free of it.
+        - **log_det**: log-determinant of every class's covariance, less 2 log(C prior); shape (C,).
+        - **likelihood_distance**, **own_distance**: with a `label`, the distance to its class, computed
+          directly, for the likelihood term and for the logits of :class:`LGMLoss`; both (B,).
     """
 
+    isotropic = False
+
     def __init__(
-        self, num_classes, feature_size, mean_initializer=None, mean_lr_mult=1.0, mean_wd_mult=1.0, **kwargs
-    ):
+        self,
+        num_classes: int,
+        feature_size: int = 0,
+        mean_initializer: Any = None,
+        mean_lr_mult: float = 1.0,
+        mean_wd_mult: float = 1.0,
+        priors: Optional[Sequence[float]] = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_sizes(num_classes, feature_size)
         self.num_classes = num_classes
-        self.feature_size = feature_size
         self._compute_dtype = 'float32'
         with self.name_scope():
             self.mean = self.params.get(
@@ -56,9 +78,23 @@ class GaussianMixture(HybridBlock):
                 init=mean_initializer or init.Xavier(),
                 lr_mult=mean_lr_mult,
                 wd_mult=mean_wd_mult,
+                allow_deferred_init=True,
             )
+            if priors is not None:
+                self.log_prior = self.params.get(
+                    'log_prior',
+                    shape=(num_classes,),
+                    init=init.Constant(relative_log_prior(priors, num_classes)),
+                    grad_req='null',
+                    differentiable=False,
+                )
 
-    def cast(self, dtype):
+    @property
+    def feature_size(self) -> int:
+        """Feature dimension D; 0 as long as it is not known."""
+        return self.mean.shape[1]
+
+    def cast(self, dtype: Any) -> None:
         """Cast to float32 or float64; for lower precisions the parameters stay float32.
 
         Cast the outermost block where one around this has run hybridised.
@@ -66,26 +102,117 @@ class GaussianMixture(HybridBlock):
         self._compute_dtype = 'float64' if np.dtype(dtype) == np.float64 else 'float32'
         super().cast(self._compute_dtype)
 
-    def __repr__(self):
-        return f'{type(self).__name__}({self.feature_size} -> {self.num_classes})'
+    def expected_shapes(self, x: Any, label: Any = None) -> Iterable[tuple]:
+        yield 'features', x, [(None, self.feature_size or None)]
+        yield 'label', label, [(x.shape[0],), (x.shape[0], 1)]
 
-    def variances(self, ctx=None):
-        """Variances along each feature dimension, an NDArray of shape (C, D) on `ctx`.
+    def __repr__(self) -> str:
+        details = self._details() + ['priors'] * hasattr(self, 'log_prior')
+        size = self.feature_size or None
+        return f'{type(self).__name__}({", ".join([f"{size} -> {self.num_classes}", *details])})'
 
-        Without one, on the first context that the mixture is on.
-        """
-        return self._variances_on(ctx or self.mean.list_ctx()[0])
+    def _details(self) -> list[str]:
+        return []
 
-    def _variances_on(self, ctx):
+    def means(self, ctx: Optional[Context] = None) -> NDArray:
+        """Means of the classes, an NDArray (C, D) on `ctx`, or on the mixture's first context."""
+        return self.mean.data(ctx or self.mean.list_ctx()[0])
+
+    def variances(self, ctx: Optional[Context] = None) -> NDArray:
+        """Variances along each feature dimension, an NDArray (C, D); `ctx` as in `means`."""
+        return nd.broadcast_like(self._variances_on(ctx or self.mean.list_ctx()[0]), self.means(ctx))
+
+    def priors(self, ctx: Optional[Context] = None) -> NDArray:
+        """Prior probabilities of the classes, an NDArray (C,); `ctx` as in `means`."""
+        if hasattr(self, 'log_prior'):
+            return self.log_prior.data(ctx or self.mean.list_ctx()[0]).exp() / self.num_classes
+        return nd.full((self.num_classes,), 1 / self.num_classes, ctx or self.mean.list_ctx()[0])
+
+    def _variances_on(self, ctx: Context) -> NDArray:
         return nd.ones_like(self.mean.data(ctx))
 
-    def hybrid_forward(self, F, x, mean):
-        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean)
-        first_column = F.slice_axis(mean, axis=1, begin=0, end=1)
-        return distance, F.reshape(F.zeros_like(first_column), (-1,))
+    def hybrid_forward(self, F, x, label=None, log_prior=None, **parameters):
+        x = F.cast(x, self._compute_dtype)
+        for name in [name for name in parameters if 0 in self._reg_params[name].shape]:
+            # Gluon infers shapes by those of an operator's other inputs: a sum with zeros settles this one.
+            ones = F.ones((self._reg_params[name].shape[0], 1), dtype=self._compute_dtype)
+            zeros = F.dot(ones, F.zeros_like(F.slice_axis(x, axis=0, begin=0, end=1)))
+            parameters[name] = F.elemwise_add(parameters[name], zeros)
+        index = None if label is None else class_index(F, label, self.num_classes - 1)[1]
+        distance, log_det, *rest = self._measure(F, x, index, **parameters)
+        if log_prior is not None:
+            log_det = F.elemwise_sub(log_det, 2 * log_prior)
+        return (distance, log_det, *rest)
+
+    def _measure(self, F, x, index, mean, **covariance):
+        """What the mixture gives, without its priors."""
+        class_ones = first_column_of_ones(F, mean)
+        log_variance, precision = self._covariance(F, class_ones, **covariance)
+        if log_variance is None:
+            log_det = F.reshape(F.zeros_like(class_ones), (-1,))
+        elif self.isotropic:
+            size = row_sums(F, F.ones_like(F.slice_axis(mean, axis=0, begin=0, end=1)))
+            log_det = F.reshape(F.broadcast_mul(log_variance, size), (-1,))
+        else:
+            log_det = F.reshape(row_sums(F, log_variance), (-1,))
+        if index is None:
+            return half_squared_distance(F, x, mean, precision, self.isotropic, log_det), log_det
+        distance, own = distances_with_own(F, x, mean, precision, self.isotropic, index)
+        return distance, log_det, own, own
+
+    def _covariance(self, F, class_ones):
+        """Logarithms of the variances and their inverses, (C, D), or (C, 1) where isotropic."""
+        return None, None
 
 
-class DiagonalMixture(GaussianMixture):
+class TrainedCovariance(GaussianMixture):
+    r"""What mixtures share whose covariance is trained by a parameter :math:`\rho`.
+
+    Parameters
+    ----------
+    isotropic : bool, default False
+        One variance for all dimensions, as in the authors' Caffe layer.
+    shared : bool, default False
+        One covariance for all classes.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_size: int = 0,
+        isotropic: bool = False,
+        shared: bool = False,
+        variance_lr_mult: float = 1.0,
+        variance_wd_mult: float = 0.0,
+        rho_initializer: Any = 'zeros',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes, feature_size, **kwargs)
+        self.isotropic, self.shared = isotropic, shared
+        with self.name_scope():
+            self.rho = self.params.get(
+                'rho',
+                shape=(1 if shared else num_classes, 1 if isotropic else feature_size),
+                init=rho_initializer,
+                lr_mult=variance_lr_mult,
+                wd_mult=variance_wd_mult,
+                allow_deferred_init=True,
+            )
+
+    def _details(self) -> list[str]:
+        return ['isotropic'] * self.isotropic + ['shared'] * self.shared
+
+    def _covariance(self, F, class_ones, rho):
+        log_variance, precision = self._of_rho(F, rho)
+        if self.shared:
+            return F.dot(class_ones, log_variance), F.dot(class_ones, precision)
+        return log_variance, precision
+
+    def _variances_on(self, ctx: Context) -> NDArray:
+        return 1 / self._of_rho(nd, self.rho.data(ctx))[1]
+
+
+class DiagonalMixture(TrainedCovariance):
     r"""Gaussian mixture with a trained diagonal covariance per class.
 
     .. math::
@@ -99,8 +226,12 @@ class DiagonalMixture(GaussianMixture):
 
     Parameters
     ----------
-    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult
+    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult, priors
         As in :class:`GaussianMixture`.
+    isotropic : bool, default False
+        One variance for all dimensions, :math:`s_k`, as in the authors' Caffe layer.
+    shared : bool, default False
+        One covariance for all classes.
     variance_init : float, default 1
         Initial value of every variance; must exceed `variance_floor`.
     variance_floor : float, default 1e-4
@@ -115,45 +246,30 @@ class DiagonalMixture(GaussianMixture):
 
     def __init__(
         self,
-        num_classes,
-        feature_size,
-        variance_init=1.0,
-        variance_floor=1e-4,
-        variance_lr_mult=1.0,
-        variance_wd_mult=0.0,
-        **kwargs,
-    ):
-        super().__init__(num_classes, feature_size, **kwargs)
-        if not 0 < variance_floor < variance_init:
+        num_classes: int,
+        feature_size: int = 0,
+        variance_init: float = 1.0,
+        variance_floor: float = 1e-4,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 < variance_floor < variance_init < math.inf:
             raise ValueError(
                 'variance_floor must lie between 0 and variance_init, got '
                 f'{variance_floor} and {variance_init}'
             )
-        self._floor = variance_floor
-        above_floor = variance_init - variance_floor
-        softplus_inverse = above_floor + math.log(-math.expm1(-above_floor))
-        with self.name_scope():
-            self.rho = self.params.get(
-                'rho',
-                shape=(num_classes, feature_size),
-                init=init.Constant(softplus_inverse),
-                lr_mult=variance_lr_mult,
-                wd_mult=variance_wd_mult,
-            )
+        self._floor = float(variance_floor)
+        start = float(softplus_inverse(variance_init - variance_floor))
+        super().__init__(num_classes, feature_size, rho_initializer=init.Constant(start), **kwargs)
 
-    def _variances_on(self, ctx):
-        return self._variance(nd, self.rho.data(ctx))
+    def _details(self) -> list[str]:
+        return [*super()._details(), f'variance_floor={self._floor:g}']
 
-    def _variance(self, F, rho):
-        return F.Activation(rho, act_type='softrelu') + self._floor
-
-    def hybrid_forward(self, F, x, mean, rho):
-        variance = self._variance(F, rho)
-        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean, F.reciprocal(variance))
-        return distance, F.sum(F.log(variance), axis=1)
+    def _of_rho(self, F, rho):
+        variance = softplus(F, rho) + self._floor
+        return F.log(variance), F.reciprocal(variance)
 
 
-class FixedVolumeMixture(GaussianMixture):
+class FixedVolumeMixture(TrainedCovariance):
     r"""Gaussian mixture with trained diagonal covariances whose mean log-determinant is zero.
 
     .. math::
@@ -170,8 +286,11 @@ class FixedVolumeMixture(GaussianMixture):
 
     Parameters
     ----------
-    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult
+    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult, priors
         As in :class:`GaussianMixture`.
+    isotropic, shared : bool, default False
+        As in :class:`DiagonalMixture`. Not both: a shared isotropic covariance of volume 1 is the
+        identity, hence a :class:`GaussianMixture`.
     variance_lr_mult, variance_wd_mult : float, defaults 1 and 0
         Multipliers for :math:`\rho`. Decay pulls all variances towards 1.
 
@@ -179,109 +298,53 @@ class FixedVolumeMixture(GaussianMixture):
         As in :class:`GaussianMixture`.
     """
 
-    def __init__(self, num_classes, feature_size, variance_lr_mult=1.0, variance_wd_mult=0.0, **kwargs):
-        super().__init__(num_classes, feature_size, **kwargs)
-        with self.name_scope():
-            self.rho = self.params.get(
-                'rho',
-                shape=(num_classes, feature_size),
-                init=init.Zero(),
-                lr_mult=variance_lr_mult,
-                wd_mult=variance_wd_mult,
+    def __init__(
+        self,
+        num_classes: int,
+        feature_size: int = 0,
+        isotropic: bool = False,
+        shared: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if isotropic and shared:
+            raise ValueError(
+                'a shared isotropic covariance of volume 1 is the identity: use GaussianMixture instead'
             )
+        super().__init__(num_classes, feature_size, isotropic, shared, **kwargs)
 
-    def _variances_on(self, ctx):
-        return self._log_variance(nd, self.rho.data(ctx)).exp()
-
-    @staticmethod
-    def _log_variance(F, rho):
-        return F.broadcast_sub(rho, F.mean(rho, axis=(0, 1), keepdims=True))
-
-    def hybrid_forward(self, F, x, mean, rho):
-        log_variance = self._log_variance(F, rho)
-        distance = half_squared_distance(F, F.cast(x, self._compute_dtype), mean, F.exp(-log_variance))
-        return distance, F.sum(log_variance, axis=1)
+    def _of_rho(self, F, rho):
+        log_variance = F.broadcast_sub(rho, F.mean(rho, axis=(0, 1), keepdims=True))
+        return log_variance, F.exp(-log_variance)
 
 
-class MixtureClassifier(HybridBlock):
-    r"""A feature network and a mixture as one classifier that needs neither label nor margin.
+def softplus(F: Any, x: Any) -> Any:
+    """log(1 + exp(x)), never negative, accurate to rounding, with its gradient, for any finite x.
 
-    .. math:: \text{logit}_k = -q_k - \frac{1}{2} \log|\Lambda_k|
-
-    Parameters are shared with the blocks given, so the classifier always shows the state of the
-    training. ``export`` of the hybridised block writes a symbol that ``SymbolBlock`` loads.
-    Source: Wan et al. (CVPR 2018), section 3.2.
-
-    Parameters
-    ----------
-    net : HybridBlock
-        Maps inputs to features of shape (B, D).
-    mixture : GaussianMixture
-        Any mixture of this package.
-
-    Inputs:
-        - **x**: whatever `net` takes.
-
-    Outputs:
-        - **logits**: shape (B, C); their softmax is the class posterior under equal priors.
+    MXNet's softrelu is off by up to 2e-6 in float32, below 0 too.
     """
-
-    def __init__(self, net, mixture, **kwargs):
-        super().__init__(**kwargs)
-        self.net = net
-        self.mixture = mixture
-
-    def hybrid_forward(self, F, x):
-        distance, log_det = self.mixture(self.net(x))[:2]
-        return label_free_logits(F, distance, log_det)
+    u = F.exp(F.clip(x, -100, 40))
+    w = u + 1
+    rest = F.stop_gradient((u - (w - 1)) / w)  # what w has lost of u: log1p(u), which ONNX lacks
+    return F.maximum(F.log(w) + rest, x)
 
 
-def check_sizes(num_classes, feature_size):
-    """ValueError unless both are at least 1."""
-    if num_classes < 1 or feature_size < 1:
+def softplus_inverse(y: Union[float, np.ndarray]) -> Union[float, np.ndarray]:
+    """The x, in float64, of which `softplus` gives y, above 0."""
+    return y + np.log(-np.expm1(-np.asarray(y, np.float64)))
+
+
+def relative_log_prior(priors: Sequence[float], num_classes: int) -> np.ndarray:
+    """log(C prior), float32 (C,), of counts or shares; ValueError unless there are C above 0."""
+    values = np.asarray(priors, np.float64)
+    if values.shape != (num_classes,) or not (values > 0).all() or not np.isfinite(values).all():
+        raise ValueError(f'priors must be {num_classes} finite numbers above 0, got {priors}')
+    return np.log(values / values.mean()).astype(np.float32)
+
+
+def check_sizes(num_classes: int, feature_size: int) -> None:
+    """ValueError unless there is a class, and a feature or 0 for a size that is not known yet."""
+    if num_classes < 1 or feature_size < 0:
         raise ValueError(
-            f'num_classes and feature_size must be at least 1, got {num_classes} and {feature_size}'
+            'num_classes must be at least 1, and feature_size at least 1 or 0 for the size of the '
+            f'first features, got {num_classes} and {feature_size}'
         )
-
-
-def label_free_logits(F, distance, log_det):
-    """``-distance - log_det / 2`` for distance (B, C) and log_det (C,); shape (B, C)."""
-    batch_ones = F.ones_like(F.slice_axis(distance, axis=1, begin=0, end=1))
-    return F.elemwise_sub(F.dot(batch_ones, F.expand_dims(log_det / -2, axis=0)), distance)
-
-
-def half_squared_distance(F, x, mean, precision=None):
-    """Half the squared distance of every row of x (B, D) to every row of mean (C, D): (B, C).
-
-    `precision` (C, D) weights the dimensions per class. The square is expanded into products of
-    matrices, which cancels digits when features sit far from the origin; hence everything is
-    shifted to the first mean. The distance does not depend on that shift, so no gradient is sent
-    through it. Rows are summed and repeated by products with ones, which MXNet does several times
-    faster, backward above all, than by its reductions and broadcasts. `elemwise_add` refuses
-    features of another size, where + would repeat those of size 1.
-    """
-    to_origin = F.stop_gradient(-F.slice_axis(mean, axis=0, begin=0, end=1))
-    ones = F.reshape(F.ones_like(to_origin), (-1, 1))
-    batch_ones, class_ones = (F.ones_like(F.slice_axis(a, axis=1, begin=0, end=1)) for a in (x, mean))
-    x = F.elemwise_add(x, F.stop_gradient(F.dot(batch_ones, to_origin)))
-    mean = mean + F.stop_gradient(F.dot(class_ones, to_origin))
-    if precision is None:
-        mean_squares = F.dot(F.square(mean), ones) / 2
-        x_squares = F.dot(F.square(x), ones) / 2
-        squares = F.dot(
-            F.concat(x_squares, batch_ones, dim=1),
-            F.concat(class_ones, mean_squares, dim=1),
-            transpose_b=True,
-        )
-        return clipped(F, squares - F.dot(x, mean, transpose_b=True))
-    weighted = mean * precision
-    mean_squares = F.dot(mean * weighted, ones) / 2
-    squares = F.dot(F.square(x) / 2, precision, transpose_b=True) + F.dot(
-        batch_ones, mean_squares, transpose_b=True
-    )
-    return clipped(F, squares - F.dot(x, weighted, transpose_b=True))
-
-
-def clipped(F, distance):
-    """Rounding errors below 0 as 0, with the gradient as it is, which is right there too."""
-    return distance + F.stop_gradient(F.relu(-distance))

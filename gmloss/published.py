@@ -2,7 +2,8 @@
 
 from mxnet import init, nd
 
-from .mixture import GaussianMixture, half_squared_distance
+from .distance import distances_with_own, half_squared_distance
+from .mixture import GaussianMixture
 
 STABILISER = 1e-8  # both add it to every variance before they divide
 
@@ -20,7 +21,7 @@ class RawDiagonalMixture(GaussianMixture):
 
     Parameters
     ----------
-    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult
+    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult, priors
         As in :class:`GaussianMixture`.
     variance_init : float, default 1
         Initial value of every variance.
@@ -42,7 +43,7 @@ class RawDiagonalMixture(GaussianMixture):
     def __init__(
         self,
         num_classes,
-        feature_size,
+        feature_size=0,
         variance_init=1.0,
         variance_lr_mult=1.0,
         variance_wd_mult=1.0,
@@ -55,6 +56,7 @@ class RawDiagonalMixture(GaussianMixture):
             self.variance = self.params.get(
                 'variance',
                 shape=(num_classes, feature_size),
+                allow_deferred_init=True,
                 init=init.Constant(float(variance_init)),
                 lr_mult=variance_lr_mult,
                 wd_mult=variance_wd_mult,
@@ -63,13 +65,17 @@ class RawDiagonalMixture(GaussianMixture):
     def _variances_on(self, ctx):
         return self.variance.data(ctx)
 
-    def hybrid_forward(self, F, x, mean, variance):
-        x = F.cast(x, self._compute_dtype)
-        distance = half_squared_distance(F, x, mean, F.reciprocal(variance + STABILISER))
-        log_det = F.sum(F.log(variance), axis=1)
-        return (
-            (distance, log_det, half_squared_distance(F, x, mean)) if self._euclidean else (distance, log_det)
-        )
+    def _covariance(self, F, class_ones, variance):
+        return F.log(variance), F.reciprocal(variance + STABILISER)
+
+    def _measure(self, F, x, index, mean, variance):
+        outputs = super()._measure(F, x, index, mean, variance=variance)
+        if not self._euclidean:
+            return outputs
+        if index is None:
+            return (*outputs, half_squared_distance(F, x, mean))
+        distance, log_det, _, own = outputs
+        return distance, log_det, distances_with_own(F, x, mean, None, False, index)[1], own
 
 
 class InverseSumMixture(GaussianMixture):
@@ -83,7 +89,7 @@ class InverseSumMixture(GaussianMixture):
 
     Parameters
     ----------
-    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult
+    num_classes, feature_size, mean_initializer, mean_lr_mult, mean_wd_mult, priors
         As in :class:`GaussianMixture`.
     variance_init : float, default 1
         Initial value of every variance.
@@ -103,7 +109,7 @@ class InverseSumMixture(GaussianMixture):
     def __init__(
         self,
         num_classes,
-        feature_size,
+        feature_size=0,
         variance_init=1.0,
         variance_lr_mult=0.01,
         variance_wd_mult=1.0,
@@ -114,6 +120,7 @@ class InverseSumMixture(GaussianMixture):
             self.variance = self.params.get(
                 'variance',
                 shape=(num_classes, feature_size),
+                allow_deferred_init=True,
                 init=init.Constant(float(variance_init)),
                 lr_mult=variance_lr_mult,
                 wd_mult=variance_wd_mult,
@@ -124,8 +131,12 @@ class InverseSumMixture(GaussianMixture):
         precision = (1 / (self.variance.data(ctx) + STABILISER)).sum(axis=1, keepdims=True)
         return nd.broadcast_like(1 / precision, self.variance.data(ctx))
 
-    def hybrid_forward(self, F, x, mean, variance):
-        euclidean = half_squared_distance(F, F.cast(x, self._compute_dtype), mean)
+    def _measure(self, F, x, index, mean, variance):
         precision = F.sum(F.reciprocal(variance + STABILISER), axis=1)
+        log_det = F.zeros_like(precision)
+        if index is None:
+            euclidean = half_squared_distance(F, x, mean)
+            return F.broadcast_mul(euclidean, F.expand_dims(precision, axis=0)), log_det, euclidean
+        euclidean, own = distances_with_own(F, x, mean, None, False, index)
         distance = F.broadcast_mul(euclidean, F.expand_dims(precision, axis=0))
-        return distance, F.zeros_like(precision), euclidean
+        return distance, log_det, own, F.elemwise_mul(own, F.take(precision, index))

@@ -64,6 +64,8 @@ def test_impossible_spreads_are_refused(distances):
         fit_spread([1.0], 0)
     with pytest.raises(ValueError, match='spread must be above 0'):
         MixtureInference(gluon.nn.HybridLambda('identity'), DiagonalMixture(C, D), 0)
+    with pytest.raises(ValueError, match='spread must be above 0'):
+        MixtureInference(gluon.nn.HybridLambda('identity'), DiagonalMixture(C, D), math.inf)
 
 
 def test_far_samples_are_unlikely_but_finite():

@@ -211,9 +211,9 @@ def test_arrays_of_wrong_shapes_are_refused_not_repeated(kind, hybridize):
         (False, [distance, log_det, one_hot[:1]]),
     ):
         mixture, loss_fn, *_ = make(kind, hybridize=hybridize, sparse_label=sparse)
-        with pytest.raises((mx.MXNetError, AssertionError)):
+        with pytest.raises(ValueError, match='must have the shape'):
             loss_fn(*given).wait_to_read()
-    with pytest.raises((mx.MXNetError, AssertionError)):
+    with pytest.raises(ValueError, match='must have the shape'):
         mixture(x[:, :1])[0].wait_to_read()
 
 
@@ -343,6 +343,14 @@ def test_published_validation_puts_the_margin_on_the_label_it_is_told(hybridize,
         (lambda: LGMLoss(lambda_=-1), 'lambda_'),
         (lambda: LGMLoss(lambda_=math.nan), 'lambda_'),
         (lambda: LGMLoss(likelihood='half'), 'likelihood'),
+        (lambda: LGMLoss(margin_add=math.nan), 'margin_add'),
+        (lambda: LGMLoss(margin_add=-1), 'margin_add'),
+        (lambda: LGMLoss(margin_add=math.inf), 'margin_add'),
+        (lambda: LGMLoss(class_weight=[1, -1]), 'class_weight'),
+        (lambda: LGMLoss(sparse_label=False, ignore_label=1), 'ignore_label'),
+        (lambda: GaussianMixture(2, 2, priors=[1, 0]), 'priors'),
+        (lambda: GaussianMixture(2, 2, priors=[1, 2, 3]), 'priors'),
+        (lambda: FixedVolumeMixture(2, 2, isotropic=True, shared=True), 'GaussianMixture'),
     ],
 )
 def test_impossible_settings_are_refused_by_name(make_bad, message):

@@ -92,7 +92,8 @@ class LGMGraph(Graph):
         self.loss_fn = loss_fn
 
     def classify(self, F, images, label, target):
-        distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images))
+        own = None if self.soft else target
+        distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images), own)
         loss = self.loss_fn(distance, log_det, target, None, *rest)
         return loss, label_free_logits(F, distance, log_det)
 
