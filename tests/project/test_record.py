@@ -17,6 +17,7 @@ from conftest import RECORD, ROOT
 import ablate
 import train_cifar
 import train_mnist
+from training.config import aliases
 from training.config import recipe as recipes
 from training.config.options import parse_options
 from training.data import batches, datasets
@@ -93,7 +94,7 @@ def test_runs_are_what_the_quoted_options_make(folder):
     actions, overrides = parse_options(script.make_parser(), kind, ' '.join(quoted).split())
     recipe = recipes.load_recipe(recipes.version_path(family, version), kind, overrides)
     if actions.get('lr_step'):
-        recipe.optimisation.decay_epochs = train_mnist.every(actions['lr_step'], recipe.optimisation.epochs)
+        recipe.optimisation.decay_epochs = aliases.every(actions['lr_step'], recipe.optimisation.epochs)
     kept = recipes.load_recipe(folder / 'config.yaml', kind, {})
     for optimisation in (recipe.optimisation, kept.optimisation):
         if optimisation.lr_batch_size == optimisation.batch_size:  # no scaling, as without it
