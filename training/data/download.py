@@ -21,6 +21,8 @@ from training.errors import UserError, naming, unwinding
 
 CONNECT_AND_READ_SECONDS = (5, 60)
 RETRIES = 1
+# What an origin that cannot be reached, or gives something else, ends in; the next one is tried then.
+UNUSABLE = OSError, ValueError, LookupError, EOFError, tarfile.TarError, zlib.error
 
 
 def ensure_files(source, folder):
@@ -99,7 +101,7 @@ def _fetch(source, folder):
                 print(f'{source.name}: from {origin} into {folder}', file=sys.stderr)
                 return
             raise ValueError('it lacks ' + ', '.join(sorted(set(source.digests) - written)))
-        except Exception as error:  # each origin fails in its own ways; the next one is tried
+        except UNUSABLE as error:
             failures.append(f'{origin} ({" ".join(str(error).split())[:120]})')
     raise UserError(
         f'{source.name}: cannot be fetched from any source: '
