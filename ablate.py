@@ -32,6 +32,7 @@ from training.errors import UserError, naming
 from training.runs import tables
 from training.runs.folder import RunFolder, check_writable, write_text
 from training.runs.resumption import check_same
+from training.runs.run import read_run
 
 SET_HERE = 'version', 'resume', 'test', 'weights', 'seed'  # options that differ from run to run
 FIXED = (*FILLED_IN, 'seed', 'output_dir')  # fields that a variant cannot change
@@ -133,7 +134,7 @@ def finished_runs(folder, variants, version, common):
             if (path / 'summary.json').exists():
                 settled = settle(overrides, common, version, folder, seed)
                 check_run(path, version, common, settled, seed)
-                found.setdefault(name, []).append(tables.read(path))
+                found.setdefault(name, []).append(read_run(path))
     return found
 
 

@@ -2,28 +2,105 @@
 
     python compare.py output/cifar-*
     python compare.py output/mnist-softmax output/mnist-softmax-center
+    python compare.py output/record --page docs/results.md --output-dir output/record
 
-Writes comparison.md (tables of the runs, and of what detect.py found), comparison.png (validation
-accuracy by epoch) and, where runs have what it takes, feature-maps.png (the last feature maps of
-MNIST runs made with --plotting, side by side) and covariance.png (log-determinant and smallest
-variance of trained covariances by epoch).
+Writes comparison.md: tables of recipes beside reported accuracies, of runs, of what detect.py measured,
+and those of ablate.py; accuracy-DATASET.png (accuracies beside the reported ones, and by epoch);
+and, where runs have what it takes, feature-maps.png (one map of each MNIST recipe, in a row),
+feature-maps-all.png (those of all runs) and covariance.png (log-determinant and smallest variance of
+trained covariances by epoch). With --page the tables go between the lines `<!-- table: TITLE -->` and
+`<!-- end -->` of a page instead.
 """
 
+import re
 from pathlib import Path
 
 from boltons.fileutils import atomic_save
 
 from training import errors
 from training.config.options import Parser
-from training.data import datasets
 from training.errors import UserError, naming
-from training.runs import plots, tables
+from training.runs import comparison_plots, plots, tables
 from training.runs.features import Snapshot
 from training.runs.folder import RunFolder, check_writable, write_text
+from training.runs.run import Run, by_recipe, read_runs
+
+ROW = {  # recipes of configs/mnist in the row of feature maps, and their titles there
+    'softmax': 'softmax',
+    'softmax-center': 'softmax + center loss',
+    'center': 'center loss alone',
+    'lgm-off': 'L-GM, no likelihood',
+    'lgm-distance': 'L-GM, distance',
+    'lgm-full': 'L-GM, full likelihood',
+}
+ABLATION = 'ablation.md'
 
 
-def feature_map(run):
-    """The panel of a run's test features, with its accuracies in the title."""
+def expand(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Folders of runs, and of ablations, that the paths on the command line stand for.
+
+    A folder without a run stands for the runs and ablations in it. Files are left out, as a shell's
+    * also names those beside the runs, and so are runs in their first epoch, if there are others.
+    """
+    folders, ablations = [], []
+    for path in dict.fromkeys(paths):
+        with naming(path):
+            if path.is_file():
+                continue
+            inside = sorted(path.iterdir()) if path.is_dir() and not RunFolder(path).config.exists() else []
+            runs = [child for child in inside if RunFolder(child).config.exists()]
+            plans = [child for child in (path, *inside) if (child / ABLATION).exists()]
+            folders += runs if runs or plans else [path]
+            ablations += plans
+    begun = [
+        path for path in folders if RunFolder(path).config.exists() and not RunFolder(path).metrics.exists()
+    ]
+    if not folders and not ablations:
+        raise UserError(f'{paths[0]}: a run folder is expected')
+    for path in begun if len(begun) < len(folders) else ():
+        print(f'{path}: left out, it has not ended its first epoch')
+        folders.remove(path)
+    return folders, ablations
+
+
+def all_tables(runs: list[Run], ablations: list[Path]) -> dict[str, str]:
+    """{title: Markdown table} of runs and of ablation folders."""
+    written = {}
+    for data in dict.fromkeys(run.data for run in runs):
+        group = [run for run in runs if run.data == data]
+        written[f'{data} by recipe'] = tables.recipe_table(by_recipe(group))
+        written[f'{data} run by run'] = tables.run_table(group)
+    for group in by_recipe(runs):
+        if group.redoes_v6:
+            written['v6 beside its published plot'] = tables.published_table(group.first)
+    for group in by_recipe(run for run in runs if 'detection' in run.summary):
+        written[f'AUROC under {group.name}'] = tables.detection_table(group.runs)
+    for path in ablations:
+        written[f'ablation {path.name}'] = (path / ABLATION).read_text()
+    return written
+
+
+def all_figures(runs: list[Run]) -> dict[str, tuple]:
+    """{file name: (function that draws it, its content)} of runs."""
+    figures = {}
+    for dataset in dict.fromkeys(run.recipe.data.dataset for run in runs):
+        groups = by_recipe(run for run in runs if run.recipe.data.dataset == dataset)
+        figures[f'accuracy-{dataset}.png'] = comparison_plots.accuracies, groups
+    trained = by_recipe(run for run in runs if 'mean_log_det' in run.metrics[0])
+    if trained:
+        figures['covariance.png'] = comparison_plots.covariances, trained
+    mapped = [run for run in runs if run.on_mnist and run.folder.features.exists()]
+    if mapped:
+        figures['feature-maps-all.png'] = plots.feature_maps, [feature_map(run) for run in mapped]
+    firsts = {run.summary['version']: run for run in reversed(mapped)}
+    row = [feature_map(firsts[version], title) for version, title in ROW.items() if version in firsts]
+    if row:
+        figures['feature-maps.png'] = plots.feature_row, row
+    return figures
+
+
+def feature_map(run: Run, title: str = '') -> plots.FeatureMap:
+    """The panel of a run's test features; its title, unless given, has name and accuracies."""
     flat = Snapshot.load(run.folder.features).in_plane()
     last = run.metrics[-1]
     row = next((row for row in run.metrics if row['epoch'] == flat.epoch), last)
@@ -32,63 +109,59 @@ def feature_map(run):
         facts.append(f'nearest center {row["knn_acc"]:.4f}')
     if row is not last:  # the run went on without --plotting
         facts.insert(0, f'epoch {row["epoch"]:.0f}')
-    return plots.FeatureMap(
-        f'{run.name}\n{", ".join(facts)}', flat.test_features, flat.test_labels, flat.centers, flat.deviations
-    )
+    title = title or f'{run.name}\n{", ".join(facts)}'
+    return plots.FeatureMap(title, flat.test_features, flat.test_labels, flat.centers, flat.deviations)
 
 
-def main(argv):
+def fill(page: Path, written: dict[str, str]) -> str:
+    """The text of a page with its tables replaced; says which tables it has no place for."""
+    missing = dict(written)
+
+    def replace(match):
+        title = match[1]
+        if title not in written:
+            raise UserError(f'{page}: no run given is of the table {title}; there are {", ".join(written)}')
+        missing.pop(title, None)
+        return f'<!-- table: {title} -->\n{written[title]}<!-- end -->'
+
+    text = re.sub(r'<!-- table: (.*?) -->\n.*?<!-- end -->', replace, page.read_text(), flags=re.DOTALL)
+    for title in missing:
+        print(f'{page}: has no place for the table "{title}"')
+    return text
+
+
+def make_parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument('runs', nargs='+', metavar='RUN', help='run folders, in the order to show, each once')
+    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='run folders, or folders of them')
+    parser.add_argument('--page', type=Path, help='Markdown page whose tables to replace')
     parser.add_argument(
         '--output-dir', type=Path, default=Path('output'), help='where to write (default output)'
     )
-    options = parser.parse_args(argv)
-    check_writable(options.output_dir)
-    paths, begun = [], []
-    for path in dict.fromkeys(map(Path, options.runs)):
-        with naming(path):
-            if not path.is_file():  # a shell's * also names files beside the runs
-                paths.append(path)
-                if RunFolder(path).config.exists() and not RunFolder(path).metrics.exists():
-                    begun.append(path)
-    if not paths:
-        raise UserError(f'{options.runs[0]}: a run folder is expected')
-    for path in begun if len(begun) < len(paths) else ():
-        print(f'{path}: left out, it has not ended its first epoch')
-        paths.remove(path)
-    runs = tables.read_all(paths)
+    return parser
 
-    families = [
-        (title, [run for run in runs if run.data == title])
-        for title in datasets.TITLES.values()
-        if title in {run.data for run in runs}
-    ]
-    text = '\n'.join(f'## {name}\n\n{tables.table(group)}' for name, group in families)
-    for group in tables.by_recipe(run for run in runs if 'detection' in run.summary):
-        text += (
-            f'\n### Abnormal images by `{"`, `".join(run.name for run in group)}`, AUROC\n\n'
-            f'{tables.detection_table(group)}'
-        )
-    figures = {
-        'comparison.png': (plots.accuracies, [(name, tables.curves(group)) for name, group in families])
-    }
-    trained = tables.named([run for run in runs if 'mean_log_det' in run.metrics[0]])
-    if trained:
-        figures['covariance.png'] = plots.covariances, trained
-    drawn = [feature_map(run) for run in runs if run.on_mnist and run.folder.features.exists()]
-    if drawn:
-        figures['feature-maps.png'] = plots.feature_maps, drawn
-    print(text)
-    try:
+
+def main(argv):
+    options = make_parser().parse_args(argv)
+    check_writable(options.output_dir)
+    folders, ablations = expand(options.runs)
+    runs = read_runs(folders)
+    written, figures = all_tables(runs, ablations), all_figures(runs)
+    page = options.page or options.output_dir / 'comparison.md'
+    text = ''.join(f'## {title}\n\n{table}\n' for title, table in written.items())
+    if options.page:
+        with naming(options.page):
+            text = fill(options.page, written)
+            write_text(options.page, text)
+    else:
+        print(text)
+    with naming(options.output_dir, '; choose another --output-dir'):
         options.output_dir.mkdir(parents=True, exist_ok=True)
-        write_text(options.output_dir / 'comparison.md', text)
+        if not options.page:
+            write_text(page, text)
         for name, (draw, content) in figures.items():
             with atomic_save(str(options.output_dir / name), overwrite_part=True) as part:
                 draw(part, content)
-    except OSError as error:
-        raise UserError(f'{options.output_dir}: {error.strerror}; choose another --output-dir') from None
-    print('written:', ', '.join(str(options.output_dir / name) for name in ('comparison.md', *figures)))
+    print('written:', ', '.join(map(str, (page, *(options.output_dir / name for name in figures)))))
     return 0
 
 

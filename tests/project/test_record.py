@@ -1,8 +1,7 @@
-"""The kept runs are whole, and the README quotes them as they are."""
+"""The runs of the record are whole, and the pages quote them as they are."""
 
 import argparse
 import csv
-import glob
 import hashlib
 import json
 import re
@@ -15,6 +14,7 @@ import pytest
 from conftest import RECORD, ROOT
 
 import ablate
+import compare
 import train_cifar
 import train_mnist
 from training.config import aliases
@@ -27,71 +27,59 @@ from training.model import normaliser
 from training.runs import tables
 from training.runs.folder import RunFolder
 from training.runs.restore import restore_model
+from training.runs.run import read_run, read_runs
 
 RUNS = sorted(path.parent for path in RECORD.glob('*/summary.json'))
-README = (ROOT / 'README.md').read_text()
-DETECTION = (ROOT / 'docs' / 'detection.md').read_text()
-CHOICE = (ROOT / 'docs' / 'choice.md').read_text()
-FOURTEEN = 'fast', '--epochs 14 --shortcut conv --warmup-epochs 1'
-SHORT = '--epochs 4 --batch-size 50'
-EARLIER = '--epochs 40 --padding-mode reflect --normalisation cifar10 --mean-init msra'  # of `paper`
-EDITIONS = 'v1', 'v3', 'v4', 'v5', 'v6'
-OPTIONS = {  # what the README says that runs were made with: name -> version, options
-    'cifar-best': ('best',),
-    'cifar-fast-20epochs': ('fast',),
-    'cifar-fast': FOURTEEN,
-    'cifar-fast-lambda0.1': (*FOURTEEN, '--likelihood-weight 0.1'),
-    'cifar-fast-softmax': (*FOURTEEN, '--loss softmax'),
-    'cifar-paper-40epochs': ('paper', EARLIER),
-    'cifar-paper-identity-40epochs': ('paper', EARLIER, '--covariance identity'),
-    **{f'cifar-{version}-40epochs': (version, '--epochs 40') for version in EDITIONS},
-    'cifar-v4-later-decay-40epochs': ('v4', '--epochs 40 --decay-epochs 26 35'),
-    'cifar-v6-pad-crop-40epochs': ('v6', '--epochs 40', '--augmentation pad-crop'),
-    'cifar-v6-400epochs': ('v6',),
-    'mnist-softmax': ('softmax',),
-    'mnist-softmax-seed1': ('softmax', '--epochs 8 --lr-step 3'),
-    'mnist-softmax-center': ('softmax-center',),
-    'mnist-center': ('center',),
-    'mnist-softmax-center-no-bias': ('softmax-center', '--no-bias --epochs 14 --lr-step 7'),
-    'mnist-two-phase': ('two-phase', '--epochs 20'),
-    'mnist-lgm-full': ('lgm-full',),
-    'mnist-lgm-off': ('lgm-off', SHORT),
-    'mnist-lgm-distance': ('lgm-distance', SHORT),
-    'mnist-lgm-slow-variance': ('lgm-slow-variance', SHORT),
-}
+README, RESULTS, DETECTION, CHOICE, ABLATIONS = (
+    (ROOT / name).read_text()
+    for name in ('README.md', 'docs/results.md', 'docs/detection.md', 'docs/choice.md', 'docs/ablations.md')
+)
+OPTIONS = dict(re.findall(r'^\| `((?:cifar|mnist)-[\w.-]+)` \| `(--version [^`]*)` \|$', RESULTS, re.M))
 
 
 def test_runs_are_kept():
     assert len(RUNS) >= 3
 
 
-def test_pages_hold_the_tables_that_compare_writes():
-    (command,) = [line for line in README.splitlines() if line.startswith('python compare.py output/record')]
-    shown = [
-        Path(name)
-        for word in command.split()[2:-2]
-        for name in sorted(glob.glob(str(ROOT / word)))
-        if Path(name).is_dir()
-    ]
-    shown = list(dict.fromkeys(shown))
-    assert sorted(shown) == sorted(RUNS)
-    runs = [tables.read(folder) for folder in shown]
-    for on_mnist in {run.on_mnist for run in runs}:
-        assert tables.table([run for run in runs if run.on_mnist == on_mnist]) in README
-    for group in tables.by_recipe(run for run in runs if 'detection' in run.summary):
-        assert tables.detection_table(group) in DETECTION
+def page_command():
+    """Run folders, ablation folders and output of the one command that writes the page's tables."""
+    (command,) = re.findall(r'^python compare.py (output/record .*)$', RESULTS, re.M)
+    words = [word for part in command.split() for word in sorted(ROOT.glob(part)) or [part]]
+    options = compare.make_parser().parse_args(list(map(str, words)))
+    return compare.expand(options.runs), options
+
+
+def test_page_holds_what_its_command_writes():
+    (folders, ablations), options = page_command()
+    assert set(RUNS) <= set(folders) and len(ablations) == len(list(RECORD.glob('*/ablation.md')))
+    written = compare.all_tables(read_runs(folders), ablations)
+    assert compare.fill(options.page, written) == RESULTS
+    assert all(f'<!-- table: {title} -->' in RESULTS for title in written)
+
+
+def test_page_shows_the_figures_that_its_command_writes():
+    (folders, _), options = page_command()
+    pages = README + ''.join(path.read_text() for path in (ROOT / 'docs').glob('*.md'))
+    for name in compare.all_figures(read_runs(folders)):
+        assert (options.output_dir / name).exists() and f'output/record/{name})' in pages
+
+
+def test_accuracies_in_the_readme_are_those_of_the_tables():
+    cells = re.findall(r'0\.\d{4}', ''.join(line for line in RESULTS.splitlines() if line.startswith('|')))
+    quoted = re.findall(r'0\.\d{4}', README)
+    assert len(quoted) > 10 and set(quoted) <= set(cells)
 
 
 @pytest.mark.parametrize('folder', RUNS, ids=lambda folder: folder.name)
 def test_runs_are_what_the_quoted_options_make(folder):
     name = folder.name if folder.name in OPTIONS else folder.name.rsplit('-seed', 1)[0]
-    version, *quoted = OPTIONS[name]
-    assert all(words in ' '.join(README.split()) for words in quoted)
+    words = OPTIONS[name].split()
+    version = words[1]
     family = name.split('-')[0]
     script, kind = {'cifar': (train_cifar, recipes.CifarRecipe), 'mnist': (train_mnist, recipes.MnistRecipe)}[
         family
     ]
-    actions, overrides = parse_options(script.make_parser(), kind, ' '.join(quoted).split())
+    actions, overrides = parse_options(script.make_parser(), kind, words)
     recipe = recipes.load_recipe(recipes.version_path(family, version), kind, overrides)
     if actions.get('lr_step'):
         recipe.optimisation.decay_epochs = aliases.every(actions['lr_step'], recipe.optimisation.epochs)
@@ -105,7 +93,7 @@ def test_runs_are_what_the_quoted_options_make(folder):
 
 
 @pytest.mark.parametrize(
-    'command', [line for line in (README + CHOICE).splitlines() if line.startswith('python ablate.py')]
+    'command', [line for line in (ABLATIONS + CHOICE).splitlines() if line.startswith('python ablate.py')]
 )
 def test_ablation_on_the_page_is_that_of_the_kept_runs(command, tmp_path, monkeypatch):
     parser = argparse.ArgumentParser()
@@ -125,7 +113,7 @@ def test_ablation_on_the_page_is_that_of_the_kept_runs(command, tmp_path, monkey
     assert {run.summary['seed'] for run in every} <= set(given.seeds)
     table = ablate.table(runs, 'baseline')
     assert table == (kept / 'ablation.md').read_text()
-    assert table.rpartition('\nTop-1')[0] in README + CHOICE
+    assert table.rpartition('\nTop-1')[0] in RESULTS
     log = (kept / 'log.txt').read_text()
     for run in every:
         assert f'{folder / run.name}: ' in log and tables.verdict(run.summary) in log
@@ -155,7 +143,7 @@ def test_summary_agrees_with_metrics_config_and_log(folder):
     summary = json.loads((folder / 'summary.json').read_text())
     with open(folder / 'metrics.csv') as file:
         rows = list(csv.DictReader(file))
-    kind = recipes.MnistRecipe if tables.read(folder).on_mnist else recipes.CifarRecipe
+    kind = recipes.MnistRecipe if read_run(folder).on_mnist else recipes.CifarRecipe
     recipe = recipes.load_recipe(folder / 'config.yaml', kind, {})
     accuracies = [float(row['val_acc']) for row in rows]
     assert [int(row['epoch']) for row in rows] == list(range(1, summary['epochs'] + 1))
@@ -168,19 +156,6 @@ def test_summary_agrees_with_metrics_config_and_log(folder):
     assert tables.verdict(summary) in log
     logged = re.findall(r'^epoch +(\d+) .* val (\S+) ', log, re.M)
     assert logged == [(row['epoch'], f'{float(row["val_acc"]):.4f}') for row in rows]
-
-
-def test_page_sets_the_full_run_of_v6_beside_the_published_plot():
-    run = tables.read(RECORD / 'cifar-v6-400epochs-seed0')
-    published = tables.PUBLISHED_V6
-    accuracies = [run.metrics[epoch - 1]['val_acc'] for epoch in published]
-    for name, row in (
-        ('epoch', map(str, published)),
-        ('this run', (f'{accuracy:.4f}' for accuracy in accuracies)),
-    ):
-        assert f'| {name} | {" | ".join(row)} |' in README
-    shown = re.search(r'^\| published plot \| (.*) \|$', README, re.M)[1].split(' | ')
-    assert [float(accuracy) for accuracy in shown] == list(published.values())
 
 
 @pytest.mark.parametrize(
@@ -227,7 +202,7 @@ def test_page_gives_the_range_of_the_spreads():
 
 
 def test_kept_covariances_run_away_or_not_as_the_page_says():
-    runs = {name: tables.read(RECORD / 'covariance' / name) for name in ('raw', 'raw-slow', 'fixed-volume')}
+    runs = {name: read_run(RECORD / 'covariance' / name) for name in ('raw', 'raw-slow', 'fixed-volume')}
     log_det = {name: [row['mean_log_det'] for row in run.metrics] for name, run in runs.items()}
     assert log_det['raw'][-1] < -50 and not runs['raw'].finished
     assert 'the loss is nan' in (runs['raw'].folder.path / 'log.txt').read_text()

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from training.runs import features, plots
+from training.runs import features, fonts, plots
 from training.runs.background_plots import BackgroundPlots
 from training.runs.features import Snapshot
 from training.runs.folder import RunFolder
@@ -100,27 +100,6 @@ def test_feature_maps_stand_in_rows_of_at_most_four(tmp_path, maps, rows, column
     assert (width, height) == (columns * 384, rows * 400)
 
 
-def test_runs_of_the_same_name_look_alike_and_share_a_label():
-    axes = Figure().subplots()
-    names = ['fast', 'best', 'fast', 'v6 as published']
-    plots._by_epoch(axes, [(name, [{'epoch': 1, 'val_acc': 0.9}]) for name in names], 'val_acc', '')
-    assert axes.get_legend_handles_labels()[1] == ['fast', 'best', 'v6 as published']
-    colours = [line.get_color() for line in axes.lines]
-    assert colours[0] == colours[2] and len(set(colours)) == 3
-    assert axes.get_xscale() == 'log'
-
-
-def test_accuracies_are_drawn_where_the_runs_end(drawn):
-    runs = [
-        ('a', [{'epoch': 1, 'val_acc': 0.1}, {'epoch': 20, 'val_acc': 0.8}]),
-        ('b', [{'epoch': 1, 'val_acc': 0.9}]),
-    ]
-    plots.accuracies(None, [('CIFAR-10', runs), ('MNIST', runs[1:])])
-    first, second = drawn[0].axes
-    assert first.get_ylim() == pytest.approx((0.695, 0.905))
-    assert second.get_ylim() == pytest.approx((0.895, 0.905))
-
-
 def drawn_lines(figure):
     return {line.get_label(): list(line.get_ydata()) for axes in figure.axes for line in axes.lines}
 
@@ -142,17 +121,14 @@ def test_lines_have_the_names_of_what_they_show(drawn):
         'learning rate': [31, 32],
         'margin': [41, 42],
     }
-    plots.covariances(None, [('run', [{'epoch': 1, 'mean_log_det': -2, 'smallest_variance': 0.5}])])
-    for axes, value, label in zip(drawn[1].axes, (-2, 0.5), ('log-determinant', 'smallest variance')):
-        assert list(axes.lines[0].get_ydata()) == [value] and axes.get_ylabel().startswith(label)
     plots.roc_curves(None, {'noise': {'a': ([0, 1], [0.25, 1]), 'b': ([0, 1], [0.5, 1])}}, 'run')
-    assert drawn_lines(drawn[2]) == {'a': [0.25, 1], 'b': [0.5, 1]}
+    assert drawn_lines(drawn[1]) == {'a': [0.25, 1], 'b': [0.5, 1]}
 
 
 def test_histograms_have_the_names_of_what_they_show(drawn):
     low, high = np.linspace(0, 1, 50), np.linspace(9, 10, 50)
     plots.likelihoods(None, [('one', low, high), ('other', high, low)], 'run')
-    plots.score_histograms(None, {'score': {'family': {'normal': high, 'noise': low}}}, 'run')
+    plots.score_histograms(None, {'family': {'normal': {'score': high}, 'noise': {'score': low}}}, 'run')
     for axes, ends in zip(
         [*drawn[0].axes, *drawn[1].axes],
         ({'one': 1, 'other': 10}, {'one': 10, 'other': 1}, {'normal': 10, 'noise': 1}),
@@ -170,19 +146,41 @@ def test_histograms_have_the_names_of_what_they_show(drawn):
             assert where.max() == pytest.approx(ends[label], abs=0.3)
 
 
-@pytest.mark.parametrize('name', ['实验-テスト', 'run $x$ and $\\frac$', 'bytes \udcff'])
-def test_names_in_any_script_are_drawn_without_boxes(tmp_path, name, recwarn):
-    row = {'epoch': 1, 'train_acc': 0.5, 'val_acc': 0.5, 'train_loss': 1.0, 'lr': 0.1, 'margin': 0.1}
-    with open(tmp_path / 'curves.png', 'wb') as file:
-        plots.curves(file, [row], name)
-    with open(tmp_path / 'accuracies.png', 'wb') as file:
-        plots.accuracies(file, [(name, [(name, [row])])])
-    assert Image.open(tmp_path / 'curves.png').size == (1100, 360)
-    assert not [warning for warning in recwarn if 'Glyph' in str(warning.message)]
+def test_more_scores_than_colours_are_drawn_each_in_its_own_way(drawn):
+    names = [f'score {number}' for number in range(12)]
+    plots.roc_curves(None, {'noise': {name: ([0, 1], [0.5, 1]) for name in names}}, 'run')
+    plots.score_histograms(None, {'family': {name: {'score': np.arange(9.0)} for name in names}}, 'run')
+    styles = {(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[0].lines}
+    assert len(styles) == len(names)
 
 
-def test_roc_curves_of_any_number_of_scores(tmp_path):
-    rates = np.linspace(0, 1, 3), np.linspace(0, 1, 3)
-    with open(tmp_path / 'roc.png', 'wb') as file:
-        plots.roc_curves(file, {'noise': {f'score {number}': rates for number in range(12)}}, 'run')
-    assert Image.open(tmp_path / 'roc.png').size[0] > 100
+def test_more_classes_than_colours_are_all_drawn(drawn):
+    points, labels = np.random.default_rng(0).normal(size=(260, 2)), np.arange(260) % 26
+    for centers in (None, points[:26]):
+        plots.feature_maps(None, [plots.FeatureMap('letters', points, labels, centers)])
+        assert [text.get_text() for text in drawn[-1].axes[0].texts] == [str(k) for k in range(26)]
+
+
+@pytest.mark.parametrize(
+    'name, title', [('run$a$_1', 'run$a$_1'), ('數字 run', r'\u6578\u5b57 run'), ('b \udcff', r'b \udcff')]
+)
+def test_titles_are_drawn_as_they_are_or_as_codes_of_letters_without_a_font(
+    drawn, recwarn, monkeypatch, tmp_path, name, title
+):
+    monkeypatch.setattr(fonts.font_manager.fontManager, 'ttflist', [])
+    fonts._family.cache_clear()
+    plots.likelihoods(None, [('one', np.arange(9.0), np.arange(9.0))], name)
+    fonts._family.cache_clear()
+    assert drawn[0].get_suptitle() == title
+    monkeypatch.undo()
+    drawn[0].savefig(tmp_path / 'figure.png')
+    assert not [warning for warning in recwarn if 'missing from' in str(warning.message)]
+
+
+def test_letters_come_from_an_installed_font_that_has_them(drawn, recwarn, tmp_path, monkeypatch):
+    letter = next(chr(code) for code in range(0x1D81, 0x1FFFF) if fonts._family(chr(code)))
+    plots.likelihoods(None, [('one', np.arange(9.0), np.arange(9.0))], f'run {letter}')
+    assert drawn[0].get_suptitle() == f'run {letter}'
+    monkeypatch.undo()
+    drawn[0].savefig(tmp_path / 'figure.png')
+    assert not [warning for warning in recwarn if 'missing from' in str(warning.message)]

@@ -20,6 +20,7 @@ from training.optim.trainer import build_trainer
 from training.runs import checkpoint, tables
 from training.runs.features import Snapshot
 from training.runs.folder import RunFolder
+from training.runs.run import read_run
 from training.runs.weights import load_weights, named_parameters, save_weights
 
 EXAMPLES = 60  # for each kind of file
@@ -149,7 +150,7 @@ def run_files(folder, name):
 
     def read():
         recipes.load_run(run.config)
-        tables.table([tables.read(run.path)])
+        tables.run_table([read_run(run.path)])
         run.read_summary()
 
     return run.path / name, read

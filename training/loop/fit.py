@@ -20,6 +20,7 @@ from training.optim.overflow import OverflowGuard
 from training.runs import checkpoint, plots, resumption, tables
 from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder, summarise
+from training.runs.run import read_run
 from training.runs.weights import load_weights, save_weights
 
 # Of the mean loss over a device's images. Lifts small gradients over float16's underflow and leaves
@@ -288,5 +289,5 @@ def _conclude(job, history, findings):
     summary.update(findings)
     folder.write_summary({**folder.found_since(len(history)), **summary})
     print(f'files in {folder.path}')
-    print(tables.table([tables.read(folder.path)]))
+    print(tables.run_table([read_run(folder.path)]))
     print(tables.verdict(summary))

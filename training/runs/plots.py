@@ -1,4 +1,4 @@
-"""The figures of runs."""
+"""The figures of one run."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from training.runs.fonts import save_png
@@ -30,6 +30,12 @@ COLOURS = (
 )
 
 
+def _line(number):
+    """Colour and style of the line of this number, all different for the first 20."""
+    colour = COLOURS[(2 * number + number // 5) % len(COLOURS)]
+    return {'color': colour, 'linestyle': ('-', '--', ':', '-.')[number % 4]}
+
+
 @dataclass
 class FeatureMap:
     """One panel of `feature_maps`: features (N, 2), labels (N,), centers and deviations (C, 2)."""
@@ -41,14 +47,10 @@ class FeatureMap:
     deviations: Optional[np.ndarray] = None
 
 
-def feature_maps(file, maps, title=None):
+def feature_maps(file, maps: list[FeatureMap], title: Optional[str] = None) -> None:
     """Write a PNG of feature maps side by side, at most four in a row, each in equal axes.
 
-    Parameters
-    ----------
-    file : binary file or path
-    maps : list of FeatureMap
-    title : str or None
+    `file`, here and below, is a binary file or a path.
     """
     rows = -(-len(maps) // 4)
     columns = -(-len(maps) // rows)
@@ -56,33 +58,45 @@ def feature_maps(file, maps, title=None):
     places = figure.subplots(rows, columns, squeeze=False).flat
     for axes in places[len(maps) :]:
         axes.set_axis_off()
-    for axes, drawn in zip(places, maps):
-        for k, colour in enumerate(COLOURS):
-            points = drawn.features[drawn.labels == k]
-            axes.plot(*points.T, '.', color=colour, markersize=2)
-            if drawn.centers is not None:
-                axes.plot(*drawn.centers[k], '+', color='black', markersize=8)
-                _name_class(axes, k, drawn.centers[k], offset=7)
-            elif len(points):
-                _name_class(axes, k, np.median(points, axis=0), offset=0)
-            if drawn.deviations is not None:
-                axes.add_patch(
-                    Ellipse(
-                        drawn.centers[k],
-                        *(2 * drawn.deviations[k]),
-                        fill=False,
-                        edgecolor=colour,
-                        linewidth=1.5,
-                    )
-                )
-        axes.set_title(drawn.title)
-        axes.set_aspect('equal', adjustable='datalim')
+    for axes, panel in zip(places, maps):
+        _draw_map(axes, panel, markersize=2, size='medium')
     if title:
         figure.suptitle(title)
     save_png(figure, file, dpi=80)
 
 
-def _name_class(axes, k, place, offset):
+def feature_row(file, maps: list[FeatureMap]) -> None:
+    """Write a PNG of feature maps in one row, small, with few ticks: for the width of a page."""
+    figure = Figure(figsize=(2.1 * len(maps), 2.5), layout='constrained')
+    for axes, panel in zip(figure.subplots(1, len(maps), squeeze=False).flat, maps):
+        _draw_map(axes, panel, markersize=0.7, size='x-small')
+        axes.locator_params(nbins=3)
+        axes.set_title(panel.title, fontsize='medium')
+        axes.tick_params(labelsize='small')
+    save_png(figure, file, dpi=150)
+
+
+def _draw_map(axes, panel, markersize, size):
+    """Points in the colours of their classes, `+` at each center, an ellipse of one standard deviation."""
+    for k in range(panel.labels.max() + 1 if panel.centers is None else len(panel.centers)):
+        colour = COLOURS[k % len(COLOURS)]
+        points = panel.features[panel.labels == k]
+        axes.plot(*points.T, '.', color=colour, markersize=markersize)
+        if panel.centers is not None:
+            axes.plot(*panel.centers[k], '+', color='black', markersize=4 + 2 * markersize)
+            _name_class(axes, k, panel.centers[k], size, offset=3 + 2 * markersize)
+        elif len(points):
+            _name_class(axes, k, np.median(points, axis=0), size)
+        if panel.deviations is not None:
+            width, height = 2 * panel.deviations[k]
+            axes.add_patch(
+                Ellipse(panel.centers[k], width, height, fill=False, edgecolor=colour, linewidth=1.2)
+            )
+    axes.set_title(panel.title)
+    axes.set_aspect('equal', adjustable='datalim')
+
+
+def _name_class(axes, k, place, size, offset=0):
     axes.annotate(
         str(k),
         place,
@@ -91,21 +105,13 @@ def _name_class(axes, k, place, offset):
         ha='center',
         va='center',
         fontweight='bold',
+        fontsize=size,
         bbox={'boxstyle': 'round,pad=0.1', 'color': 'white', 'alpha': 0.6},
     )
 
 
 def snapshot_maps(file, snapshot, title, validated_on):
-    """Write a PNG of the feature maps of both splits in a snapshot.
-
-    Parameters
-    ----------
-    file : binary file or path
-    snapshot : training.runs.features.Snapshot
-    title : str
-    validated_on : str
-        What the second split is.
-    """
+    """Write a PNG of the feature maps of both splits in a features.Snapshot; the second is `validated_on`."""
     if snapshot.dimensions > 2:
         title += f' (PCA: 2 of {snapshot.dimensions} dimensions)'
     flat = snapshot.in_plane()
@@ -133,7 +139,6 @@ def curves(file, history, title):
 
     Parameters
     ----------
-    file : binary file
     history : list of dict
         Rows with epoch, train_acc, val_acc, train_loss, lr and margin.
     title : str
@@ -161,75 +166,11 @@ def curves(file, history, title):
     save_png(figure, file, dpi=100)
 
 
-def accuracies(file, families):
-    """Write a PNG of the validation accuracies of several runs by epoch.
-
-    Parameters
-    ----------
-    file : binary file
-    families : list of (str, list of (str, list of dict))
-        One panel each: title, and name and rows (with epoch and val_acc) of every run.
-
-    Accuracies are shown from as far below the lowest that a run ends with as the highest is above it.
-    """
-    figure = Figure(figsize=(11, 5 * len(families)), layout='constrained')
-    for axes, (title, runs) in zip(figure.subplots(len(families), squeeze=False)[:, 0], families):
-        _by_epoch(axes, runs, 'val_acc', 'validation accuracy (top-1)')
-        lowest = min(rows[-1]['val_acc'] for _, rows in runs)
-        highest = max(row['val_acc'] for _, rows in runs for row in rows)
-        axes.set_ylim(lowest - (highest - lowest) - 0.005, highest + 0.005)
-        axes.set_title(title)
-        axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize='small')
-    save_png(figure, file, dpi=100)
-
-
-def covariances(file, runs):
-    """Write a PNG of mean log-determinant and smallest variance by epoch.
-
-    Parameters
-    ----------
-    file : binary file
-    runs : list of (str, list of dict)
-        Name and rows with epoch, mean_log_det and smallest_variance.
-    """
-    figure = Figure(figsize=(13, 4.5), layout='constrained')
-    log_det, variance = figure.subplots(1, 2)
-    _by_epoch(log_det, runs, 'mean_log_det', 'log-determinant, mean of the classes')
-    _by_epoch(variance, runs, 'smallest_variance', 'smallest variance')
-    variance.set_yscale('log')
-    variance.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize='small')
-    save_png(figure, file, dpi=100)
-
-
-def _by_epoch(axes, runs, column, label):
-    """One line for each run; those of the same name look alike and share a label.
-
-    Epochs are on a logarithmic scale, for the short runs' sake.
-    """
-    numbers = {}
-    for name, rows in runs:
-        shown = '_' + name if name in numbers else name  # the legend leaves out `_...`
-        number = numbers.setdefault(name, len(numbers))
-        axes.plot(
-            [row['epoch'] for row in rows],
-            [row.get(column, np.nan) for row in rows],
-            color=COLOURS[number % len(COLOURS)],
-            label=shown,
-            linestyle=('-', '--', ':')[number // len(COLOURS) % 3],
-        )
-    axes.set_xlabel('epoch')
-    axes.set_ylabel(label)
-    axes.set_xscale('log')
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter('{x:g}')
-
-
 def likelihoods(file, splits, title):
     """Write a PNG with histograms of own-class distances and of log-likelihoods.
 
     Parameters
     ----------
-    file : binary file
     splits : list of (str, array (N,), array (N,))
         Name, half squared distances to the own class, log-likelihoods; the last split is drawn on
         top.
@@ -237,23 +178,12 @@ def likelihoods(file, splits, title):
     """
     figure = Figure(figsize=(10, 3.8), layout='constrained')
     names, *values = zip(*splits)
-    for axes, parts, label in zip(
-        figure.subplots(1, 2),
-        values,
-        ('half squared distance to the own class', 'log-likelihood under the mixture'),
-    ):
-        low, high = np.percentile(np.concatenate(parts), (0.5, 99.5))  # a few lie far outside
-        bins = np.linspace(low, high if high > low else low + 1, 61)
-        for name, part, colour in zip(names, parts, COLOURS[::6]):
-            axes.hist(
-                np.clip(part, bins[0], bins[-1]),
-                bins,
-                density=True,
-                histtype='stepfilled',
-                alpha=0.5,
-                color=colour,
-                label=name,
-            )
+    labels = 'half squared distance to the own class', 'log-likelihood under the mixture'
+    for axes, parts, label in zip(figure.subplots(1, 2), values, labels):
+        bins = _bins(parts, 61, outside=0.5)
+        for number, (name, part) in enumerate(zip(names, parts)):
+            colour = COLOURS[6 * number % len(COLOURS)]
+            _histogram(axes, part, bins, name, histtype='stepfilled', alpha=0.5, color=colour)
         axes.set_xlabel(label)
         axes.set_ylabel('density')
         axes.legend()
@@ -261,10 +191,15 @@ def likelihoods(file, splits, title):
     save_png(figure, file, dpi=100)
 
 
-def _line(number):
-    """Colour and style of the line of this number, all different for the first 20."""
-    colour = COLOURS[(2 * number + number // 5) % len(COLOURS)]
-    return {'color': colour, 'linestyle': ('-', '--', ':', '-.')[number % 4]}
+def _bins(parts, edges, outside):
+    """Edges of bins for several arrays, over all values but so many percent at either end."""
+    values = np.concatenate(parts)
+    low, high = np.percentile(values[np.isfinite(values)], (outside, 100 - outside))
+    return np.linspace(low, high if high > low else low + 1, edges)
+
+
+def _histogram(axes, values, bins, name, **style):
+    axes.hist(np.clip(values, bins[0], bins[-1]), bins, density=True, label=name, **style)
 
 
 def roc_curves(file, panels, title):
@@ -272,7 +207,6 @@ def roc_curves(file, panels, title):
 
     Parameters
     ----------
-    file : binary file
     panels : dict of str to dict of str to (array (K,), array (K,))
         Set to score to false- and true-positive rates.
     title : str
@@ -303,7 +237,6 @@ def score_histograms(file, families, title):
 
     Parameters
     ----------
-    file : binary file
     families : dict of str to dict of str to dict of str to array (N,)
         Family to set to score to values. The first set of each family is drawn as an area, the others
         as lines.
@@ -314,13 +247,10 @@ def score_histograms(file, families, title):
     places = figure.subplots(len(scores), len(families), squeeze=False)
     for row, score in zip(places, scores):
         for axes, (family, sets) in zip(row, families.items()):
-            everything = np.concatenate([values[score] for values in sets.values()])
-            low, high = np.percentile(everything[np.isfinite(everything)], (1, 99))
-            bins = np.linspace(low, high if high > low else low + 1, 41)
+            bins = _bins([values[score] for values in sets.values()], 41, outside=1)
             for number, (name, values) in enumerate(sets.items()):
                 style = {'histtype': 'step'} if number else {'histtype': 'stepfilled', 'alpha': 0.4}
-                clipped = np.clip(values[score], bins[0], bins[-1])
-                axes.hist(clipped, bins, density=True, label=name, **_line(number), **style)
+                _histogram(axes, values[score], bins, name, **_line(number), **style)
             axes.set_xlabel(score.replace('_', ' '), fontsize='small')
             axes.set_yticks([])
             axes.set_title(family, fontsize='medium')

@@ -1,0 +1,239 @@
+"""Runs as their folders record them, and which of them differ in the random seed alone."""
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import statistics
+from collections import Counter, defaultdict
+from typing import Annotated, Optional, Union
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import NotRequired, TypedDict
+
+from training.config import recipe as recipes
+from training.config.schema import MNIST_LIKE, CifarRecipe, MnistRecipe
+from training.data.datasets import TITLES
+from training.errors import UserError
+from training.runs.folder import RunFolder, totals
+from training.runs.resumption import FREE_ON_RESUME
+
+TEST_IMAGES = 10000  # of CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST alike
+# What sources report and no recipe holds: gluon_GMLoss v6 over its 400 epochs, read from the plot it
+# published (381 is its best epoch), and the nearest center ("KNN search") of Center_Loss_in_MXNet.
+PUBLISHED_V6 = {
+    25: 0.53,
+    50: 0.76,
+    75: 0.80,
+    100: 0.85,
+    125: 0.86,
+    150: 0.88,
+    175: 0.88,
+    200: 0.895,
+    250: 0.90,
+    300: 0.91,
+    350: 0.912,
+    381: 0.9163,
+}
+REPORTED_NEAREST = {'softmax-center': 0.9823, 'center': 0.9851}
+
+
+@with_config(ConfigDict(extra='allow'))
+class Epoch(TypedDict):
+    """A row of metrics.csv; which other columns there are differs from run to run."""
+
+    epoch: float
+    val_acc: float
+    images_per_second: float
+    seconds: float
+
+
+class Detection(TypedDict):
+    """Of one set of images: accuracy by net, and {score: {'auroc': ...}}."""
+
+    accuracy: NotRequired[dict[str, float]]
+    scores: dict[str, dict[str, float]]
+
+
+class Summary(TypedDict):
+    """Of summary.json, what tables and figures use."""
+
+    version: str
+    epochs: int
+    val_acc: float
+    best_val_acc: float
+    best_epoch: int
+    reported_val_acc: Optional[float]
+    images_per_second: float
+    seconds: float
+    dtype: str
+    seed: int
+    validated_on: NotRequired[str]
+    detection: NotRequired[dict[str, Detection]]
+
+
+@dataclasses.dataclass
+class Run:
+    """A run: its folder, recipe, metrics (a dict for each epoch) and summary."""
+
+    folder: RunFolder
+    recipe: Union[CifarRecipe, MnistRecipe]
+    metrics: list[dict[str, float]]
+    summary: Summary
+    finished: bool
+    name: str  # of the folder, with its parent's where another run has the same
+
+    @property
+    def data(self) -> str:
+        """The name of its data set."""
+        return TITLES[self.recipe.data.dataset]
+
+    @property
+    def on_mnist(self) -> bool:
+        return self.recipe.data.dataset in MNIST_LIKE
+
+    @property
+    def validated_on(self) -> str:
+        return self.summary.get('validated_on', 'test set')
+
+    @property
+    def remark(self) -> str:
+        """What a table adds to the name: whether it is unfinished, and validated on held-out images."""
+        remarks = '' if self.finished else ' (unfinished)'
+        return remarks + (' (held-out images)' if self.recipe.data.holdout else '')
+
+    @property
+    def images(self) -> Optional[int]:
+        """How many images an accuracy is of; None where the folder does not say."""
+        data = self.recipe.data
+        return data.holdout or data.num_samples or (None if data.dataset == 'idx' else TEST_IMAGES)
+
+    def minutes_to(self, accuracy: float) -> Optional[float]:
+        """Minutes, evaluation included, until `accuracy` was reached; None if it never was."""
+        seconds = 0.0
+        for row in self.metrics:
+            seconds += row['seconds']
+            if row['val_acc'] >= accuracy:
+                return seconds / 60
+        return None
+
+
+@dataclasses.dataclass
+class Repeats:
+    """Runs that differ in the random seed alone."""
+
+    name: str
+    runs: list[Run]
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0]
+
+    @property
+    def last(self) -> list[float]:
+        """Accuracies after the last epoch."""
+        return [run.summary['val_acc'] for run in self.runs]
+
+    @property
+    def best(self) -> list[float]:
+        """Accuracies of the best epochs."""
+        return [run.summary['best_val_acc'] for run in self.runs]
+
+    @property
+    def nearest(self) -> list[float]:
+        """Accuracies by the nearest center after the last epoch; empty without centers."""
+        return [run.metrics[-1]['knn_acc'] for run in self.runs if 'knn_acc' in run.metrics[-1]]
+
+    @property
+    def reported_nearest(self) -> Optional[float]:
+        """The accuracy by the nearest center that the source reports."""
+        return REPORTED_NEAREST.get(self.first.summary['version']) if self.nearest else None
+
+    def standard_error(self, accuracies: list[float]) -> Optional[float]:
+        """Binomial standard error of accuracies, which more seeds on the same images do not lower."""
+        mean = statistics.mean(accuracies)
+        return self.first.images and (mean * (1 - mean) / self.first.images) ** 0.5
+
+    @property
+    def redoes_v6(self) -> bool:
+        """Whether this is gluon_GMLoss v6 at its published length, which has a published curve."""
+        first = self.first
+        return (first.summary['version'], first.summary['epochs'], first.data) == ('v6', 400, 'CIFAR-10')
+
+
+def read_run(path) -> Run:
+    """The run in a folder; of an unfinished one, what its metrics hold.
+
+    Raises
+    ------
+    UserError
+        If there is none, or its files are damaged.
+    """
+    folder = RunFolder(path)
+    recipe = recipes.load_run(folder.require_run())
+    damaged = f'{path}: the files of this run are damaged'
+    try:
+        with open(folder.metrics, newline='') as file:
+            rows: list[dict[str, float]] = [
+                {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)
+            ]
+        recipes.validate(rows, Annotated[list[Epoch], Field(min_length=1)], damaged)
+        finished = folder.summary.exists() and len(rows) >= recipe.optimisation.epochs
+        summary = folder.read_summary() if finished else {**dataclasses.asdict(recipe.run), **totals(rows)}
+        summary = recipes.validate(summary, Summary, damaged)
+        return Run(folder, recipe, rows, summary, finished, folder.path.name)
+    except FileNotFoundError as error:
+        raise UserError(
+            f'{path}: the run has not ended its first epoch ({os.path.basename(error.filename)} is missing)'
+        ) from None
+    except (OSError, ValueError, TypeError, ZeroDivisionError, csv.Error) as error:
+        raise UserError(f'{damaged} ({type(error).__name__}: {" ".join(str(error).split())})') from None
+
+
+def read_runs(paths) -> list[Run]:
+    """The runs in several folders, named with the parent folder where one name is in several."""
+    runs, parents = [read_run(path) for path in paths], defaultdict(set)
+    for run in runs:
+        parents[_without_seed(run.name)].add(run.folder.path.resolve().parent)
+    for run in runs:
+        if len(parents[_without_seed(run.name)]) > 1:
+            run.name = f'{run.folder.path.resolve().parent.name}/{run.name}'
+    return runs
+
+
+def by_recipe(runs) -> list[Repeats]:
+    """Runs as a list of Repeats; an unfinished run stands alone."""
+    groups = defaultdict(list)
+    for run in runs:
+        groups[_all_but_seed(run.recipe) if run.finished else run.folder.path].append(run)
+    names = Counter(map(_common_name, groups.values()))
+    return [
+        Repeats(_common_name(group) if names[_common_name(group)] == 1 else group[0].name, group)
+        for group in groups.values()
+    ]
+
+
+def _all_but_seed(recipe):
+    return json.dumps(
+        {
+            name: value
+            for name, value in recipes.values(recipe).items()
+            if name not in ('seed', *FREE_ON_RESUME)
+        }
+    )
+
+
+def _without_seed(name):
+    return re.sub(r'[-_.]?seed\d*$', '', name)
+
+
+def _common_name(runs):
+    """What the names of runs share, without what numbers the seeds."""
+    names = [run.name for run in runs]
+    prefix = os.path.commonprefix(names)
+    if len(names) == 1:
+        prefix = _without_seed(prefix)
+    elif prefix not in names:
+        prefix = re.sub(r'([-_.]|[-_.]?seed)\d*$', '', prefix)
+    return prefix or runs[0].summary['version']
