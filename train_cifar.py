@@ -73,7 +73,7 @@ def main(argv):
     # Batches, and the teacher that looks at them too.
     refinement = recipe.refinement
     teacher_net = refinement.teacher and load_teacher(
-        refinement.teacher, recipe.data.dataset, device, contexts, folder
+        refinement.teacher, recipe.data, device, contexts, folder
     )
     train_data = batches.TrainingData(
         train_split,

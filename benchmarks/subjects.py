@@ -135,7 +135,7 @@ def train(
     block = augment.build(settings.data)
     block.initialize(ctx=contexts)
     block.hybridize(static_alloc=True)
-    teacher_net = refinement.teacher and load_teacher(refinement.teacher, 'cifar10', chosen, contexts)
+    teacher_net = refinement.teacher and load_teacher(refinement.teacher, settings.data, chosen, contexts)
     data = batches.TrainingData(
         images, contexts, block, settings.data.flip, batch_size, 0, refinement.mixup, teacher_net
     )

@@ -10,7 +10,7 @@ from conftest import RECORD, ROOT
 from mxnet import autograd, gluon, nd
 
 from gmloss import DiagonalMixture, LGMLoss, MixtureClassifier
-from training.config.schema import Optimisation
+from training.config.schema import CifarData, Optimisation
 from training.data import augment, batches
 from training.data.datasets import Split
 from training.errors import UserError
@@ -198,22 +198,28 @@ def test_teacher_sees_the_mixed_images_and_gets_no_gradient():
 
 
 @pytest.mark.parametrize(
-    'name, message',
+    'name, fields, message',
     [
-        ('output/nothing', 'no such run folder'),
-        ('output/record/mnist-softmax', 'was trained on mnist, not cifar10'),
-        ('cifar_resnet21_v1', 'neither a run folder nor'),
+        ('output/nothing', {}, 'no such run folder'),
+        ('output/record/mnist-softmax', {}, 'was trained with dataset mnist, not cifar10'),
+        (
+            'output/record/cifar-fast-seed0',
+            {'normalisation': 'symmetric'},
+            'normalisation cifar10, not symmetric',
+        ),
+        ('cifar_resnet20_v1', {'normalisation': 'symmetric'}, 'was pretrained with --normalisation cifar10'),
+        ('cifar_resnet21_v1', {}, 'neither a run folder nor'),
     ],
 )
-def test_teacher_that_is_not_there_is_refused(monkeypatch, name, message):
+def test_teacher_that_does_not_fit_is_refused(monkeypatch, name, fields, message):
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match=message):
-        load_teacher(name, 'cifar10', Device('cpu', (0,), 'float32'), [mx.cpu()])
+        load_teacher(name, CifarData(**fields), Device('cpu', (0,), 'float32'), [mx.cpu()])
 
 
 def test_kept_run_teaches_with_its_own_accuracy(cifar):
     folder = RECORD / 'cifar-fast-seed0'
-    net = load_teacher(str(folder), 'cifar10', Device('cpu', (0,), 'float32'), [mx.cpu()])
+    net = load_teacher(str(folder), CifarData(), Device('cpu', (0,), 'float32'), [mx.cpu()])
     normalise = augment.Normalize(**augment.NORMALISATIONS['cifar10'])
     normalise.initialize()
     test = batches.DeviceData(cifar[1].select(slice(1000)), [mx.cpu()])

@@ -1,23 +1,31 @@
 """The teacher of a distillation: a saved run, or a pretrained model of GluonCV's zoo."""
 
 from pathlib import Path
+from typing import Optional
 
+from mxnet.context import Context
+from mxnet.gluon import HybridBlock
+
+from training.config.schema import CifarData
 from training.data import datasets
 from training.errors import UserError, naming
+from training.machine.devices import Device
 from training.nets import zoo
 from training.runs.folder import RunFolder
 from training.runs.restore import restore_model
 
 
-def load_teacher(name, dataset, device, contexts, student=None):
+def load_teacher(
+    name: str, data: CifarData, device: Device, contexts: list[Context], student: Optional[RunFolder] = None
+) -> HybridBlock:
     """A hybridised block from normalised images to logits (B, C).
 
     Parameters
     ----------
     name : str
         A run folder of train_cifar.py or a model's name.
-    dataset : str
-        As in training.data.datasets.CLASSES.
+    data : training.config.schema.CifarData
+        Of the student: the teacher sees its images, normalised as they are.
     device : training.machine.devices.Device
     contexts : list of Context
     student : RunFolder or None
@@ -26,7 +34,8 @@ def load_teacher(name, dataset, device, contexts, student=None):
     Raises
     ------
     UserError
-        If there is neither such a run nor such a model, it does not fit, or it is the student.
+        If there is neither such a run nor such a model, it saw other images or other pixel values, or
+        it is the student.
     """
     with naming(f'--teacher {name}'):
         is_run = Path(name).is_dir()
@@ -35,16 +44,23 @@ def load_teacher(name, dataset, device, contexts, student=None):
             # The run there would be moved aside, and after --resume the student teach itself.
             raise UserError(f'--teacher {name}: is the folder of this run; choose another --output-dir')
         model, recipe = restore_model(RunFolder(name), device, contexts)
-        if recipe.data.dataset != dataset:
-            raise UserError(f'--teacher {name}: was trained on {recipe.data.dataset}, not {dataset}')
+        for field in 'dataset', 'normalisation':
+            theirs, ours = (getattr(part, field) for part in (recipe.data, data))
+            if theirs != ours:
+                raise UserError(
+                    f'--teacher {name}: was trained with {field} {theirs}, not {ours}; '
+                    f'choose another teacher or --{field} {theirs}'
+                )
         return model.classifier
-    teacher = _pretrained(name, datasets.CLASSES[dataset], contexts)
+    if data.normalisation != 'cifar10':
+        raise UserError(f'--teacher {name}: was pretrained with --normalisation cifar10; choose that')
+    teacher = _pretrained(name, datasets.CLASSES[data.dataset], contexts)
     teacher.collect_params().setattr('grad_req', 'null')
     teacher.hybridize(static_alloc=True, static_shape=True)
     return teacher
 
 
-def _pretrained(name, num_classes, contexts):
+def _pretrained(name: str, num_classes: int, contexts: list[Context]) -> HybridBlock:
     if Path(name).parent != Path('.'):
         raise UserError(f'--teacher {name}: there is no such run folder')
     try:
