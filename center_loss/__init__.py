@@ -8,6 +8,6 @@
 
 from gmloss.labels import check_labels, class_counts
 
-from .center_loss import CenterLoss, NearestCenter
+from .center_loss import CenterLoss, NearestCenter, NearestCenterAccuracy
 
-__all__ = ['CenterLoss', 'NearestCenter', 'check_labels', 'class_counts']
+__all__ = ['CenterLoss', 'NearestCenter', 'NearestCenterAccuracy', 'check_labels', 'class_counts']

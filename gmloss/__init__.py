@@ -7,10 +7,12 @@
 """
 
 from .distance import label_free_logits
+from .fit import MahalanobisScore, WhitenedMixture, fit_mixture
 from .inference import MixtureClassifier, MixtureInference, calibrate, fit_spread, log_likelihood
 from .labels import check_labels, class_counts
 from .loss import GaussianMixtureLoss, LGMLoss, margin_logits, one_hot
 from .margin import ConstantMargin, StepUpMargin
+from .metrics import LogLikelihood, MixtureAccuracy, OwnDistance
 from .mixture import DiagonalMixture, FixedVolumeMixture, GaussianMixture
 from .published import InverseSumMixture, RawDiagonalMixture
 
@@ -25,6 +27,12 @@ __all__ = [
     'MixtureClassifier',
     'MixtureInference',
     'calibrate',
+    'fit_mixture',
+    'WhitenedMixture',
+    'MahalanobisScore',
+    'MixtureAccuracy',
+    'OwnDistance',
+    'LogLikelihood',
     'check_labels',
     'class_counts',
     'fit_spread',

@@ -22,7 +22,7 @@ class CheckedBlock(HybridBlock):
 
     def expected_shapes(self, *inputs: Any) -> Iterable[tuple]:
         """(name, array or None, shapes that it may have) of each input; None fits any size."""
-        raise NotImplementedError
+        return ()
 
     def forward(self, x: Any, *args: Any) -> Any:
         while args and args[-1] is None:

@@ -8,11 +8,12 @@ from mxnet import nd
 from mxnet.gluon import HybridBlock
 from mxnet.ndarray import NDArray
 
+from .blocks import CheckedBlock
 from .distance import label_free_logits, row_sums
 from .mixture import GaussianMixture
 
 
-class MixtureClassifier(HybridBlock):
+class MixtureClassifier(CheckedBlock):
     r"""A feature network and a mixture as one classifier that needs neither label nor margin.
 
     .. math:: \text{logit}_k = -q_k - \frac{1}{2} \log|\Lambda_k| + \log C \pi_k
@@ -45,7 +46,7 @@ class MixtureClassifier(HybridBlock):
         return label_free_logits(F, distance, log_det)
 
 
-class MixtureInference(HybridBlock):
+class MixtureInference(CheckedBlock):
     r"""Class posterior and log-likelihoods of samples; needs neither label nor margin.
 
     .. math::

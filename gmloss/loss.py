@@ -234,7 +234,7 @@ class GaussianMixtureLoss(LGMLoss):
     ----------
     mixture : GaussianMixture
         Any mixture of this package.
-    settings
+    alpha, lambda_, and by name likelihood, margin_add, sparse_label, weight, ignore_label, class_weight
         As in :class:`LGMLoss`.
 
     Inputs:
@@ -245,8 +245,10 @@ class GaussianMixtureLoss(LGMLoss):
         - **loss**: shape (B,).
     """
 
-    def __init__(self, mixture: GaussianMixture, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self, mixture: GaussianMixture, alpha: float = 0.1, lambda_: float = 0.1, **settings: Any
+    ) -> None:
+        super().__init__(alpha, lambda_, **settings)
         self.mixture = mixture
 
     def expected_shapes(self, features: Any, label: Any, sample_weight: Any = None) -> Iterable[tuple]:

@@ -234,3 +234,31 @@ def test_impossible_settings_are_refused_by_name():
     for shape in ((0, D), (C, -1)):
         with pytest.raises(ValueError, match='num_classes'):
             CenterLoss(*shape)
+
+
+@pytest.mark.parametrize('split', [False, True])
+def test_centers_move_as_in_the_paper_without_a_host_read(split, monkeypatch):
+    rng, contexts = np.random.default_rng(0), [mx.cpu(0), mx.cpu(1)] if split else [mx.cpu(0)]
+    loss_fn = CenterLoss(C, D, ignore_label=9)
+    loss_fn.initialize(ctx=contexts)
+    x, label = rng.normal(size=(8, D)), np.array([0, 2, 2, 9, 3, -1, 0, 2])
+    x[3] = np.nan
+    before = loss_fn.centers.weight.data(contexts[0]).asnumpy()
+    want = before.copy()
+    for k in (0, 2, 3):
+        gap = sum(before[k] - row for row in x[label == k])
+        want[k] -= 0.3 * gap / (1 + (label == k).sum())
+    parts = [gluon.utils.split_and_load(nd.array(a), contexts) for a in (x, label)]
+    with monkeypatch.context() as patch:
+        patch.setattr(NDArray, 'asnumpy', lambda self: pytest.fail('host read'))
+        loss_fn.move_centers(*(parts if split else [part[0] for part in parts]), 0.3)
+    for context in contexts:
+        moved = loss_fn.centers.weight.data(context).asnumpy()
+        np.testing.assert_allclose(moved, want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match='alpha'):
+        loss_fn.move_centers(*parts, 2)
+
+
+def test_centers_have_multipliers():
+    loss_fn = CenterLoss(C, D, lr_mult=3, wd_mult=0)
+    assert (loss_fn.centers.weight.lr_mult, loss_fn.centers.weight.wd_mult) == (3, 0)

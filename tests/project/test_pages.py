@@ -90,7 +90,11 @@ def test_python_examples_run_as_printed(page):
         assert net.weight.grad().abs().sum().asscalar() > 0
     if page.name == 'tutorial.md':
         assert names['accuracy'] > 0.97 and names['center_accuracy'] > 0.97
-        assert names['detected'] > 0.95
+        assert names['detected'] > 0.95 and names['separated'] and names['split_accuracy'] > 0.97
+        assert names['estimated']['training accuracy'] > 0.97
+        zero, nan = names['zero_and_nan']
+        assert zero == 0 and nan != nan and 'label 7.0 of sample 2' in names['message']
+        assert (names['weighted'].asnumpy() != 0).tolist() == [True, False, True]
         assert abs(names['loss_fn'].margin.data().asscalar() - 0.2) < 1e-6
 
 
