@@ -8,6 +8,9 @@ import pytest
 from conftest import ROOT
 from mxnet import gluon, nd
 
+import center_loss
+import gmloss
+
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 BLOCKS = [
     (page, language, text)
@@ -132,3 +135,7 @@ def test_readme_is_one_page_and_names_every_other():
         if folder.is_dir() and not folder.name.startswith('__'):
             assert f'{folder.name}/' in tree
     assert all(path.name in text for path in ROOT.glob('*.py'))
+    blocks = [
+        name for name in (*gmloss.__all__, *center_loss.__all__) if not re.search('logit|one_hot|^log_', name)
+    ]
+    assert all(f'{name}`' in text for name in blocks)
