@@ -35,7 +35,7 @@ def test_killed_drawing_process_costs_its_figure_and_no_more(tmp_path, capfd):
 
 def test_drawing_process_ends_with_a_training_that_is_killed():
     script = (
-        'import os; from training.background_plots import BackgroundPlots; '
+        'import os; from training.runs.background_plots import BackgroundPlots; '
         'figures = BackgroundPlots(); figures.submit(os.getpid); '
         'child, = figures._pool._processes; figures._pending[0].result(); '
         'print(child, flush=True); os.kill(os.getpid(), 9)'
