@@ -16,8 +16,9 @@ def exact(F: Any, label: Any) -> Any:
 def class_index(F: Any, label: Any, last: Any) -> tuple[Any, Any]:
     """Which labels are one of the classes 0 to `last`, a number or (1,); and those, or 0: both (B,)."""
     label = exact(F, label)
-    below = label <= last if isinstance(last, int) else F.broadcast_lesser_equal(label, last)
-    possible = F.elemwise_mul(F.elemwise_mul(below, label >= 0), F.floor(label) == label)
+    whole = F.relu(F.floor(label))  # F.clip would round its limits to float32
+    nearest = F.minimum(whole, last) if isinstance(last, int) else F.broadcast_minimum(whole, last)
+    possible = nearest == label
     return possible, F.where(possible, label, F.zeros_like(label))
 
 
@@ -38,7 +39,7 @@ def rows_of(F: Any, trained: Any, values: Any) -> Any:
 
 def refused(F: Any, loss: Any, possible: Any) -> Any:
     """A loss (B,) with NaN, and no gradient, where the label is not `possible` (B,)."""
-    return F.where(possible, loss, F.sqrt(-F.ones_like(loss)))
+    return F.where(possible, loss, F.zeros_like(loss) / 0)
 
 
 def check_labels(labels: Any, num_classes: int, ignore_label: Optional[int] = None) -> None:
