@@ -25,6 +25,18 @@ REFINEMENTS = {
 SPARSE = {'size': 128, 'sparse': True, 'update': True, 'repeats': 300}
 
 
+FORMS = (
+    'identity',
+    'diagonal',
+    'diagonal, shared',
+    'isotropic',
+    'isotropic, shared',
+    'fixed volume',
+    'fixed volume, shared',
+    'fixed volume, isotropic',
+)
+
+
 def report(title, results, reference, others, work=None):
     """Print each subject's median, and how many times faster the reference is than the others."""
     print(f'\n{title}')
@@ -51,6 +63,10 @@ def bench_loss(rounds):
     )
     for label, (_, memory) in results.items():
         print(f'  {label:34s}{memory:7.0f} MiB of extra memory')
+    results = measure({label: ('loss', {'block': label, 'repeats': 20}) for label in FORMS}, rounds)
+    print('\nforms of the covariance, times the diagonal one')
+    for label in FORMS:
+        print(f'  {label:34s}{ratio(results, label, "diagonal")}')
 
 
 def bench_center(rounds):

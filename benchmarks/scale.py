@@ -11,6 +11,7 @@ CLASSES = 10, 100, 1000, 10000, 100000
 FEATURES = 16, 64, 256, 1024
 BATCHES = 32, 128, 512, 2048
 BASE = 128, 1000, 64  # batch, classes, features
+MANY = 64, 100_000, 128
 PARAMETERS = {'ResNet-20': 272_000, '10 times that': 2_720_000, 'ResNet-50': 25_600_000}
 LAYOUTS = (1, 1), (2, 1), (2, 2)  # workers, servers
 
@@ -29,6 +30,7 @@ def report(rounds):
         [(f'C={n}', (BASE[0], n, BASE[2])) for n in CLASSES]
         + [(f'D={n}', (BASE[0], BASE[1], n)) for n in FEATURES]
         + [(f'B={n}', (n, BASE[1], BASE[2])) for n in BATCHES]
+        + [('C=100000 D=128 B=64', MANY)]
     )
     results = measure(
         {
@@ -38,7 +40,7 @@ def report(rounds):
         rounds,
     )
     for label, shape in sweeps:
-        print(f'  {label:12s}{1e3 * median(results, shape):9.2f}')
+        print(f'  {label:20s}{1e3 * median(results, shape):9.2f}{results[shape][1]:7.0f} MiB of extra memory')
 
     results = measure(
         {device: ('train', {'device': device, 'whole': False}) for device in ('cpu:0', 'cpu:0,1')}, rounds
