@@ -18,7 +18,7 @@ class CheckedBlock(HybridBlock):
     pickling leave the compiled graphs behind.
     """
 
-    _absent = ()
+    _absent: tuple[bool, ...] = ()
 
     def expected_shapes(self, *inputs: Any) -> Iterable[tuple]:
         """(name, array or None, shapes that it may have) of each input; None fits any size."""

@@ -79,20 +79,21 @@ def fit_mixture(
         shape = COVARIANCES[covariance]
         scatter, freedom = squares - total * means, count[:, None] - 1
         if shape.get('shared'):
-            scatter, freedom = scatter.sum(axis=0, keepdims=True), max(1, count.sum() - num_classes)
+            scatter = scatter.sum(axis=0, keepdims=True)
+            freedom = np.maximum(1, count.sum() - num_classes)
         if shape.get('isotropic'):
             scatter = scatter.mean(axis=1, keepdims=True)
         variance = scatter / freedom
         floor = LEAST / 2 * variance.mean()
         mixture = DiagonalMixture(num_classes, size, max(1.0, 2 * floor), floor, **shape, **settings)
         mixture.rho.init = init.Constant(
-            softplus_inverse(np.maximum(variance - floor, floor)).astype(np.float32)
+            np.asarray(softplus_inverse(np.maximum(variance - floor, floor)), np.float32)
         )
     mixture.initialize(ctx=ctx or cpu())
     return mixture
 
 
-def in_batches(values: Arrays) -> Iterable[np.ndarray]:
+def in_batches(values: Any) -> Iterable[np.ndarray]:
     """Batches as NumPy arrays, of one array or of batches."""
     batches = values
     if hasattr(values, 'shape'):

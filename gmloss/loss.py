@@ -251,7 +251,9 @@ class GaussianMixtureLoss(LGMLoss):
         super().__init__(alpha, lambda_, **settings)
         self.mixture = mixture
 
-    def expected_shapes(self, features: Any, label: Any, sample_weight: Any = None) -> Iterable[tuple]:
+    def expected_shapes(  # type: ignore[override]
+        self, features: Any, label: Any, sample_weight: Any = None
+    ) -> Iterable[tuple]:
         yield from self.mixture.expected_shapes(features)
         yield from self._sample_shapes(features.shape[0], self.mixture.num_classes, label, sample_weight)
 

@@ -55,6 +55,7 @@ def test_signals_unwind_the_script(capsys, number, code):
         finally:
             unwound.append(True)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for background jobs
     kept = signal.getsignal(signal.SIGTERM)
     assert run(main, capsys) == (code, '') and unwound == [True]
     assert signal.getsignal(signal.SIGTERM) == kept

@@ -148,7 +148,6 @@ def test_threads_that_the_user_set_are_kept():
     'error, code, line',
     [
         (UserError('--lr: too high'), 2, 'error: --lr: too high\n'),
-        (PermissionError(13, 'Permission denied', 'run'), 2, 'error: run: Permission denied\n'),
         (KeyboardInterrupt(), 130, ''),
     ],
 )
