@@ -3,6 +3,8 @@
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from training import errors
 from training.config import recipe as recipes
@@ -10,7 +12,7 @@ from training.machine import devices, parameter_server
 from training.machine.cluster import Workers
 
 
-def join(recipe, device):
+def join(recipe: Any, device: devices.Device) -> Workers:
     """The workers of the run that this process belongs to; a server or scheduler never returns.
 
     Parameters
@@ -43,7 +45,9 @@ def join(recipe, device):
     return workers
 
 
-def begin(recipe, recipe_file, version, folder, overrides):
+def begin(
+    recipe: recipes.Recipe, recipe_file: Path, version: str, folder: Any, overrides: dict[str, Any]
+) -> tuple[devices.Device, Workers]:
     """Set the runtime up as the recipe says, write the outcome into it, and say what is in use.
 
     And which of the overrides have no effect. A process that is to be a server of a distributed
@@ -72,7 +76,7 @@ def begin(recipe, recipe_file, version, folder, overrides):
     return device, workers
 
 
-def _server_optimizer(**message):
+def _server_optimizer(**message: Any) -> Any:
     from training.optim.trainer import server_optimizer
 
     return server_optimizer(**message)

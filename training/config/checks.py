@@ -1,7 +1,9 @@
 """Which fields of a recipe go together."""
 
+from typing import Any
 
-def check_cifar(recipe):
+
+def check_cifar(recipe: Any) -> None:
     """Raise ValueError, with the name of the field first, where a CifarRecipe contradicts itself."""
     _check(recipe)
     if recipe.run.kvstore == 'dist_async' and recipe.refinement.weight_average:
@@ -10,7 +12,7 @@ def check_cifar(recipe):
         )
 
 
-def check_mnist(recipe):
+def check_mnist(recipe: Any) -> None:
     """As `check_cifar`, for an MnistRecipe."""
     _check(recipe)
     if recipe.loss.loss == 'two-phase' and recipe.loss.first_phase_epochs >= recipe.optimisation.epochs:
@@ -25,7 +27,7 @@ def check_mnist(recipe):
         )
 
 
-def _check(recipe):
+def _check(recipe: Any) -> None:
     loss, optimisation = recipe.loss, recipe.optimisation
     if recipe.run.validate_with_label and loss.loss != 'lgm':
         raise ValueError(f'validate_with_label: {loss.loss} has no margin to validate with')

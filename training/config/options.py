@@ -4,7 +4,9 @@ import argparse
 import dataclasses
 import re
 import typing
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from training.config import aliases
 from training.config import recipe as recipes
@@ -17,7 +19,7 @@ TRAINING_ONLY = 'refinement', 'optimisation'  # sections of a recipe that a test
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are a UserError, without the usage; no abbreviations."""
 
-    def __init__(self, description, **kwargs):
+    def __init__(self, description: str, **kwargs: Any) -> None:
         super().__init__(
             description=description,
             allow_abbrev=False,
@@ -34,11 +36,11 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f'{name}: unknown option{close}')
         return options
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise UserError(message.replace('argument ', '', 1))
 
 
-def training_parser(doc, version_help):
+def training_parser(doc: str, version_help: str) -> Parser:
     """A Parser with the actions that both training scripts share."""
     parser = Parser(doc)
     parser.add_argument(
@@ -74,19 +76,20 @@ def parse_options(parser, recipe_class, argv):
     return {name: options.pop(name) for name in actions if name in options}, options
 
 
-def hyphenated(argv):
+def hyphenated(argv: Sequence[str]) -> list[str]:
     """The words of a command line, with hyphens for the underscores in names of options."""
     return [re.sub(r'^--[a-z_]+', lambda match: match[0].replace('_', '-'), word) for word in argv]
 
 
-def add_fields(parser, recipe_class):
+def add_fields(parser: argparse.ArgumentParser, recipe_class: type) -> None:
     """Give `parser` one option per recipe field, grouped by section."""
+    section: Any
     for section in dataclasses.fields(recipe_class):
         group = parser.add_argument_group(section.type.__doc__)
         for item in dataclasses.fields(section.type):
             if item.name in FILLED_IN:
                 continue
-            info = item.default
+            info: Any = item.default
             options = {
                 'default': argparse.SUPPRESS,
                 'dest': item.name,

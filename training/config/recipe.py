@@ -6,6 +6,7 @@ import os
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Union
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -20,7 +21,13 @@ RETIRED = {('loss', 'mean_wd_mult'): 1.0, ('loss', 'variance_init'): 1.0}
 SCALED_WITH_EPOCHS = 'decay_epochs', 'warmup_epochs'
 
 
-def load_recipe(path, recipe_class, overrides, source='command line', scale=True):
+def load_recipe(
+    path: Path,
+    recipe_class: type,
+    overrides: dict[str, Any],
+    source: str = 'command line',
+    scale: bool = True,
+) -> Any:
     """Read the recipe file `path`, apply `overrides` and check every field.
 
     Parameters
@@ -56,17 +63,17 @@ def load_recipe(path, recipe_class, overrides, source='command line', scale=True
     return recipe
 
 
-def values(recipe):
+def values(recipe: Recipe) -> dict[str, Any]:
     """{name: value} of all fields of all sections."""
     return {name: value for section in dataclasses.asdict(recipe).values() for name, value in section.items()}
 
 
-def scaled(epochs, ratio):
+def scaled(epochs: Any, ratio: float) -> Any:
     """A number of epochs, or a list of them, in a run `ratio` times as long."""
     return [epoch * ratio for epoch in epochs] if isinstance(epochs, list) else epochs * ratio
 
 
-def load_run(path):
+def load_run(path: Path) -> Recipe:
     """The recipe in a run's config.yaml, of whichever class its data set asks for."""
     tree = _without_retired(read_yaml(path), path)
     data = tree.get('data') if isinstance(tree, dict) else None
@@ -90,7 +97,7 @@ def without_effect(recipe: Recipe, names: Iterable[str]) -> dict[str, str]:
     return {name: need for name, need in missing.items() if need}
 
 
-def version_path(family, version):
+def version_path(family: str, version: str) -> Path:
     """configs/<family>/<version>.yaml as seen from the working directory, so that logs are alike
     on all machines; or an error that lists the versions there are."""
     known = sorted(path.stem for path in (CONFIGS / family).glob('*.yaml'))
@@ -99,12 +106,12 @@ def version_path(family, version):
     return Path(os.path.relpath(CONFIGS / family / f'{version}.yaml'))
 
 
-def to_yaml(recipe):
+def to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML text that `load` reads back to an equal recipe."""
     return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False)
 
 
-def differences(recipe, other, ignored=()):
+def differences(recipe: Recipe, other: Recipe, ignored: Iterable[str] = ()) -> list[str]:
     """['lr: 0.1 / 0.2', ...] for the fields in which two recipes differ."""
     second = values(other)
     return [
@@ -114,7 +121,7 @@ def differences(recipe, other, ignored=()):
     ]
 
 
-def read_yaml(path):
+def read_yaml(path: Union[str, Path]) -> Any:
     """What a YAML file holds; UserError if it cannot be read."""
     try:
         return yaml.safe_load(Path(path).read_text())
@@ -123,7 +130,7 @@ def read_yaml(path):
         raise UserError(f'{path}: cannot be read as YAML: {" ".join(str(error).split())}') from None
 
 
-def _without_retired(tree, path):
+def _without_retired(tree: Any, path: Path) -> Any:
     """A recipe's tree without the fields of earlier versions; UserError where one is not at its default."""
     for (section, name), default in RETIRED.items():
         fields = tree.get(section) if isinstance(tree, dict) else None
@@ -137,7 +144,7 @@ def _without_retired(tree, path):
     return tree
 
 
-def validate(tree, kind, source):
+def validate(tree: Any, kind: Any, source: object) -> Any:
     """Plain values as the pydantic dataclass `kind`; `source` is named in the UserError."""
     try:
         return TypeAdapter(kind).validate_python(tree)
@@ -154,18 +161,20 @@ def validate(tree, kind, source):
         elif problem['type'] != 'value_error':
             message += f', got {got}'
         flag = (
-            f' (--{location[1].replace("_", "-")})' if source == 'command line' and len(location) > 1 else ''
+            f' (--{str(location[1]).replace("_", "-")})'
+            if source == 'command line' and len(location) > 1
+            else ''
         )
         raise UserError(f'{source}: {where + ": " if where else ""}{message}{flag}') from None
 
 
-def nearest(name, known):
+def nearest(name: str, known: Iterable[str]) -> str:
     """', the nearest known one is ...', or nothing where none is near."""
     close = difflib.get_close_matches(name, known, n=1)
     return f', the nearest known one is {close[0]}' if close else ''
 
 
-def _known(kind, location):
+def _known(kind: Any, location: tuple) -> list[str]:
     """Names of the fields of the dataclass in `kind` that holds `location`."""
     for name in location[:-1]:
         kind = {f.name: f.type for f in dataclasses.fields(kind)}[name]

@@ -28,11 +28,11 @@ class Data(Section):
     holdout: int = always(0, 'validate on N images kept out of the training set, not on the test set', ge=0)
 
     @property
-    def validation_split(self):
+    def validation_split(self) -> str:
         """Name of the split that validation sees."""
         return 'held-out' if self.holdout else 'test'
 
-    def validated_on(self, count):
+    def validated_on(self, count: int) -> str:
         """What validation sees, in words, if that is `count` images."""
         if self.holdout:
             return f'{count} held-out training images'
@@ -49,7 +49,7 @@ class MnistData(Data):
     )
 
     @property
-    def normalisation(self):
+    def normalisation(self) -> str:
         """Name in training.data.augment.NORMALISATIONS: pixels / 255."""
         return 'unit'
 
@@ -273,7 +273,7 @@ class CifarRecipe:
     optimisation: Optimisation = Field(default_factory=Optimisation)
     run: Run = Field(default_factory=Run)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_cifar(self)
 
 
@@ -287,7 +287,7 @@ class MnistRecipe:
     optimisation: Optimisation = Field(default_factory=Optimisation)
     run: Run = Field(default_factory=Run)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_mnist(self)
 
 

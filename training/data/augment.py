@@ -8,7 +8,7 @@ epoch.
 Crops, resizes and flips are separable, hence products with two small matrices per image.
 """
 
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 from mxnet.gluon import HybridBlock
@@ -50,7 +50,7 @@ class Normalize(HybridBlock):
         - **normalised**: float32, same shape as images.
     """
 
-    def __init__(self, mean, std, **kwargs):
+    def __init__(self, mean: Any, std: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         mean, std = np.array([mean, std], np.float32).reshape(2, 1, -1, 1, 1)
         self._channels = mean.size
@@ -58,7 +58,7 @@ class Normalize(HybridBlock):
             self.scale = self.params.get_constant('scale', 1 / (255 * std))
             self.offset = self.params.get_constant('offset', mean / std)
 
-    def draw(self, rng, flips):
+    def draw(self, rng: np.random.Generator, flips: np.ndarray) -> Optional[np.ndarray]:
         """Random numbers for a row of images: float32, (count, K), or None where none are used.
 
         Parameters
@@ -69,18 +69,20 @@ class Normalize(HybridBlock):
         """
         return None
 
-    def hybrid_forward(self, F, images, *draws, scale, offset, **constants):
+    def hybrid_forward(
+        self, F: Any, images: Any, *draws: Any, scale: Any, offset: Any, **constants: Any
+    ) -> Any:
         pixels = self.transform(F, F.cast(images, 'float32'), *draws, **constants)
         return F.broadcast_sub(F.broadcast_mul(pixels, scale), offset)
 
-    def transform(self, F, pixels):
+    def transform(self, F: Any, pixels: Any) -> Any:
         return pixels
 
 
 class Resampled(Normalize):
     """What augmentations by `resample` share: the pixels' numbers along an axis."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
             self.index = self.params.get_constant('index', np.arange(SIZE, dtype=np.float32))
@@ -99,18 +101,18 @@ class PadCropFlip(Resampled):
         As in :class:`Normalize`, with draws.
     """
 
-    def __init__(self, padding=4, padding_mode='reflect', **kwargs):
+    def __init__(self, padding: int = 4, padding_mode: str = 'reflect', **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._padding, self._reflect = padding, padding_mode == 'reflect'
 
-    def draw(self, rng, flips):
+    def draw(self, rng: np.random.Generator, flips: np.ndarray) -> np.ndarray:
         shifts = rng.integers(-self._padding, self._padding, (2, len(flips)), endpoint=True)
         bounds = -self._padding, SIZE - 1 + self._padding
         return _columns(
             *_line(shifts[0], SIZE, 0, SIZE), *bounds, *_line(shifts[1], SIZE, flips, SIZE), *bounds
         )
 
-    def transform(self, F, pixels, draws, index):
+    def transform(self, F: Any, pixels: Any, draws: Any, index: Any) -> Any:
         return resample(F, pixels, draws, index, self._channels, self._reflect)
 
 
@@ -134,7 +136,14 @@ class ResizedCropJitter(Resampled):
         As in :class:`Normalize`, with draws.
     """
 
-    def __init__(self, jitter=0.1, lighting=0.1, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), **kwargs):
+    def __init__(
+        self,
+        jitter: float = 0.1,
+        lighting: float = 0.1,
+        area: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self._jitter, self._lighting, self._area, self._ratio = jitter, lighting, area, ratio
         with self.name_scope():
@@ -143,7 +152,7 @@ class ResizedCropJitter(Resampled):
             self.gray = self.params.get_constant('gray', np.array(GRAY) / SIZE**2)
             self.ones = self.params.get_constant('ones', np.ones(SIZE**2))
 
-    def draw(self, rng, flips):
+    def draw(self, rng: np.random.Generator, flips: np.ndarray) -> np.ndarray:
         count = len(flips)
         top, left, height, width = self._draw_boxes(rng, count)
         geometry = []
@@ -154,11 +163,11 @@ class ResizedCropJitter(Resampled):
         light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
         return _columns(*geometry, *colour_changes(factors, kinds), *light.T)
 
-    def _draw_boxes(self, rng, count):
+    def _draw_boxes(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:
         """Top, left, height and width of each crop: the first of the tries that fits, or all."""
         shape = count, CROP_ATTEMPTS
         area = rng.uniform(*self._area, shape) * SIZE**2
-        ratio = np.exp(rng.uniform(*np.log(self._ratio), shape))
+        ratio = np.exp(rng.uniform(*np.log(self._ratio), shape))  # type: ignore[call-overload]
         width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
         fits = (width <= SIZE) & (height <= SIZE)
         first = np.arange(count), fits.argmax(axis=1)
@@ -171,8 +180,8 @@ class ResizedCropJitter(Resampled):
             width,
         )
 
-    def transform(self, F, pixels, draws, index, kinds, gray, ones):
-        def drawn(begin, end):
+    def transform(self, F: Any, pixels: Any, draws: Any, index: Any, kinds: Any, gray: Any, ones: Any) -> Any:
+        def drawn(begin: int, end: int) -> Any:
             return F.slice_axis(draws, axis=1, begin=begin, end=end)
 
         pixels = resample(F, pixels, drawn(0, 8), index, self._channels)
@@ -197,11 +206,11 @@ class Mixup(HybridBlock):
         - **mixed**: same shape as images.
     """
 
-    def hybrid_forward(self, F, images, weight):
+    def hybrid_forward(self, F: Any, images: Any, weight: Any) -> Any:
         return mix(F, images, F.reshape(weight, (1, 1, 1, 1)))
 
 
-def mix(F, x, weight):
+def mix(F: Any, x: Any, weight: Any) -> Any:
     """weight * x_i + (1 - weight) * x_(B-1-i), for images or for labels as distributions.
 
     Batches come in random order, so the one from the other end is a random one. Source: Zhang et
@@ -211,7 +220,7 @@ def mix(F, x, weight):
     return other + F.broadcast_mul(x - other, weight)
 
 
-def build(settings):
+def build(settings: Any) -> Normalize:
     """The augmentation of a training.config.schema.CifarData."""
     scale = NORMALISATIONS[settings.normalisation]
     if settings.augmentation == 'none':
@@ -221,7 +230,7 @@ def build(settings):
     return PadCropFlip(settings.padding, settings.padding_mode, **scale)
 
 
-def draw_flips(how, rng, epoch, index, seed):
+def draw_flips(how: str, rng: np.random.Generator, epoch: int, index: np.ndarray, seed: int) -> np.ndarray:
     """Which images to mirror in an epoch: 0 or 1 each.
 
     Parameters
@@ -241,7 +250,7 @@ def draw_flips(how, rng, epoch, index, seed):
     return (first[index] + epoch) % 2
 
 
-def resample(F, pixels, draws, index, channels, reflect=True):
+def resample(F: Any, pixels: Any, draws: Any, index: Any, channels: int, reflect: bool = True) -> Any:
     """Bilinear samples of every image (B, channels, SIZE, SIZE) at a grid of its own.
 
     Along each axis, output i is read at ``clip(first + step * i, low, high)``, reflected at the image's
@@ -265,7 +274,7 @@ def resample(F, pixels, draws, index, channels, reflect=True):
     return sampled
 
 
-def _line(start, length, flip, count):
+def _line(start: Any, length: Any, flip: Any, count: int) -> tuple[Any, Any]:
     """first and step of the `count` cell centres that divide [start, start + length) pixels.
 
     Where flip is 1 the line runs backwards.
@@ -275,7 +284,7 @@ def _line(start, length, flip, count):
     return first + flip * step * (count - 1), step * (1 - 2 * np.asarray(flip))
 
 
-def colour_changes(factors, kinds):
+def colour_changes(factors: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
     """Three changes of an image's colours, as columns of draws.
 
     Parameters
@@ -296,10 +305,10 @@ def colour_changes(factors, kinds):
     ]
 
 
-def _add_whole(F, flat, added):
+def _add_whole(F: Any, flat: Any, added: Any) -> Any:
     """Colours (B, 3, N) plus (B, 3) or (B, 1), clipped and cut down to whole numbers as bytes are."""
     return F.floor(F.clip(F.broadcast_add(flat, F.expand_dims(added, axis=2)), 0, 255))
 
 
-def _columns(*values):
+def _columns(*values: Any) -> np.ndarray:
     return np.stack(np.broadcast_arrays(*values), axis=1).astype(np.float32)

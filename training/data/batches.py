@@ -1,9 +1,15 @@
 """Whole splits on the devices, and the shuffled, augmented batches that come from them."""
 
+from collections.abc import Iterator
+from typing import Any, Callable, Optional
+
 import numpy as np
 from mxnet import nd
+from mxnet.context import Context
+from mxnet.gluon import HybridBlock
 
 from training.data.augment import Mixup, draw_flips
+from training.data.datasets import Split
 from training.errors import UserError
 from training.machine.cluster import Workers
 
@@ -24,7 +30,7 @@ class DeviceData:
         If there are fewer images than workers.
     """
 
-    def __init__(self, split, contexts, workers=Workers()):
+    def __init__(self, split: Split, contexts: list[Context], workers: Workers = Workers()) -> None:
         if len(split) < workers.size:
             raise UserError(f'{len(split)} images cannot be shared by {workers.size} workers')
         self.count, self.contexts, self.workers = len(split), contexts, workers
@@ -62,17 +68,17 @@ class TrainingData(DeviceData):
 
     def __init__(
         self,
-        split,
-        contexts,
-        augment,
-        flip,
-        batch_size,
-        seed,
-        mixup=0.0,
-        teacher=None,
-        class_sizes=False,
-        workers=Workers(),
-    ):
+        split: Split,
+        contexts: list[Context],
+        augment: HybridBlock,
+        flip: str,
+        batch_size: int,
+        seed: int,
+        mixup: float = 0.0,
+        teacher: Optional[Callable] = None,
+        class_sizes: bool = False,
+        workers: Workers = Workers(),
+    ) -> None:
         super().__init__(split, contexts, workers)
         self.augment, self.flip, self.seed = augment, flip, seed
         self.known_labels = split.labels if class_sizes else None
@@ -88,11 +94,11 @@ class TrainingData(DeviceData):
         self.batch_size = batch_size
 
     @property
-    def steps_per_epoch(self):
+    def steps_per_epoch(self) -> int:
         """Full batches only: the last, shorter one is left out, as each epoch shuffles anew."""
         return self.count // self.batch_size
 
-    def batches(self, epoch, first_step=0):
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[list]:
         """Yield, step by step, a list of [augmented images, labels, ...], one list a context.
 
         Order and augmentation depend on seed and epoch alone; each worker gets its share of every
@@ -103,7 +109,7 @@ class TrainingData(DeviceData):
         order = rng.permutation(self.count)[:used]
         flips = draw_flips(self.flip, rng, epoch, order, self.seed)
         draws = self.augment.draw(rng, flips)
-        arrays = {'index': order.astype(np.int32)}
+        arrays: Any = {'index': order.astype(np.int32)}
         if draws is not None:
             arrays['draws'] = draws
         if self.known_labels is not None:
@@ -135,7 +141,7 @@ class TrainingData(DeviceData):
                 for device in range(len(self.contexts))
             ]
 
-    def _part(self, device, weight, index, draws=None, size=None):
+    def _part(self, device: int, weight: Any, index: Any, draws: Any = None, size: Any = None) -> list:
         """What the graph takes of a batch on one device: a list of arrays."""
         images = nd.take(self.images[device], index)
         part = [

@@ -6,6 +6,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 
@@ -55,10 +56,10 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, index):
+    def select(self, index: Any) -> 'Split':
         return Split(self.images[index], self.labels[index])
 
 
@@ -72,7 +73,7 @@ def digest(*splits: Split) -> str:
     return content.hexdigest()
 
 
-def load_splits(settings):
+def load_splits(settings: Any) -> tuple[Split, Split]:
     """(training Split, validation Split) of a training.config.schema.Data."""
     loader = {'cifar10': load_cifar10, 'cifar100': load_cifar100}.get(
         settings.dataset, lambda *rest: load_mnist(settings.dataset, *rest)
@@ -80,7 +81,7 @@ def load_splits(settings):
     return loader(settings.data_dir, settings.num_samples, settings.holdout)
 
 
-def load_first(settings, count, data_dir=None):
+def load_first(settings: Any, count: int, data_dir: Optional[str] = None) -> Any:
     """The first `count` training and test images of a training.config.schema.Data, two Splits.
 
     From `data_dir` if given.
@@ -90,7 +91,9 @@ def load_first(settings, count, data_dir=None):
     )
 
 
-def load_cifar10(data_dir=None, num_samples=None, holdout=0):
+def load_cifar10(
+    data_dir: Optional[str] = None, num_samples: Optional[int] = None, holdout: int = 0
+) -> tuple[Split, Split]:
     """CIFAR-10's training and validation splits.
 
     Parameters
@@ -118,7 +121,9 @@ def load_cifar10(data_dir=None, num_samples=None, holdout=0):
     )
 
 
-def load_cifar100(data_dir, num_samples=None, holdout=0):
+def load_cifar100(
+    data_dir: Optional[str], num_samples: Optional[int] = None, holdout: int = 0
+) -> tuple[Split, Split]:
     """CIFAR-100's training and validation splits, with the labels of its 100 fine classes.
 
     Parameters
@@ -131,7 +136,7 @@ def load_cifar100(data_dir, num_samples=None, holdout=0):
     if data_dir is None:
         raise UserError('--dataset cifar100: name the folder of its train.bin and test.bin with --data-dir')
     folder = Path(data_dir).expanduser()
-    return _choose(
+    return _choose(  # type: ignore[call-arg]
         *(
             _read_cifar([folder / name], label_bytes=2, classes=CLASSES['cifar100'])
             for name in ('train.bin', 'test.bin')
@@ -141,7 +146,12 @@ def load_cifar100(data_dir, num_samples=None, holdout=0):
     )
 
 
-def load_mnist(dataset='mnist', data_dir=None, num_samples=None, holdout=0):
+def load_mnist(
+    dataset: str = 'mnist',
+    data_dir: Optional[str] = None,
+    num_samples: Optional[int] = None,
+    holdout: int = 0,
+) -> tuple[Split, Split]:
     """MNIST's training and validation splits, or those of a set in the same format.
 
     Parameters
@@ -178,10 +188,10 @@ def load_mnist(dataset='mnist', data_dir=None, num_samples=None, holdout=0):
                 f'{folder}: {part} has a label {labels.max()}; labels must be 0 to {CLASSES[dataset] - 1}'
             )
         splits.append(Split(images[:, None], labels.astype(np.int32)))
-    return _choose(*splits, num_samples, holdout)
+    return _choose(*splits, num_samples, holdout)  # type: ignore[call-arg]
 
 
-def _choose(train, test, num_samples, holdout):
+def _choose(train: Split, test: Split, num_samples: Any, holdout: Any) -> tuple[Split, Split]:
     if holdout >= len(train):
         raise UserError(f'--holdout {holdout}: must be less than the {len(train)} images of the training set')
     if holdout:
@@ -190,7 +200,7 @@ def _choose(train, test, num_samples, holdout):
     return train.select(slice(num_samples)), test.select(slice(num_samples))
 
 
-def _read(folder, name):
+def _read(folder: Path, name: str) -> bytes:
     """The bytes of a data file, which may be there as NAME or as NAME.gz."""
     try:
         return download.read(folder, name)
@@ -203,7 +213,7 @@ def _read(folder, name):
         raise UserError(f'{folder}/{name}: cannot be read ({error})') from None
 
 
-def _read_idx(folder, name, dimensions):
+def _read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
     """An IDX file of bytes (big-endian header: 0, 0, 8, dimensions, then each extent)."""
     content = _read(folder, name)
     header = 4 + 4 * dimensions
@@ -218,7 +228,7 @@ def _read_idx(folder, name, dimensions):
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _read_cifar(paths, label_bytes=1, classes=10):
+def _read_cifar(paths: list[Path], label_bytes: int = 1, classes: int = 10) -> Split:
     """Binary batches: each row some label bytes, the last one the class, and three colour planes."""
     rows = []
     for path in paths:

@@ -12,6 +12,7 @@ import tempfile
 import zlib
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pooch
 from boltons.fileutils import atomic_save
@@ -25,7 +26,7 @@ RETRIES = 1
 UNUSABLE = OSError, ValueError, LookupError, EOFError, tarfile.TarError, zlib.error
 
 
-def ensure_files(source, folder):
+def ensure_files(source: Any, folder: Any) -> Path:
     """Return the folder that holds all of the source's files, verified; fetch what is missing.
 
     Files already there are only read, so a complete read-only folder works without a network.
@@ -58,7 +59,7 @@ def ensure_files(source, folder):
     return folder
 
 
-def _bad_files(source, folder):
+def _bad_files(source: Any, folder: Path) -> dict[str, str]:
     problems = {}
     for name, digest in source.digests.items():
         try:
@@ -71,13 +72,13 @@ def _bad_files(source, folder):
     return problems
 
 
-def read(folder, name):
+def read(folder: Path, name: str) -> bytes:
     """The content of a data file, which may be there as NAME or as NAME.gz."""
     path = Path(folder) / name
     return path.read_bytes() if path.exists() else gzip.decompress(path.with_name(f'{name}.gz').read_bytes())
 
 
-def _matches(data, digest):
+def _matches(data: bytes, digest: str) -> bool:
     algorithm, expected = digest.split(':')
     return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() == expected
 

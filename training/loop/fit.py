@@ -96,7 +96,7 @@ class Job:
         return loss_scale(self.device.dtype, self.data.batch_size // parts)
 
 
-def fit(job, resume=False, tensorboard=False):
+def fit(job: Job, resume: bool = False, tensorboard: bool = False) -> int:
     """Train to the recipe's last epoch, or until asked to stop; return the exit code.
 
     Raises
@@ -116,12 +116,12 @@ def fit(job, resume=False, tensorboard=False):
         ) from None
 
 
-def loss_scale(dtype, batch_size):
+def loss_scale(dtype: str, batch_size: int) -> float:
     """What the losses of `batch_size` images on a device are multiplied by before they are added."""
     return LOSS_SCALE.get(dtype, batch_size) / batch_size
 
 
-def _claim(job, resume):
+def _claim(job: Job, resume: bool) -> Any:
     """Find or make the run folder; a context in which it is this run's alone."""
     if resume:
         resumption.check_resumable(job.folder, job.recipe)
@@ -263,7 +263,7 @@ def _draw_curves(job: Job, history: list[dict], figures: BackgroundPlots) -> Non
 def _draw_results(job: Job, history: list[dict], figures: BackgroundPlots) -> dict[str, Any]:
     """Draw what a whole run shows; return what the likelihoods add to its summary."""
 
-    def draw_likelihoods(splits):
+    def draw_likelihoods(splits: dict[str, Any]) -> None:
         title = job.folder.path.name
         figures.submit(job.folder.write_figure, 'likelihood.png', plots.likelihoods, splits, title)
 
@@ -273,7 +273,7 @@ def _draw_results(job: Job, history: list[dict], figures: BackgroundPlots) -> di
     return job.validation.likelihoods(job.data, draw_likelihoods)
 
 
-def _conclude(job, history, findings):
+def _conclude(job: Job, history: list[dict], findings: dict[str, Any]) -> None:
     """Write the results and print them."""
     folder = job.folder
     save_weights(folder.last_weights, job.result)

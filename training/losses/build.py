@@ -1,5 +1,7 @@
 """From a recipe's loss section to the blocks of gmloss."""
 
+from typing import Optional
+
 import numpy as np
 
 from gmloss import (
@@ -10,7 +12,7 @@ from gmloss import (
     LGMLoss,
     RawDiagonalMixture,
 )
-from training.config.schema import VARIANCE_FLOOR
+from training.config.schema import VARIANCE_FLOOR, Loss
 from training.nets.zoo import initializer
 
 MIXTURES = {
@@ -22,7 +24,7 @@ MIXTURES = {
 }
 
 
-def build_mixture(loss, num_classes, feature_size):
+def build_mixture(loss: Loss, num_classes: int, feature_size: int) -> GaussianMixture:
     """The mixture of a training.config.schema.Loss, not yet initialised."""
     settings = {
         'mean_initializer': initializer(loss.mean_init),
@@ -37,7 +39,7 @@ def build_mixture(loss, num_classes, feature_size):
     return MIXTURES[loss.covariance](num_classes, feature_size, **settings)
 
 
-def build_loss(loss, sparse_label=True):
+def build_loss(loss: Loss, sparse_label: bool = True) -> LGMLoss:
     """The L-GM loss of a training.config.schema.Loss, not yet initialised."""
     likelihood = 'distance' if loss.likelihood == 'euclidean' else loss.likelihood
     return LGMLoss(
@@ -49,7 +51,7 @@ def build_loss(loss, sparse_label=True):
     )
 
 
-def variance_statistics(mixture):
+def variance_statistics(mixture: Optional[GaussianMixture]) -> dict[str, float]:
     """What to record of a trained covariance: smallest variance, mean log-determinant; or {}."""
     if not any(parameter is not mixture.mean for parameter in mixture.params.values()):
         return {}

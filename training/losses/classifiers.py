@@ -1,8 +1,11 @@
 """Ways to classify with a net, beside gmloss.MixtureClassifier."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from mxnet.gluon import HybridBlock
 
-from gmloss import MixtureClassifier, label_free_logits, log_likelihood, margin_logits, one_hot
+from gmloss import LGMLoss, MixtureClassifier, label_free_logits, log_likelihood, margin_logits, one_hot
 
 OUTPUTS = 'logits', 'distance', 'log_likelihood'  # of PixelClassifier, as far as it has them
 
@@ -28,14 +31,14 @@ class LabelledClassifier(HybridBlock):
         - **labelled**: those with the margin, (B, C).
     """
 
-    def __init__(self, classifier, loss_fn):
+    def __init__(self, classifier: HybridBlock, loss_fn: LGMLoss) -> None:
         super().__init__()
         self.classifier = classifier
         self.loss_fn = loss_fn  # registers its margin among the parameters
         self.margin = loss_fn.margin
         self._margin_add = loss_fn._margin_add
 
-    def hybrid_forward(self, F, images, label, margin):
+    def hybrid_forward(self, F: Any, images: Any, label: Any, margin: Any) -> Any:
         distance, log_det = self.classifier.mixture(self.classifier.net(images))[:2]
         target = one_hot(F, F.cast(label, 'float32'), distance)
         return (
@@ -61,14 +64,14 @@ class HeadsClassifier(HybridBlock):
         - the net's own logits, then those of each head, as far as there are any; each (B, C).
     """
 
-    def __init__(self, net, heads=(), **kwargs):
+    def __init__(self, net: HybridBlock, heads: Sequence[HybridBlock] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.net = net
         self._heads = list(heads)
         for head in heads:
             self.register_child(head)
 
-    def hybrid_forward(self, F, images):
+    def hybrid_forward(self, F: Any, images: Any) -> Any:
         features, logits = self.net(images)
         return (logits, *(head(features) for head in self._heads)) if self._heads else logits
 
@@ -94,13 +97,15 @@ class PixelClassifier(HybridBlock):
         - **log_likelihood**: (B,), under L-GM.
     """
 
-    def __init__(self, normalise, classifier, spread=1.0, **kwargs):
+    def __init__(
+        self, normalise: HybridBlock, classifier: HybridBlock, spread: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.normalise = normalise
         self.classifier = classifier
         self._spread = spread
 
-    def hybrid_forward(self, F, pixels):
+    def hybrid_forward(self, F: Any, pixels: Any) -> Any:
         images = self.normalise(pixels)
         if isinstance(self.classifier, MixtureClassifier):
             mixture = self.classifier.mixture

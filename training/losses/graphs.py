@@ -56,21 +56,21 @@ class Graph(HybridBlock):
         self._temperature = temperature
         self.soft = soft_labels(label_smoothing, mixup)
 
-    def hybrid_forward(self, F, images, label, *extra, **parameters):
-        target, extra = label, list(extra)
+    def hybrid_forward(self, F: Any, images: Any, label: Any, *extra: Any, **parameters: Any) -> Any:
+        target, inputs = label, list(extra)
         if self.takes_counts:
-            parameters['count'] = extra.pop(0)
+            parameters['count'] = inputs.pop(0)
         if self.soft:
             rest = self._label_smoothing / max(1, self._num_classes - 1)
             target = F.one_hot(
                 label, depth=self._num_classes, off_value=rest, on_value=1 - self._label_smoothing
             )
             if self._mixup:
-                target = mix(F, target, F.reshape(extra.pop(0), (1, 1)))
+                target = mix(F, target, F.reshape(inputs.pop(0), (1, 1)))
                 label = F.argmax(target, axis=1)  # of the image that weighs more
         loss, logits = self.classify(F, images, label, target, **parameters)
         if self._temperature:
-            loss = loss + distillation(F, logits, extra.pop(0), self._temperature)
+            loss = loss + distillation(F, logits, inputs.pop(0), self._temperature)
         return loss, statistics(F, loss, logits, label)
 
 
@@ -140,7 +140,9 @@ class SoftmaxGraph(Graph):
         for parameter in self.net.output.collect_params().values():
             parameter.lr_mult = weight
 
-    def classify(self, F, images, label, target, count=None, softmax_weight=None):
+    def classify(
+        self, F: Any, images: Any, label: Any, target: Any, count: Any = None, softmax_weight: Any = None
+    ) -> Any:
         features, logits = self.net(images)
         logits = F.cast(logits, 'float32')
         log_posterior = F.log_softmax(logits)

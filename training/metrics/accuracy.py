@@ -1,15 +1,21 @@
 """Accuracy and features over a whole split."""
 
 from collections import deque
+from typing import Callable, Optional
 
 import numpy as np
 from mxnet import nd
+from mxnet.gluon import HybridBlock
+
+from training.data.batches import DeviceData
 
 STEPS_IN_FLIGHT = 4  # bounds memory, without idling the engine
 EVALUATION_BATCH = 500
 
 
-def accuracies(classifier, normalise, data, tell_label=False):
+def accuracies(
+    classifier: HybridBlock, normalise: HybridBlock, data: DeviceData, tell_label: bool = False
+) -> list[float]:
     """Top-1 accuracy over a DeviceData; one host read, at the end.
 
     Parameters
@@ -45,7 +51,9 @@ def accuracies(classifier, normalise, data, tell_label=False):
     return [float(total) / data.count for total in data.workers.sum(totals)]
 
 
-def extract_features(net, normalise, data, count=None):
+def extract_features(
+    net: Callable, normalise: HybridBlock, data: DeviceData, count: Optional[int] = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels of the first `count` images of a DeviceData, as NumPy arrays.
 
     Parameters

@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from typing import Any, Callable
 
 
-def _leave_ending_to_parent():
+def _leave_ending_to_parent() -> None:
     """Outlive Ctrl-C, which is for the training, but not a training that is killed."""
 
     def follow():
@@ -22,16 +23,16 @@ def _leave_ending_to_parent():
 class BackgroundPlots:
     """Draws in a process of its own, one figure at a time, so that training does not wait."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._pool = self._new_pool()
         self._pending = []
 
     @staticmethod
-    def _new_pool():
+    def _new_pool() -> Any:
         # Spawned, not forked: mxnet's threads do not survive a fork.
         return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _leave_ending_to_parent)
 
-    def submit(self, draw, *arguments):
+    def submit(self, draw: Callable, *arguments: Any) -> None:
         """Call `draw(*arguments)` over there; both must be picklable."""
         self._report([future for future in self._pending if future.done()])
         self._pending = [future for future in self._pending if not future.done()]
@@ -41,16 +42,16 @@ class BackgroundPlots:
             self._pool = self._new_pool()
             self._pending.append(self._pool.submit(draw, *arguments))
 
-    def __enter__(self):
+    def __enter__(self) -> 'BackgroundPlots':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         """Wait for what has been submitted."""
         self._pool.shutdown()
         self._report(self._pending)
 
     @staticmethod
-    def _report(futures):
+    def _report(futures: Any) -> None:
         """No training should end for the sake of a figure: what went wrong is one line."""
         for future in futures:
             if future.exception() is not None:

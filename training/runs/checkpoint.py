@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Optional, Union
+from typing import Annotated, Any, Optional, Union
 
 import mxnet as mx
 import numpy as np
@@ -39,7 +39,7 @@ class Damaged(Exception):
     """A file is no whole checkpoint."""
 
 
-def save_checkpoint(path, blocks, trainers, state):
+def save_checkpoint(path: Path, blocks: dict[str, Any], trainers: list[Any], state: dict[str, Any]) -> None:
     """Write parameters, optimizer state and `state` (JSON values) into one .npz file.
 
     Parameters
@@ -68,16 +68,15 @@ def save_checkpoint(path, blocks, trainers, state):
     state = dict(state, update_counts=counts, format=FORMAT)
     buffer = io.BytesIO()
     np.savez(buffer, state=np.array(json.dumps(state)), **arrays)
-    path = Path(path)
-    part = path.with_name(f'{path.name}.new')
-    with atomic_save(str(part), overwrite_part=True) as file:
+    new = path.with_name(f'{path.name}.new')
+    with atomic_save(str(new), overwrite_part=True) as file:
         file.write(buffer.getvalue())
     if path.exists():
         os.replace(path, before(path))
-    os.replace(part, path)
+    os.replace(new, path)
 
 
-def before(path):
+def before(path: Path) -> Path:
     """Where the checkpoint before the one in `path` is kept."""
     return Path(path).with_suffix('.before.npz')
 
@@ -232,7 +231,7 @@ def _check_optimizers(path, trainers, arrays, counts):
                 )
 
 
-def _updaters(trainer):
+def _updaters(trainer: Any) -> list[Any]:
     if not trainer._kv_initialized:
         trainer._init_kvstore()
     return trainer._updaters

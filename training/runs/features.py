@@ -33,7 +33,7 @@ class Snapshot:
     epoch: Optional[int] = None
 
     @property
-    def dimensions(self):
+    def dimensions(self) -> int:
         return self.train_features.shape[1]
 
     def in_plane(self):
@@ -72,7 +72,7 @@ class Snapshot:
             raise UserError(f'{path}: holds no features of a run ({error})') from None
 
 
-def class_means(features, labels):
+def class_means(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(classes, means): the labels (K,) that occur, and the mean feature (K, D) of each."""
     classes = np.unique(labels)
     member = np.equal(labels, classes[:, None]).astype(features.dtype)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 from boltons.fileutils import atomic_save
 from filelock import FileLock, Timeout
@@ -28,7 +28,7 @@ class RunFolder:
         The folder.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Union[str, Path]) -> None:
         path = Path(path)
         self.path = path if path.name.strip('.') else path.resolve()  # `.` has no name to change
         self.config = self.path / 'config.yaml'
@@ -42,19 +42,19 @@ class RunFolder:
         self.detection = self.path / 'detection.json'
 
     @property
-    def weights(self):
+    def weights(self) -> Path:
         """The last weights, whose figures summary.json holds; the best ones of an unfinished run."""
         return self.last_weights if self.last_weights.exists() else self.best_weights
 
     @property
-    def frames(self):
+    def frames(self) -> list[Path]:
         """Paths of the feature maps there are, epoch by epoch."""
         return sorted(
             (self.path / 'features').glob('epoch-*.png'), key=lambda path: int(path.stem.partition('-')[2])
         )
 
     @property
-    def has_checkpoint(self):
+    def has_checkpoint(self) -> bool:
         """Whether there is one to go on from, be it the one before the last."""
         return any(self.path.glob('checkpoint*.npz'))
 
@@ -136,11 +136,11 @@ class RunFolder:
             )
         write_text(self.metrics, text.getvalue())
 
-    def write_summary(self, summary):
+    def write_summary(self, summary: dict[str, Any]) -> None:
         """summary.json from a dict."""
         write_text(self.summary, json.dumps(summary, indent=2) + '\n')
 
-    def read_summary(self):
+    def read_summary(self) -> dict[str, Any]:
         """What `write_summary` wrote; UserError if it is not there or damaged."""
         try:
             summary = json.loads(self.summary.read_text())
@@ -152,7 +152,7 @@ class RunFolder:
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f'{self.summary}: damaged ({error})') from None
 
-    def found_since(self, epochs):
+    def found_since(self, epochs: int) -> dict[str, Any]:
         """What detect.py has added to the summary of a run of so many epochs, as a dict."""
         try:
             summary = self.read_summary()
@@ -178,7 +178,7 @@ class RunFolder:
             raise UserError(f'{self.summary}: damaged (likelihood_spread or likelihood_thresholds)')
         return spread, thresholds
 
-    def write_detection(self, report):
+    def write_detection(self, report: dict[str, Any]) -> None:
         """detection.json from a dict."""
         write_text(self.detection, json.dumps(report, indent=2) + '\n')
 
@@ -192,12 +192,12 @@ class RunFolder:
         with atomic_save(str(path), overwrite_part=True) as part:
             draw(part, *content)
 
-    def animate_features(self):
+    def animate_features(self) -> None:
         """features.gif from all feature maps there are, if any."""
         if self.frames:
             self.write_figure(self.animation.name, plots.animation, self.frames)
 
-    def event_writer(self, epochs_done):
+    def event_writer(self, epochs_done: int) -> Any:
         """A tensorboardX writer that replaces events of epochs not yet done."""
         from tensorboardX import SummaryWriter
 
@@ -232,7 +232,7 @@ def write_text(path, text, overwrite=True):
         part.write(text)
 
 
-def totals(history):
+def totals(history: list[dict]) -> dict[str, Any]:
     """What rows of metrics.csv amount to, a dict.
 
     images_per_second is that of training alone; seconds includes evaluation.
@@ -249,7 +249,9 @@ def totals(history):
     }
 
 
-def summarise(recipe, device, history, validation_images, parameters):
+def summarise(
+    recipe: Any, device: Any, history: list[dict], validation_images: int, parameters: int
+) -> dict[str, Any]:
     """What a finished run amounts to, as written to summary.json.
 
     Parameters

@@ -4,6 +4,7 @@ import errno
 import math
 import struct
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 from boltons.fileutils import atomic_save
@@ -16,7 +17,7 @@ ELEMENT_BYTES = {0: 4, 1: 8, 2: 2, 3: 1, 4: 4, 5: 1, 6: 8}
 MOST_DIMENSIONS = 32
 
 
-def save_weights(path, classifier):
+def save_weights(path: Path, classifier: Any) -> None:
     """Write the classifier's parameters in Gluon's own format; OSError if they cannot be."""
     part = f'{path}.part'
     with atomic_save(str(path), part_file=Path(part).name, overwrite_part=True):
@@ -27,7 +28,7 @@ def save_weights(path, classifier):
             raise OSError(errno.EIO, 'cannot be written whole (is the disk full?)', str(path)) from None
 
 
-def load_weights(path, classifier, contexts):
+def load_weights(path: Path, classifier: Any, contexts: list[Any]) -> None:
     """Load what `save_weights` wrote.
 
     Raises
@@ -46,7 +47,7 @@ def load_weights(path, classifier, contexts):
     classifier.load_parameters(str(path), ctx=contexts, cast_dtype=True)
 
 
-def named_parameters(blocks):
+def named_parameters(blocks: dict[str, Any]) -> dict[str, Any]:
     """{'<block>.<path>': Parameter} for a dict of blocks, in the order of their structure.
 
     Gluon's own names hold process-wide counters, so they neither identify nor order parameters.
@@ -58,7 +59,7 @@ def named_parameters(blocks):
     }
 
 
-def stored_shapes(path):
+def stored_shapes(path: Any) -> dict[str, tuple]:
     """{name: shape} of a weights file in mxnet's own format, with every length in it checked.
 
     mxnet's reader believes the lengths it finds, and takes memory for them until it is killed.
@@ -97,7 +98,7 @@ def stored_shapes(path):
     return dict(zip(names, shapes))
 
 
-def check_match(path, parameters, shapes):
+def check_match(path: Path, parameters: dict[str, Any], shapes: dict[str, tuple]) -> None:
     problems = [f'{name} is missing' for name in sorted(set(parameters) - set(shapes))]
     problems += [f'{name} is unknown' for name in sorted(set(shapes) - set(parameters))]
     problems += [
