@@ -1,7 +1,7 @@
 """The figures of one run."""
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 import matplotlib
 import numpy as np
