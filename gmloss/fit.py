@@ -70,7 +70,7 @@ def fit_mixture(
     if covariance == 'full-shared':
         scatter = squares - (total.T / count) @ total
         return WhitenedMixture.of_covariance(
-            means + shift, scatter / max(1, count.sum() - num_classes), count, ctx
+            means + shift, scatter / max(1, int(count.sum()) - num_classes), count, ctx
         )
     settings = {'priors': count, 'mean_initializer': init.Constant((means + shift).astype(np.float32))}
     if covariance == 'identity':
