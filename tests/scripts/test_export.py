@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import RECORD, ROOT
+from conftest import RECORD
 from mxnet import gluon, nd
 
 import export
@@ -142,12 +142,3 @@ def test_int8_that_loses_too_much_leaves_nothing_behind(run_here, capfd, tmp_pat
     assert re.fullmatch(r'error: --int8: costs 0\.\d+ of the accuracy, .*\n', error)
     assert [path.name for path in tmp_path.iterdir()] == ['model.onnx']
     assert (tmp_path / 'model.onnx').read_text() == 'of an earlier export'
-
-
-def test_the_page_quantises_with_mxnet_and_keeps_the_accuracy(run_script):
-    """0.912 in float32."""
-    (snippet,) = re.findall(
-        r'```python\n(.*?quantize_net.*?)```', (ROOT / 'docs' / 'using.md').read_text(), re.S
-    )
-    printed = run_script('-c', snippet).stdout
-    assert float(re.search(r'^accuracy (.*)$', printed, re.M)[1]) > 0.902
