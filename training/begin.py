@@ -64,7 +64,8 @@ def begin(
     device = devices.prepare(recipe.run.device, recipe.run.dtype)
     recipe.run.version = recipe.run.version or version
     recipe.run.output_dir = str(folder.path)
-    recipe.run.device, recipe.run.dtype = device.kind if one_each else str(device), device.dtype
+    recipe.run.device = device.kind if one_each else str(device)
+    recipe.run.dtype = device.dtype  # type: ignore[assignment]
     workers = join(recipe, device)
     together = f', {workers.size} workers ({recipe.run.kvstore})' if workers.distributed else ''
     print(

@@ -112,7 +112,7 @@ class PadCropFlip(Resampled):
             *_line(shifts[0], SIZE, 0, SIZE), *bounds, *_line(shifts[1], SIZE, flips, SIZE), *bounds
         )
 
-    def transform(self, F: Any, pixels: Any, draws: Any, index: Any) -> Any:
+    def transform(self, F: Any, pixels: Any, draws: Any, index: Any) -> Any:  # type: ignore[override]
         return resample(F, pixels, draws, index, self._channels, self._reflect)
 
 
@@ -180,7 +180,9 @@ class ResizedCropJitter(Resampled):
             width,
         )
 
-    def transform(self, F: Any, pixels: Any, draws: Any, index: Any, kinds: Any, gray: Any, ones: Any) -> Any:
+    def transform(  # type: ignore[override]
+        self, F: Any, pixels: Any, draws: Any, index: Any, kinds: Any, gray: Any, ones: Any
+    ) -> Any:
         def drawn(begin: int, end: int) -> Any:
             return F.slice_axis(draws, axis=1, begin=begin, end=end)
 

@@ -53,7 +53,7 @@ class StopRequest:
     """Set by the first Ctrl-C or SIGTERM; a second one acts as usual."""
 
     def __init__(self) -> None:
-        self.signal = None
+        self.signal: Optional[int] = None
 
     def agree(self, workers: Workers) -> bool:
         """Whether any worker is to stop; all must ask, and all get the same answer."""

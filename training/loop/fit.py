@@ -263,7 +263,7 @@ def _draw_curves(job: Job, history: list[dict], figures: BackgroundPlots) -> Non
 def _draw_results(job: Job, history: list[dict], figures: BackgroundPlots) -> dict[str, Any]:
     """Draw what a whole run shows; return what the likelihoods add to its summary."""
 
-    def draw_likelihoods(splits: dict[str, Any]) -> None:
+    def draw_likelihoods(splits: list[tuple]) -> None:
         title = job.folder.path.name
         figures.submit(job.folder.write_figure, 'likelihood.png', plots.likelihoods, splits, title)
 
