@@ -8,7 +8,25 @@ from .mixture import GaussianMixture
 STABILISER = 1e-8  # both add it to every variance before they divide
 
 
-class RawDiagonalMixture(GaussianMixture):
+class RawVarianceMixture(GaussianMixture):
+    """What both share: the trained parameters are the variances themselves."""
+
+    def __init__(
+        self, num_classes, feature_size, variance_init, variance_lr_mult, variance_wd_mult, **kwargs
+    ):
+        super().__init__(num_classes, feature_size, **kwargs)
+        with self.name_scope():
+            self.variance = self.params.get(
+                'variance',
+                shape=(num_classes, feature_size),
+                allow_deferred_init=True,
+                init=init.Constant(float(variance_init)),
+                lr_mult=variance_lr_mult,
+                wd_mult=variance_wd_mult,
+            )
+
+
+class RawDiagonalMixture(RawVarianceMixture):
     r"""A diagonal covariance whose trained parameters are the variances themselves.
 
     .. math::
@@ -50,17 +68,10 @@ class RawDiagonalMixture(GaussianMixture):
         euclidean=False,
         **kwargs,
     ):
-        super().__init__(num_classes, feature_size, **kwargs)
+        super().__init__(
+            num_classes, feature_size, variance_init, variance_lr_mult, variance_wd_mult, **kwargs
+        )
         self._euclidean = euclidean
-        with self.name_scope():
-            self.variance = self.params.get(
-                'variance',
-                shape=(num_classes, feature_size),
-                allow_deferred_init=True,
-                init=init.Constant(float(variance_init)),
-                lr_mult=variance_lr_mult,
-                wd_mult=variance_wd_mult,
-            )
 
     def _variances_on(self, ctx):
         return self.variance.data(ctx)
@@ -78,7 +89,7 @@ class RawDiagonalMixture(GaussianMixture):
         return distance, log_det, distances_with_own(F, x, mean, None, False, index)[1], own
 
 
-class InverseSumMixture(GaussianMixture):
+class InverseSumMixture(RawVarianceMixture):
     r"""The form of the published gluon_GMLoss v6: squared distance times summed inverse variances.
 
     .. math:: q_k = \frac{1}{2} \|x - \mu_k\|^2 \sum_d \frac{1}{s_{kd} + 10^{-8}}
@@ -115,16 +126,9 @@ class InverseSumMixture(GaussianMixture):
         variance_wd_mult=1.0,
         **kwargs,
     ):
-        super().__init__(num_classes, feature_size, **kwargs)
-        with self.name_scope():
-            self.variance = self.params.get(
-                'variance',
-                shape=(num_classes, feature_size),
-                allow_deferred_init=True,
-                init=init.Constant(float(variance_init)),
-                lr_mult=variance_lr_mult,
-                wd_mult=variance_wd_mult,
-            )
+        super().__init__(
+            num_classes, feature_size, variance_init, variance_lr_mult, variance_wd_mult, **kwargs
+        )
 
     def _variances_on(self, ctx):
         """The one variance per class that :math:`q_k` amounts to, in every dimension."""
