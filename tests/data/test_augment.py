@@ -8,7 +8,7 @@ import pytest
 from mxnet import nd
 from mxnet.gluon.data.vision import transforms
 
-from training.data import augment
+from training.data import augment, resample
 
 CIFAR10 = augment.NORMALISATIONS['cifar10']
 BYTES = dict(mean=(0, 0, 0), std=(1 / 255,) * 3)  # leaves pixels in 0 .. 255
@@ -121,8 +121,8 @@ def test_crop_of_a_known_box_equals_mxnets_resize(images):
     """mxnet resizes bytes in fixed point, hence a tolerance of one level."""
     block = make(augment.ResizedCropJitter, jitter=0, lighting=0, **BYTES)
     top, left, height, width = 5, 9, 20, 14
-    rows = augment._line(top, height, 0, 32) + (top, top + height - 1)
-    columns = augment._line(left, width, 0, 32) + (left, left + width - 1)
+    rows = resample.line(top, height, 0, 32) + (top, top + height - 1)
+    columns = resample.line(left, width, 0, 32) + (left, left + width - 1)
     draws = make_draws(block, 0, 20)
     draws[:, :8] = np.array(rows + columns)
     got = apply(block, images[:20], draws)

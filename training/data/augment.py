@@ -4,8 +4,6 @@ Each block but `Mixup` is in two parts. `draw` makes, on the host and once an ep
 numbers of every image from a NumPy generator; the block itself is a deterministic function of
 images and draws. So a run depends on its seed alone, whatever the device, and can resume at any
 epoch.
-
-Crops, resizes and flips are separable, hence products with two small matrices per image.
 """
 
 from typing import Any, Optional
@@ -13,14 +11,14 @@ from typing import Any, Optional
 import numpy as np
 from mxnet.gluon import HybridBlock
 
-NORMALISATIONS: dict[
-    str, dict[str, Any]
-] = {  # by mean and standard deviation of each channel, in units of 0 to 1
+from training.data.resample import SIZE, columns, line, resample
+
+# By mean and standard deviation of each channel, in units of 0 to 1.
+NORMALISATIONS: dict[str, dict[str, Any]] = {
     'cifar10': {'mean': (0.4914, 0.4822, 0.4465), 'std': (0.2023, 0.1994, 0.2010)},
     'symmetric': {'mean': (128 / 255,) * 3, 'std': (128 / 255,) * 3},
     'unit': {'mean': (0,), 'std': (1,)},
 }
-SIZE = 32  # of CIFAR's images
 CROP_ATTEMPTS = 10
 GRAY = (0.299, 0.587, 0.114)
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
@@ -108,9 +106,7 @@ class PadCropFlip(Resampled):
     def draw(self, rng: np.random.Generator, flips: np.ndarray) -> np.ndarray:
         shifts = rng.integers(-self._padding, self._padding, (2, len(flips)), endpoint=True)
         bounds = -self._padding, SIZE - 1 + self._padding
-        return _columns(
-            *_line(shifts[0], SIZE, 0, SIZE), *bounds, *_line(shifts[1], SIZE, flips, SIZE), *bounds
-        )
+        return columns(*line(shifts[0], SIZE, 0, SIZE), *bounds, *line(shifts[1], SIZE, flips, SIZE), *bounds)
 
     def transform(self, F: Any, pixels: Any, draws: Any, index: Any) -> Any:  # type: ignore[override]
         return resample(F, pixels, draws, index, self._channels, self._reflect)
@@ -157,11 +153,11 @@ class ResizedCropJitter(Resampled):
         top, left, height, width = self._draw_boxes(rng, count)
         geometry = []
         for first, length, flip in ((top, height, 0), (left, width, flips)):
-            geometry += [*_line(first, length, flip, SIZE), first, first + length - 1]
+            geometry += [*line(first, length, flip, SIZE), first, first + length - 1]
         factors = rng.uniform(1 - self._jitter, 1 + self._jitter, (3, count))
         kinds = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1).T
         light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
-        return _columns(*geometry, *colour_changes(factors, kinds), *light.T)
+        return columns(*geometry, *colour_changes(factors, kinds), *light.T)
 
     def _draw_boxes(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:
         """Top, left, height and width of each crop: the first of the tries that fits, or all."""
@@ -252,40 +248,6 @@ def draw_flips(how: str, rng: np.random.Generator, epoch: int, index: np.ndarray
     return (first[index] + epoch) % 2
 
 
-def resample(F: Any, pixels: Any, draws: Any, index: Any, channels: int, reflect: bool = True) -> Any:
-    """Bilinear samples of every image (B, channels, SIZE, SIZE) at a grid of its own.
-
-    Along each axis, output i is read at ``clip(first + step * i, low, high)``, reflected at the image's
-    edges, or 0 outside of them. Draws (B, 8) hold first, step, low and high for the rows, then for the
-    columns; index is 0 .. SIZE - 1.
-    """
-    target, source = F.reshape(index, (1, -1)), F.reshape(index, (1, 1, -1))
-    sampled = pixels
-    for axis in (1, 0):  # columns, then rows; each pass transposes, so two restore the order
-        first, step, low, high = (
-            F.slice_axis(draws, axis=1, begin=4 * axis + i, end=4 * axis + i + 1) for i in range(4)
-        )
-        position = F.broadcast_add(first, F.broadcast_mul(step, target))
-        position = F.broadcast_minimum(F.broadcast_maximum(position, low), high)
-        if reflect:
-            position = (SIZE - 1) - F.abs((SIZE - 1) - F.abs(position))
-        weights = F.relu(1 - F.abs(F.broadcast_sub(F.expand_dims(position, axis=2), source)))
-        rows = F.reshape(sampled, (0, channels * SIZE, SIZE))
-        sampled = F.reshape(F.batch_dot(rows, weights, transpose_b=True), (0, channels, SIZE, SIZE))
-        sampled = F.transpose(sampled, (0, 1, 3, 2))
-    return sampled
-
-
-def _line(start: Any, length: Any, flip: Any, count: int) -> tuple[Any, Any]:
-    """first and step of the `count` cell centres that divide [start, start + length) pixels.
-
-    Where flip is 1 the line runs backwards.
-    """
-    step = length / count
-    first = start + step / 2 - 0.5
-    return first + flip * step * (count - 1), step * (1 - 2 * np.asarray(flip))
-
-
 def colour_changes(factors: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
     """Three changes of an image's colours, as columns of draws.
 
@@ -310,7 +272,3 @@ def colour_changes(factors: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
 def _add_whole(F: Any, flat: Any, added: Any) -> Any:
     """Colours (B, 3, N) plus (B, 3) or (B, 1), clipped and cut down to whole numbers as bytes are."""
     return F.floor(F.clip(F.broadcast_add(flat, F.expand_dims(added, axis=2)), 0, 255))
-
-
-def _columns(*values: Any) -> np.ndarray:
-    return np.stack(np.broadcast_arrays(*values), axis=1).astype(np.float32)
