@@ -9,7 +9,7 @@ REQUIREMENTS := $(shell if PATH="$$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null
 LOCK := --python-version 3.9 --no-annotate --custom-compile-command 'make lock'
 READY := .venv/ready-$(REQUIREMENTS)
 
-.PHONY: train test test-slow bench check docs lock setup
+.PHONY: train test test-slow test-browser bench check docs lock setup
 
 train: setup
 	.venv/bin/python train_cifar.py --version fast $(ARGS)
@@ -21,6 +21,13 @@ test: setup
 
 test-slow: setup
 	.venv/bin/python -m pytest -m slow $(ARGS)
+
+# Chromium and its driver come by apt unless they are installed.
+test-browser: setup
+	@{ command -v chromium && command -v chromedriver; } >/dev/null \
+		|| { apt-get update && apt-get install -y chromium chromium-driver; } >/dev/null \
+		|| { echo "error: these tests need chromium and chromedriver, which apt-get could not install; install them by hand"; exit 2; }
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m browser tests/browser $(ARGS)
 
 check: setup
 	.venv/bin/ruff format --check .
