@@ -11,23 +11,22 @@ training. Images that cannot be read are named and left out, and the exit code i
 import csv
 import io
 import json
-import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Union
 
 import numpy as np
 from boltons.iterutils import chunked_iter
-from PIL import Image, ImageFile, ImageOps
 from tqdm import tqdm
 
 from training import errors
 from training.config.options import Parser
 from training.config.schema import FALSE_ALARM_RATES
+from training.data.pictures import PictureError, read_picture
 from training.errors import UserError, naming
 from training.machine import devices
-from training.runs.folder import RunFolder, check_writable, write_text
+from training.runs.folder import check_writable, write_text
 
 BATCH = 500
 ENDINGS = {'.png', '.jpg', '.jpeg'}
@@ -49,44 +48,6 @@ def find_images(paths: list[str]) -> list[Path]:
             else:
                 raise UserError(f'{path}: there is no such file or folder')
     return files
-
-
-def read_image(path: Path, shape: tuple[int, int, int]) -> Union[np.ndarray, str]:
-    """An image as uint8 of shape (channels, height, width), or the reason why there is none."""
-    channels, height, width = shape
-    try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith('I'):  # 16 bits, which convert() would cut off at 255
-                image = Image.fromarray((np.asarray(image, np.int64) // 257).astype(np.uint8))
-            if 'transparency' in image.info or image.mode[-1] in 'Aa':
-                image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA'))
-            image = image.convert('RGB' if channels == 3 else 'L')
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.BICUBIC)
-            return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        LookupError,
-        TypeError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:  # the last but one of EXIF data
-        return f'{path}: left out, no image that can be read ({error})'
-
-
-def predict(net: Callable, images: np.ndarray, context: Any) -> tuple[np.ndarray, Optional[np.ndarray]]:
-    """Posterior (N, C) and log-likelihood (N,), or None, of uint8 images (N, channels, H, W).
-
-    `net` is a training.losses.classifiers.PixelClassifier.
-    """
-    from mxnet import nd
-
-    logits, *rest = net(nd.array(images, ctx=context, dtype='uint8'))
-    likelihood = rest[1].asnumpy() if len(rest) == 2 else None
-    return logits.softmax().asnumpy(), likelihood
 
 
 def main(argv):
@@ -115,49 +76,40 @@ def main(argv):
     files = find_images(options.images)
     device = devices.prepare(options.device, options.dtype)
 
-    from training.data import datasets
-    from training.runs import restore
+    from training.serving.predictor import Predictor
 
-    context = device.contexts()[0]
-    folder = RunFolder(options.run)
-    net, recipe = restore.pixel_classifier(folder, device, [context])
-    names, shape = datasets.CLASS_NAMES[recipe.data.dataset], datasets.IMAGE_SHAPES[recipe.data.dataset]
-    threshold = None
-    if recipe.loss.loss == 'lgm':
-        _, thresholds = folder.read_calibration()
-        threshold = thresholds.get(options.false_alarm_rate)
+    predictor = Predictor(options.run, device, device.contexts()[0], options.false_alarm_rate)
 
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # GluonCV sets it, and would have half images classified
+    def read(path: Path) -> Union[np.ndarray, PictureError]:
+        try:
+            return read_picture(path, predictor.shape)
+        except PictureError as error:
+            return error
+
     rows, problems = [], []
     with (
         ThreadPoolExecutor(devices.usable_cores()) as pool,
         tqdm(total=len(files), unit=' images', disable=None, leave=False) as bar,
     ):
         for chunk in chunked_iter(files, BATCH):
-            read = list(pool.map(lambda path: read_image(path, shape), chunk))
-            good = [(path, image) for path, image in zip(chunk, read) if not isinstance(image, str)]
-            problems += [image for image in read if isinstance(image, str)]
+            images = list(zip(chunk, pool.map(read, chunk)))
+            problems += [
+                f'{path}: left out, {image}' for path, image in images if isinstance(image, Exception)
+            ]
+            good = [(path, image) for path, image in images if not isinstance(image, Exception)]
             if good:
-                posterior, likelihood = predict(net, np.stack([image for _, image in good]), context)
+                predictions = predictor(np.stack([image for _, image in good]))
             for number, (path, _) in enumerate(good):
-                best = int(posterior[number].argmax())
-                value = None if likelihood is None else round(float(likelihood[number]), 4)
                 name = str(path).encode(errors='backslashreplace').decode()  # of whatever bytes
-                rows.append(
-                    (
-                        name,
-                        names[best],
-                        round(float(posterior[number, best]), 6),
-                        value,
-                        None if threshold is None else bool(likelihood[number] < threshold),
-                    )
-                )
+                rows.append({'file': name, **predictor.describe(predictions, number)})
             bar.update(len(chunk))
     text = io.StringIO()
     if options.output.suffix == '.json':
-        json.dump([dict(zip(COLUMNS, row)) for row in rows], text, indent=1)
+        json.dump(rows, text, indent=1)
     else:
-        csv.writer(text, lineterminator='\n').writerows([COLUMNS, *rows])
+        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
     try:
         write_text(options.output, text.getvalue())
     except OSError as error:

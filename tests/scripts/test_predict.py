@@ -44,16 +44,6 @@ def test_folder_is_classified_and_what_is_broken_is_named(pictures, run_here, ca
     )
 
 
-def test_sixteen_bits_of_gray_are_scaled_and_not_cut_off(tmp_path):
-    deep = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
-    Image.fromarray(deep).save(tmp_path / 'deep.png')
-    assert Image.open(tmp_path / 'deep.png').mode.startswith('I')
-    for channels in (1, 3):
-        found = predict.read_image(tmp_path / 'deep.png', (channels, 32, 32))
-        assert found.shape == (channels, 32, 32)
-        np.testing.assert_allclose(found[0], deep / 257, atol=1)
-
-
 def test_batches_change_nothing(pictures, run_here, tmp_path, monkeypatch, capsys):
     folder, _ = pictures
     (tmp_path / 'broken.png').write_bytes(b'none')
@@ -76,34 +66,6 @@ def test_batches_change_nothing(pictures, run_here, tmp_path, monkeypatch, capsy
     for row, other in zip(whole, parts):
         assert (row['file'], row['class']) == (other['file'], other['class'])
         assert float(row['probability']) == pytest.approx(float(other['probability']), abs=1e-4)
-
-
-def test_photos_are_turned_as_their_camera_was_held(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    image = Image.fromarray(np.rot90(pixels))
-    exif = image.getexif()
-    exif[0x0112] = 6  # turned a quarter to the right when shown
-    image.save(tmp_path / 'held.png', exif=exif)
-    np.testing.assert_array_equal(
-        predict.read_image(tmp_path / 'held.png', (3, 32, 32)), pixels.transpose(2, 0, 1)
-    )
-
-
-@pytest.mark.parametrize('mode', ['LA', 'RGBA', 'P'])
-@pytest.mark.parametrize('channels', [1, 3])
-def test_what_is_transparent_is_white(tmp_path, mode, channels):
-    black, alpha = np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
-    alpha[8:20, 4:9] = 255
-    if mode == 'P':
-        image = Image.fromarray((alpha // 255).astype(np.uint8), 'P')
-        image.putpalette([255, 0, 0, 0, 0, 0])
-        image.save(tmp_path / 'drawn.png', transparency=0)
-    else:
-        Image.merge(mode, [Image.fromarray(a) for a in [black] * (len(mode) - 1) + [alpha]]).save(
-            tmp_path / 'drawn.png'
-        )
-    found = predict.read_image(tmp_path / 'drawn.png', (channels, 32, 32))
-    np.testing.assert_array_equal(found, np.broadcast_to(255 - alpha, (channels, 32, 32)))
 
 
 @pytest.mark.parametrize('output', ['out.csv', 'out.json'])

@@ -7,7 +7,7 @@ from mxnet.gluon import HybridBlock
 
 from gmloss import LGMLoss, MixtureClassifier, label_free_logits, log_likelihood, margin_logits, one_hot
 
-OUTPUTS = 'logits', 'distance', 'log_likelihood'  # of PixelClassifier, as far as it has them
+OUTPUTS = 'logits', 'distance', 'log_likelihood', 'features'  # of PixelClassifier, in this order
 
 
 class LabelledClassifier(HybridBlock):
@@ -67,13 +67,13 @@ class HeadsClassifier(HybridBlock):
     def __init__(self, net: HybridBlock, heads: Sequence[HybridBlock] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.net = net
-        self._heads = list(heads)
+        self.heads = list(heads)
         for head in heads:
             self.register_child(head)
 
     def hybrid_forward(self, F: Any, images: Any) -> Any:
         features, logits = self.net(images)
-        return (logits, *(head(features) for head in self._heads)) if self._heads else logits
+        return (logits, *(head(features) for head in self.heads)) if self.heads else logits
 
 
 class PixelClassifier(HybridBlock):
@@ -82,41 +82,57 @@ class PixelClassifier(HybridBlock):
     Parameters
     ----------
     normalise : training.data.augment.Normalize
-    classifier : gmloss.MixtureClassifier, HeadsClassifier or block
-        From normalised images to logits. Of several heads the second is taken for minus half the
-        squared distance to each center.
+    classifier : gmloss.MixtureClassifier or HeadsClassifier
+        From normalised images to logits. The head of a HeadsClassifier, if there is one, is taken for
+        minus half the squared distance to each center.
     spread : float, default 1
         As in gmloss.MixtureInference.
+    features : bool, default False
+        Whether to give the features too.
 
     Inputs:
         - **pixels**: (B, channels, H, W), any type, 0 to 255.
 
-    Outputs:
+    Outputs (a tuple, in this order, as far as there are any):
         - **logits**: label-free, (B, C).
         - **distance**: half squared distance to every class, (B, C), under L-GM and center loss.
         - **log_likelihood**: (B,), under L-GM.
+        - **features**: (B, D), if asked for.
     """
 
     def __init__(
-        self, normalise: HybridBlock, classifier: HybridBlock, spread: float = 1.0, **kwargs: Any
+        self,
+        normalise: HybridBlock,
+        classifier: HybridBlock,
+        spread: float = 1.0,
+        features: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.normalise = normalise
         self.classifier = classifier
-        self._spread = spread
+        self._spread, self._features = spread, features
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs there are."""
+        mixture = isinstance(self.classifier, MixtureClassifier)
+        given = True, mixture or bool(self.classifier.heads), mixture, self._features
+        return tuple(name for name, is_given in zip(OUTPUTS, given) if is_given)
 
     def hybrid_forward(self, F: Any, pixels: Any) -> Any:
         images = self.normalise(pixels)
         if isinstance(self.classifier, MixtureClassifier):
             mixture = self.classifier.mixture
-            distance, log_det = mixture(self.classifier.net(images))[:2]
+            features = self.classifier.net(images)
+            distance, log_det = mixture(features)[:2]
             outputs = [
                 label_free_logits(F, distance, log_det),
                 distance,
                 log_likelihood(F, distance, log_det, mixture.feature_size, self._spread),
             ]
         else:
-            logits = self.classifier(images)
-            logits, *to_centers = logits if isinstance(logits, (list, tuple)) else [logits]
-            outputs = [logits, *(-head for head in to_centers)]
-        return tuple(F.identity(output, name=name) for output, name in zip(outputs, OUTPUTS))
+            features, logits = self.classifier.net(images)
+            outputs = [logits, *(-head(features) for head in self.classifier.heads)]
+        outputs += [F.cast(features, 'float32')] * self._features
+        return tuple(F.identity(output, name=name) for output, name in zip(outputs, self.outputs))

@@ -41,11 +41,14 @@ def restore_model(
 
 
 def pixel_classifier(
-    folder: RunFolder, device: Optional[Device], contexts: list[Context]
+    folder: RunFolder, device: Optional[Device], contexts: list[Context], features: bool = False
 ) -> tuple[PixelClassifier, Recipe]:
-    """All that a run says of pixels, and its recipe; parameters and errors as of `restore_model`."""
+    """All that a run says of pixels, on request with its features, and its recipe.
+
+    Other parameters and errors are those of `restore_model`.
+    """
     model, recipe = restore_model(folder, device, contexts)
     spread, _ = folder.read_calibration()
-    block = PixelClassifier(normaliser(recipe, contexts), model.classifier, spread, prefix='')
+    block = PixelClassifier(normaliser(recipe, contexts), model.classifier, spread, features, prefix='')
     block.hybridize(static_alloc=True, static_shape=True)
     return block, recipe

@@ -1,0 +1,1 @@
+"""Finished runs put to use: image files to predictions, in a script or over HTTP."""
