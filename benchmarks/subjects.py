@@ -173,7 +173,7 @@ def stock_epoch(default_threads: bool = False) -> Callable[[], None]:
     """An epoch of the usual script, with all cores or the threads that mxnet takes by itself."""
     if default_threads:
         del os.environ['OMP_NUM_THREADS']
-    devices.make_importable()
+    devices.import_mxnet()
     return baselines.stock_epoch(BATCH, EPOCH_IMAGES)
 
 

@@ -176,3 +176,12 @@ def test_every_process_has_the_alias_that_numpy_removed(role):
 def test_prepare_after_mxnet_is_a_programming_error():
     with pytest.raises(RuntimeError, match='before mxnet is imported'):
         devices.prepare('cpu')
+
+
+def test_mxnet_starts_without_the_packages_that_only_its_utilities_use():
+    code = (
+        'from training.machine import devices; devices.prepare("cpu"); import sys; '
+        'assert not {"scipy", "sklearn"} & set(sys.modules); '
+        'import mxnet, scipy.stats, sklearn.metrics; print(mxnet.nd.ones(2).sum().asscalar())'
+    )
+    assert fresh(code).stdout.strip() == '2.0'

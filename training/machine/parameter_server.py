@@ -9,7 +9,7 @@ import threading
 from typing import Any, Callable, Optional
 
 from training.errors import ECHO, UserError
-from training.machine.devices import make_importable, share_cores
+from training.machine.devices import import_mxnet, share_cores
 
 ENVIRONMENT = 'DMLC_ROLE', 'DMLC_PS_ROOT_URI', 'DMLC_PS_ROOT_PORT', 'DMLC_NUM_WORKER', 'DMLC_NUM_SERVER'
 HEARTBEAT = {'PS_HEARTBEAT_INTERVAL': '5', 'PS_HEARTBEAT_TIMEOUT': '60'}  # seconds
@@ -125,8 +125,7 @@ def serve(make_optimizer: Optional[Callable]) -> None:
     if ECHO not in os.environ:  # Slurm and MPI tell all to stop; for a checkpoint workers need servers
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     share_cores()
-    make_importable()
-    import mxnet as mx
+    mx = import_mxnet()
     from mxnet.kvstore.kvstore_server import KVStoreServer
 
     os.environ['DMLC_ROLE'] = role

@@ -4,7 +4,6 @@ The swaps below keep every parameter's name, shape and value, so weights move fr
 stock net, the CPU and the GPU.
 """
 
-import sys
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -15,7 +14,7 @@ from mxnet.gluon import HybridBlock, nn
 from training.config.schema import CifarModel
 from training.data.datasets import IMAGE_SHAPES
 from training.errors import UserError
-from training.machine.devices import Device
+from training.machine.devices import Device, hidden
 from training.nets.layers import Float32Dense, SeededDropout, SpatialMean
 from training.nets.rewrite import fuse_batch_norm_relu, pad_stem, replace, set_child
 
@@ -122,14 +121,8 @@ def zoo_model(name: str, classes: int, **settings: Any) -> HybridBlock:
 
     GluonCV refuses to be imported beside a PyTorch of today, so PyTorch is hidden from it.
     """
-    kept = sys.modules.get('torch')
-    sys.modules['torch'] = None
-    try:
+    with hidden('torch'):
         from gluoncv.model_zoo import model_zoo
-    finally:
-        del sys.modules['torch']
-        if kept is not None:
-            sys.modules['torch'] = kept
     module = getattr(model_zoo._models.get(name.lower()), '__module__', 'unknown').split('.')
     if name.endswith('_s') or not OTHER_TASKS.isdisjoint(module):  # HRNet's _s label pixels
         raise NoClassifier(name)
