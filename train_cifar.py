@@ -43,7 +43,7 @@ def main(argv):
     from training.optim.average import build_moving_average
     from training.optim.trainer import build_trainer
     from training.runs.teacher import load_teacher
-    from training.runs.weights import load_weights, named_parameters
+    from training.runs.weights import load_weights, named_parameters, require_same_data
 
     contexts = device.contexts()
     mx.random.seed(recipe.run.seed)
@@ -65,6 +65,8 @@ def main(argv):
     weights = actions['weights'] or (folder.weights if actions['test'] else None)
     if weights:
         load_weights(weights, model.weights, contexts)
+        if (config := RunFolder(Path(weights).parent).config).is_file():
+            require_same_data(f'--weights {weights}', config, recipe.data, 'normalisation')
     if actions['test']:
         (accuracy,) = accuracies(model.classifier, normalise, val_data)
         print(f'{weights}: accuracy {accuracy:.4f} on {val_data.count} images')

@@ -89,6 +89,11 @@ COMMAND_LINES = [
     ('train_cifar', '--teacher nosuch', '--teacher nosuch: neither a run folder nor a classifier'),
     ('train_cifar', '--teacher no/such', '--teacher no/such: there is no such run folder'),
     ('train_cifar', '--teacher data', 'data: there is no run in this folder'),
+    (
+        'train_cifar',
+        '--weights run/best.params --normalisation symmetric',
+        '--weights run/best.params: was trained with normalisation cifar10, not symmetric; choose others or ',
+    ),
     ('train_cifar', '--teacher run', '--teacher run: is the folder of this run; choose another'),
     ('train_cifar', '--data-dir ""', 'data.data_dir: .* at least 1 character'),
     ('train_cifar', '--data-dir nowhere', 'nowhere: neither train.bin nor train.bin.gz is there'),

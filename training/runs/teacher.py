@@ -13,6 +13,7 @@ from training.machine.devices import Device
 from training.nets import zoo
 from training.runs.folder import RunFolder
 from training.runs.restore import restore_model
+from training.runs.weights import require_same_data
 
 
 def load_teacher(
@@ -43,14 +44,9 @@ def load_teacher(
         if student and Path(name).resolve() == student.path.resolve():
             # The run there would be moved aside, and after --resume the student teach itself.
             raise UserError(f'--teacher {name}: is the folder of this run; choose another --output-dir')
-        model, recipe = restore_model(RunFolder(name), device, contexts)
-        for field in 'dataset', 'normalisation':
-            theirs, ours = (getattr(part, field) for part in (recipe.data, data))
-            if theirs != ours:
-                raise UserError(
-                    f'--teacher {name}: was trained with {field} {theirs}, not {ours}; '
-                    f'choose another teacher or --{field} {theirs}'
-                )
+        teacher = RunFolder(name)
+        require_same_data(f'--teacher {name}', teacher.require_run(), data, 'dataset', 'normalisation')
+        model, _ = restore_model(teacher, device, contexts)
         return model.classifier
     if data.normalisation != 'cifar10':
         raise UserError(f'--teacher {name}: was pretrained with --normalisation cifar10; choose that')

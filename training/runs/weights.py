@@ -9,6 +9,8 @@ from typing import Any
 import mxnet as mx
 from boltons.fileutils import atomic_save
 
+from training.config.recipe import load_run
+from training.config.schema import Data
 from training.errors import UserError, naming
 
 # mxnet's weights files: magic numbers, and bytes an element by type number.
@@ -45,6 +47,24 @@ def load_weights(path: Path, classifier: Any, contexts: list[Any]) -> None:
         raise UserError(f'{path}: cannot be read as weights ({error})') from None
     check_match(path, classifier._collect_params_with_prefix(), shapes)
     classifier.load_parameters(str(path), ctx=contexts, cast_dtype=True)
+
+
+def require_same_data(option: str, config: Path, data: Data, *fields: str) -> None:
+    """Refuse the weights of a run that saw other images than those of `data` in one of these fields.
+
+    Parameters
+    ----------
+    option : str
+        How the user named the weights, as in '--weights run/best.params'.
+    config : Path
+        The run's config.yaml.
+    """
+    for field in fields:
+        theirs, ours = getattr(load_run(config).data, field), getattr(data, field)
+        if theirs != ours:
+            raise UserError(
+                f'{option}: was trained with {field} {theirs}, not {ours}; choose others or --{field} {theirs}'
+            )
 
 
 def named_parameters(blocks: dict[str, Any]) -> dict[str, Any]:
