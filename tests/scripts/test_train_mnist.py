@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -188,6 +189,35 @@ def test_second_phase_begins_with_the_best_weights_of_the_first(run_here, tmp_pa
     for name in ('net.output.weight', 'net.output.bias', 'center_loss.centers.weight'):
         assert (of_best[name].asnumpy() == last[name].asnumpy()).all(), name
     assert any((of_best[name].asnumpy() != last[name].asnumpy()).any() for name in of_best)
+
+
+@pytest.mark.parametrize('last_call, message', [(12, 'stopped after epoch 2'), (13, 'stopped in epoch 3')])
+def test_two_phases_stopped_at_their_boundary_resume_as_if_they_had_not(
+    run_here, tmp_path, monkeypatch, capsys, last_call, message
+):
+    """After the last step of the first phase, and after the first one of the second."""
+    import mxnet as mx
+
+    from training.machine.cluster import Workers
+
+    calls, kept = [], Workers.stop_requested
+    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    words = ('--version', 'two-phase', '--epochs', 4, '--first-phase-epochs', 2, '--lr', 0.02)
+    assert train(run_here, whole, *words) == 0
+
+    def stop_requested(workers, wanted):
+        calls.append(wanted)
+        if len(calls) == last_call:
+            signal.raise_signal(signal.SIGTERM)
+        return kept(workers, wanted or len(calls) == last_call)
+
+    monkeypatch.setattr(Workers, 'stop_requested', stop_requested)
+    assert train(run_here, stopped, *words) == 128 + signal.SIGTERM
+    assert message in capsys.readouterr().out
+    assert train(run_here, stopped, '--version', 'two-phase', '--resume') == 0
+    assert run_fields(stopped) == run_fields(whole)
+    first, second = (mx.nd.load(str(run / 'last.params')) for run in (whole, stopped))
+    assert all((second[name].asnumpy() == array.asnumpy()).all() for name, array in first.items())
 
 
 def test_each_phase_has_a_whole_schedule(run_here, tmp_path):

@@ -63,7 +63,8 @@ def require_same_data(option: str, config: Path, data: Data, *fields: str) -> No
         theirs, ours = getattr(load_run(config).data, field), getattr(data, field)
         if theirs != ours:
             raise UserError(
-                f'{option}: was trained with {field} {theirs}, not {ours}; choose others or --{field} {theirs}'
+                f'{option}: was trained with {field} {theirs}, not {ours}; choose others '
+                f'or --{field} {theirs}'
             )
 
 
