@@ -16,8 +16,9 @@ import signal
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -32,7 +33,9 @@ from training.errors import UserError, naming
 from training.runs import tables
 from training.runs.folder import RunFolder, check_writable, write_text
 from training.runs.resumption import check_same
-from training.runs.run import read_run
+from training.runs.run import Run, read_run
+
+Fields = dict[str, Any]  # of a recipe, by name
 
 SET_HERE = 'version', 'resume', 'test', 'weights', 'seed'  # options that differ from run to run
 FIXED = (*FILLED_IN, 'seed', 'output_dir')  # fields that a variant cannot change
@@ -47,11 +50,11 @@ class Plan:
     variants: dict[str, Optional[dict[str, Any]]] = Field(min_length=1)
 
 
-def read_plan(path):
+def read_plan(path: Union[str, Path]) -> tuple[str, dict[str, Fields]]:
     """(version, {variant: overrides}) of a plan file, each variant checked as a recipe."""
     plan = recipes.validate(recipes.read_yaml(path), Plan, path)
     known = set(recipes.fields_of(recipes.CifarRecipe)) - set(FIXED)
-    variants = {}
+    variants: dict[str, Fields] = {}
     for name, overrides in plan.variants.items():
         overrides = overrides or {}
         if '/' in name:
@@ -76,7 +79,7 @@ def read_plan(path):
     return plan.version, variants
 
 
-def settle(overrides, common, version, folder, seed):
+def settle(overrides: Fields, common: Fields, version: str, folder: Path, seed: int) -> Fields:
     """A variant's overrides as they are for one run: epochs scaled, texts filled in."""
     path = recipes.version_path('cifar', version)
     # Alone: beside it a warm-up that is not scaled yet could be longer than the run.
@@ -93,7 +96,7 @@ def settle(overrides, common, version, folder, seed):
     return settled
 
 
-def options(overrides):
+def options(overrides: Fields) -> list[str]:
     """Fields and their values as words of a command line."""
     words = []
     for name, value in overrides.items():
@@ -105,7 +108,7 @@ def options(overrides):
     return words
 
 
-def read_common(words):
+def read_common(words: list[str]) -> Fields:
     """The recipe fields among the options that all runs share, checked."""
     actions, fields = parse_options(train_cifar.make_parser(), recipes.CifarRecipe, words)
     for name in SET_HERE:
@@ -114,7 +117,7 @@ def read_common(words):
     return fields
 
 
-def check_run(path, version, common, overrides, seed):
+def check_run(path: Path, version: str, common: Fields, overrides: Fields, seed: int) -> None:
     """Refuse a run that is there already but is not the one that is wanted."""
     folder = RunFolder(path)
     if folder.config.exists():
@@ -126,9 +129,11 @@ def check_run(path, version, common, overrides, seed):
         check_same(folder, wanted)
 
 
-def finished_runs(folder, variants, version, common):
+def finished_runs(
+    folder: Path, variants: dict[str, Fields], version: str, common: Fields
+) -> dict[str, list[Run]]:
     """{variant: its finished runs by seed}, of those that have any and are of this plan."""
-    found = {}
+    found: dict[str, list[Run]] = {}
     for name, overrides in variants.items():
         for seed, path in runs_of(name, folder).items():
             if (path / 'summary.json').exists():
@@ -138,7 +143,7 @@ def finished_runs(folder, variants, version, common):
     return found
 
 
-def begun_dtype(folder, variants):
+def begun_dtype(folder: Path, variants: dict[str, Fields]) -> Optional[str]:
     """The precision of the runs there whose variant sets none, or None if there are none."""
     for name, overrides in variants.items():
         if 'dtype' not in overrides:
@@ -147,7 +152,7 @@ def begun_dtype(folder, variants):
     return None
 
 
-def runs_of(variant, folder):
+def runs_of(variant: str, folder: Path) -> dict[int, Path]:
     """{seed: run folder} of the runs that there are of a variant, by seed."""
     runs = {}
     for config in folder.glob('*/config.yaml'):
@@ -157,16 +162,16 @@ def runs_of(variant, folder):
     return dict(sorted(runs.items()))
 
 
-def run_name(variant, seed):
+def run_name(variant: str, seed: Union[int, str]) -> str:
     return f'{variant.replace(" ", "-")}-seed{seed}'
 
 
-def last_accuracies(runs):
+def last_accuracies(runs: Iterable[Run]) -> dict[int, float]:
     """{seed: accuracy at the last epoch} of runs."""
     return {run.summary['seed']: run.summary['val_acc'] for run in runs}
 
 
-def row(name, runs, reference):
+def row(name: str, runs: list[Run], reference: dict[int, float]) -> list[str]:
     """What the table says of a variant's runs, set against {seed: accuracy} of other ones."""
     last = last_accuracies(runs)
     gains = [accuracy - reference[seed] for seed, accuracy in last.items() if seed in reference]
@@ -181,7 +186,7 @@ def row(name, runs, reference):
     ]
 
 
-def table(runs, first):
+def table(runs: dict[str, list[Run]], first: str) -> str:
     """What {variant: its finished runs} shows, each against the runs of `first` with its seeds."""
     reference = last_accuracies(runs.get(first, ()))
     rows = [row(variant, found, reference) for variant, found in runs.items()]
@@ -189,7 +194,7 @@ def table(runs, first):
     return tables.markdown(HEADER, rows) + f'\nTop-1 accuracy on the {seen}.\n'
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = Parser(__doc__, epilog='Further options are handed to train_cifar.py, the same for all runs.')
     parser.add_argument('plan', help='YAML file with version and variants')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
@@ -215,9 +220,10 @@ def main(argv):
         common_fields['dtype'], common = begun, [*common, '--dtype', begun]
 
     # Signals are for the run, which writes its checkpoint first; Ctrl-C reaches it by itself.
-    run, stopped = None, []
+    run: Optional[subprocess.Popen] = None
+    stopped: list[int] = []
 
-    def stop(number, _):
+    def stop(number: int, _: Any) -> None:
         stopped.append(number)
         if run and number == signal.SIGTERM:
             run.terminate()

@@ -14,6 +14,7 @@ trained covariances by epoch). With --page the tables go between the lines `<!--
 
 import re
 from pathlib import Path
+from typing import Callable
 
 from boltons.fileutils import atomic_save
 
@@ -70,19 +71,19 @@ def all_tables(runs: list[Run], ablations: list[Path]) -> dict[str, str]:
         group = [run for run in runs if run.data == data]
         written[f'{data} by recipe'] = tables.recipe_table(by_recipe(group))
         written[f'{data} run by run'] = tables.run_table(group)
-    for group in by_recipe(runs):
-        if group.redoes_v6:
-            written['v6 beside its published plot'] = tables.published_table(group.first)
-    for group in by_recipe(run for run in runs if 'detection' in run.summary):
-        written[f'AUROC under {group.name}'] = tables.detection_table(group.runs)
+    for repeats in by_recipe(runs):
+        if repeats.redoes_v6:
+            written['v6 beside its published plot'] = tables.published_table(repeats.first)
+    for repeats in by_recipe(run for run in runs if 'detection' in run.summary):
+        written[f'AUROC under {repeats.name}'] = tables.detection_table(repeats.runs)
     for path in ablations:
         written[f'ablation {path.name}'] = (path / ABLATION).read_text()
     return written
 
 
-def all_figures(runs: list[Run]) -> dict[str, tuple]:
+def all_figures(runs: list[Run]) -> dict[str, tuple[Callable, list]]:
     """{file name: (function that draws it, its content)} of runs."""
-    figures = {}
+    figures: dict[str, tuple[Callable, list]] = {}
     for dataset in dict.fromkeys(run.recipe.data.dataset for run in runs):
         groups = by_recipe(run for run in runs if run.recipe.data.dataset == dataset)
         figures[f'accuracy-{dataset}.png'] = comparison_plots.accuracies, groups
@@ -117,7 +118,7 @@ def fill(page: Path, written: dict[str, str]) -> str:
     """The text of a page with its tables replaced; says which tables it has no place for."""
     missing = dict(written)
 
-    def replace(match):
+    def replace(match: re.Match) -> str:
         title = match[1]
         if title not in written:
             raise UserError(f'{page}: no run given is of the table {title}; there are {", ".join(written)}')
@@ -140,7 +141,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     options = make_parser().parse_args(argv)
     check_writable(options.output_dir)
     folders, ablations = expand(options.runs)

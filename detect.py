@@ -19,7 +19,7 @@ from training.machine import devices
 from training.runs.folder import RunFolder, check_writable
 
 
-def make_parser():
+def make_parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument('run', type=Path, help='folder of a finished run')
     parser.add_argument(
@@ -41,7 +41,7 @@ def make_parser():
     return parser
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     options = make_parser().parse_args(argv)
     if options.samples < 1 or options.seed < 0:
         raise UserError(
@@ -95,7 +95,7 @@ def main(argv):
         one.name: {score: ood_scores.roc(inside.scores[score], one.scores[score]) for score in inside.scores}
         for one in others
     }
-    families = {}
+    families: dict[str, dict[str, dict]] = {}
     for one in others:
         families.setdefault(one.family, {inside.name: inside.scores})[one.name] = one.scores
     with naming(target.path, '; choose another --output-dir'):

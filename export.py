@@ -15,6 +15,7 @@ import os
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def compare(name: str, outputs: list[np.ndarray], wanted: list[np.ndarray]) -> N
             )
 
 
-def write_mxnet(net, folder: Path, images: np.ndarray, wanted: list[np.ndarray]) -> tuple[Path, Path]:
+def write_mxnet(net: Any, folder: Path, images: np.ndarray, wanted: list[np.ndarray]) -> tuple[Path, Path]:
     """Write a PixelClassifier as symbol and weights, load them again, and compare its outputs."""
     from mxnet import gluon, nd
 
@@ -71,7 +72,7 @@ def accuracy_of(path: Path, outputs: list[np.ndarray], labels: np.ndarray, speed
     return accuracy
 
 
-def write_int8(model: Path, calibration: np.ndarray, test, accuracy: float) -> None:
+def write_int8(model: Path, calibration: np.ndarray, test: Any, accuracy: float) -> None:
     """Write model-int8.onnx beside an ONNX file of this accuracy; UserError if it is much worse."""
     from training.runs import onnx_files
 
@@ -86,7 +87,7 @@ def write_int8(model: Path, calibration: np.ndarray, test, accuracy: float) -> N
         )
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = Parser(__doc__)
     parser.add_argument('run', type=Path, help='folder of a finished run')
     parser.add_argument('--onnx', action='store_true', help='also write model.onnx')

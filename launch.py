@@ -19,6 +19,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from training import errors
 from training.config.options import Parser
@@ -41,7 +42,7 @@ class Member:
     process: subprocess.Popen
     is_remote: bool
 
-    def signal(self, number):
+    def signal(self, number: int) -> None:
         """Pass a signal on; to another machine, by way of the terminal that ssh has made there."""
         if self.process.poll() is not None:
             return
@@ -52,7 +53,7 @@ class Member:
             self.process.send_signal(number)
 
 
-def start(role, number, host, command, environment):
+def start(role: str, number: int, host: str, command: list[str], environment: dict[str, str]) -> Member:
     """Start one process, here or over ssh."""
     environment = dict(environment, DMLC_ROLE=role)
     if host == LOCAL:
@@ -70,7 +71,7 @@ def start(role, number, host, command, environment):
     return Member(role, f'{role} {number} on {host}', process, host != LOCAL)
 
 
-def watch(members):
+def watch(members: list[Member]) -> int:
     """Wait until all workers have ended well or one process has failed; return the exit code."""
     workers = [member for member in members if member.role == 'worker']
     while any(member.process.poll() != 0 for member in workers):
@@ -82,7 +83,7 @@ def watch(members):
     return 0
 
 
-def failure(member, code, members):
+def failure(member: Member, code: int, members: list[Member]) -> int:
     """One process has ended with this code: wait for a common end if that was asked for, else say
     what happened."""
     stopped = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -103,12 +104,12 @@ def failure(member, code, members):
     return code if code > 0 else 128 - code
 
 
-def wait(member, deadline):
+def wait(member: Member, deadline: float) -> None:
     with suppress(subprocess.TimeoutExpired):
         member.process.wait(max(0.0, deadline - time.monotonic()))
 
 
-def end(members):
+def end(members: list[Member]) -> None:
     """Leave no process behind."""
     for member in members:
         member.signal(signal.SIGTERM)
@@ -120,13 +121,13 @@ def end(members):
             member.process.wait()
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(('', 0))
         return probe.getsockname()[1]
 
 
-def address_towards(host):
+def address_towards(host: str) -> str:
     """This machine's address as seen from `host`."""
     if host == LOCAL:
         return '127.0.0.1'
@@ -141,7 +142,7 @@ def address_towards(host):
         ) from None
 
 
-def resolved(address):
+def resolved(address: str) -> str:
     """An address or name of this machine as the number that the scheduler can listen at."""
     try:
         return socket.gethostbyname(address)
@@ -149,7 +150,7 @@ def resolved(address):
         raise UserError(f'--address {address}: {error.strerror or error}') from None
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = Parser(__doc__)
     parser.add_argument('--workers', type=int, required=True, help='how many train')
     parser.add_argument('--servers', type=int, default=1, help='how many hold the sums (default 1)')
@@ -185,17 +186,17 @@ def main(argv):
     if farthest == LOCAL:  # all else that there may be of networks is not needed
         environment['DMLC_NODE_HOST'] = address
     command = [sys.executable, *options.command[options.command[0] == '--' :]]
-    members = []
+    members: list[Member] = []
 
-    def pass_on(number, _):
+    def pass_on(number: int, _: Any) -> None:
         for member in members:
             if member.role == 'worker':  # whom a lost terminal is to stop as well
-                here = signal.SIGTERM if number == signal.SIGHUP else number
-                member.signal(signal.SIGINT if member.is_remote else here)  # the only one sent there
+                local = signal.SIGTERM if number == signal.SIGHUP else number
+                member.signal(signal.SIGINT if member.is_remote else local)  # the only one sent there
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, pass_on)
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if ending != signal.SIGHUP or signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
+            signal.signal(ending, pass_on)
     try:
         members.append(start('scheduler', 0, LOCAL, command, {**environment, errors.ECHO: '1'}))
         for role, count in (('server', options.servers), ('worker', options.workers)):

@@ -50,7 +50,7 @@ def find_images(paths: list[str]) -> list[Path]:
     return files
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = Parser(__doc__)
     parser.add_argument('run', type=Path, help='folder of a finished run')
     parser.add_argument('images', nargs='+', help='image files and folders of them')

@@ -11,11 +11,11 @@ from pathlib import Path
 from training import errors
 from training.begin import begin
 from training.config import recipe as recipes
-from training.config.options import choose_recipe, parse_options, training_parser
+from training.config.options import Parser, choose_recipe, parse_options, training_parser
 from training.runs.folder import RunFolder
 
 
-def make_parser():
+def make_parser() -> Parser:
     parser = training_parser(__doc__, 'recipe: configs/cifar/VERSION.yaml (default fast)')
     parser.add_argument(
         '--plotting', action='store_true', help='redraw curves.png every epoch, not only at the end'
@@ -23,7 +23,7 @@ def make_parser():
     return parser
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     # Recipe, device, run folder. mxnet is imported only after devices.prepare.
     actions, overrides = parse_options(make_parser(), recipes.CifarRecipe, argv)
     version = 'fast' if actions['version'] is None else actions['version']
@@ -74,9 +74,9 @@ def main(argv):
 
     # Batches, and the teacher that looks at them too.
     refinement = recipe.refinement
-    teacher_net = refinement.teacher and load_teacher(
-        refinement.teacher, recipe.data, device, contexts, folder
-    )
+    teacher_net = None
+    if refinement.teacher:
+        teacher_net = load_teacher(refinement.teacher, recipe.data, device, contexts, folder)
     train_data = batches.TrainingData(
         train_split,
         contexts,

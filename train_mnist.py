@@ -9,6 +9,7 @@ The command lines of Center_Loss_in_MXNet work too, with main.py read as train_m
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from training import errors
 from training.begin import begin
 from training.config import aliases
 from training.config import recipe as recipes
-from training.config.options import choose_recipe, parse_options, training_parser
+from training.config.options import Parser, choose_recipe, parse_options, training_parser
 from training.errors import UserError
 from training.runs.folder import RunFolder
 
@@ -24,7 +25,7 @@ SAMPLE = 2000  # points of each split in a feature map
 SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'  # as in training.model, which needs mxnet
 
 
-def make_parser():
+def make_parser() -> Parser:
     parser = training_parser(
         __doc__, 'recipe: configs/mnist/VERSION.yaml (default softmax-center; softmax with --prefix)'
     )
@@ -49,7 +50,9 @@ def make_parser():
     return parser
 
 
-def with_class_means(model, normalise, train_split, contexts, num_classes):
+def with_class_means(
+    model: Any, normalise: Any, train_split: Any, contexts: list[Any], num_classes: int
+) -> tuple[Any, np.ndarray]:
     """A softmax model as one with centers, which are the class means of the training features.
 
     Returns
@@ -68,7 +71,7 @@ def with_class_means(model, normalise, train_split, contexts, num_classes):
     classes, means = features.class_means(
         *extract_features(model.features, normalise, batches.DeviceData(train_split, contexts))
     )
-    center_loss = CenterLoss(*means.shape)
+    center_loss = CenterLoss(len(classes), means.shape[1])
     center_loss.initialize(ctx=contexts)
     center_loss.centers.weight.set_data(nd.array(means))
     number = np.full(num_classes, -1)
@@ -76,7 +79,7 @@ def with_class_means(model, normalise, train_split, contexts, num_classes):
     return softmax_model(model.net, center_loss, num_classes=len(classes)), number
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     # Recipe, device, run folder. mxnet is imported only after devices.prepare.
     actions, overrides = parse_options(make_parser(), recipes.MnistRecipe, argv)
     version, path = aliases.choose(actions, overrides)
@@ -172,10 +175,10 @@ def main(argv):
         for length in (first_epochs, epochs - first_epochs)
     )
 
-    def learning_rate(step):
+    def learning_rate(step: int) -> float:
         return rate_of_first(step) if step < second_phase else rate_of_second(step - second_phase)
 
-    def centers_rate(step):
+    def centers_rate(step: int) -> float:
         scale = recipe.loss.alpha / recipe.optimisation.lr
         return scale * rate_of_first(step) if step < second_phase else 0.0
 
@@ -193,7 +196,7 @@ def main(argv):
     validation = Validation(model, normalise, val_data, model.loss_fn, recipe.run.validate_with_label)
 
     # Train, and draw the features of a sample.
-    def draw_features(history, figures):
+    def draw_features(history: list[dict[str, Any]], figures: Any) -> None:
         centers = center_loss.centers.weight if center_loss else mixture and mixture.mean
         epoch, accuracy = history[-1]['epoch'], history[-1]['val_acc']
         snapshot = features.Snapshot(

@@ -6,6 +6,7 @@ from typing import Any
 from mxnet import MXNetError, nd
 from mxnet.gluon import HybridBlock
 
+NO_GRAPH: dict[str, Any]
 NO_GRAPH = {'_cached_graph': (), '_cached_op': None, '_cached_op_args': [], '_in_format': None}
 
 

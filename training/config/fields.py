@@ -59,7 +59,7 @@ class Section:
 
     @field_validator('*', mode='before')
     @classmethod
-    def _no_truth_value(cls, value, info):
+    def _no_truth_value(cls: Any, value: Any, info: Any) -> Any:
         """YAML's true and false, which Python would count as 1 and 0."""
         given = value if isinstance(value, list) else [value]
         if cls.__dataclass_fields__[info.field_name].type is not bool and any(

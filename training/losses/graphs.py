@@ -91,7 +91,7 @@ class LGMGraph(Graph):
         self.classifier = classifier
         self.loss_fn = loss_fn
 
-    def classify(self, F, images, label, target):
+    def classify(self, F: Any, images: Any, label: Any, target: Any) -> tuple[Any, Any]:
         own = None if self.soft else target
         distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images), own)
         loss = self.loss_fn(distance, log_det, target, None, *rest)

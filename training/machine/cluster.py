@@ -48,8 +48,11 @@ class Workers:
 
     def __init__(self, kvstore: str = 'device') -> None:
         self.kvstore, self.rank, self.size = kvstore, 0, 1
-        self._store, self._next_key, self._vectors, self._requests = None, 0, {}, deque()
-        self._shared = []  # lists of parameters with the first one's key
+        self._store: Any = None
+        self._next_key = 0
+        self._vectors: dict[Any, int] = {}
+        self._requests: deque = deque()
+        self._shared: list[tuple[int, list[Parameter]]] = []  # lists of parameters with the first one's key
         if not self.distributed:
             return
         self._store = parameter_server.create(kvstore)
@@ -161,7 +164,8 @@ class Workers:
         """Lists of parameters, last ones first, whose gradients travel together: (key, list)."""
         from mxnet import nd
 
-        lists, elements = [[]], 0
+        lists: list[list[Parameter]] = [[]]
+        elements = 0
         sizes = {parameter.name: math.prod(parameter.shape) for parameter in parameters}
         for parameter in reversed(parameters):
             if lists[-1] and elements + sizes[parameter.name] > BUCKET:

@@ -89,7 +89,7 @@ def prepare(device: str = 'auto', dtype: str = 'float32') -> Device:
 def choose(device: str, dtype: str = 'float32') -> Device:
     """The Device that these options stand for on this machine; see `prepare`."""
     kind, ids = parse_device(device)
-    capabilities = []
+    capabilities: list[tuple[int, int]] = []
     if kind != 'cpu':
         capabilities, problem = nvidia.probe()
         kind, ids = choose_device(kind, ids, capabilities, problem, place()[0])

@@ -33,7 +33,7 @@ def accuracies(
         One accuracy for each of the classifier's outputs.
     """
     right = [0.0] * len(data.contexts)
-    in_flight = deque()
+    in_flight: deque = deque()
     share = data.workers.share(data.count)
     for number, start in enumerate(range(share.start, share.stop, EVALUATION_BATCH)):
         device = number % len(data.contexts)

@@ -63,7 +63,7 @@ class Muon(Nesterov):
         super().__init__(**kwargs)
         self.matrix_lr_ratio = matrix_lr_ratio
         self.aggregate_num = 2**30  # hands `update` all parameters at once
-        self._steps = {}
+        self._steps: dict[Any, Any] = {}
 
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         groups = defaultdict(list)

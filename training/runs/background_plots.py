@@ -5,14 +5,14 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from typing import Any, Callable
 
 
 def _leave_ending_to_parent() -> None:
     """Outlive Ctrl-C, which is for the training, but not a training that is killed."""
 
-    def follow():
+    def follow() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
@@ -25,10 +25,10 @@ class BackgroundPlots:
 
     def __init__(self) -> None:
         self._pool = self._new_pool()
-        self._pending = []
+        self._pending: list[Future] = []
 
     @staticmethod
-    def _new_pool() -> Any:
+    def _new_pool() -> Executor:
         # Spawned, not forked: mxnet's threads do not survive a fork.
         return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _leave_ending_to_parent)
 
@@ -51,7 +51,7 @@ class BackgroundPlots:
         self._report(self._pending)
 
     @staticmethod
-    def _report(futures: Any) -> None:
+    def _report(futures: list[Future]) -> None:
         """No training should end for the sake of a figure: what went wrong is one line."""
         for future in futures:
             if future.exception() is not None:

@@ -19,6 +19,7 @@ from training.errors import UserError
 from training.machine.cluster import Workers
 from training.runs.weights import check_match, named_parameters
 
+Content = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays and state
 FORMAT = 1  # of checkpoints; files without a number are of this one too
 
 
@@ -81,7 +82,12 @@ def before(path: Path) -> Path:
     return Path(path).with_suffix('.before.npz')
 
 
-def load_checkpoint(path, blocks, trainers, workers=Workers()):  # noqa: B008 of one process
+def load_checkpoint(
+    path: Path,
+    blocks: dict[str, Any],
+    trainers: list[Any],
+    workers: Workers = Workers(),  # noqa: B008 of one process
+) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote, on every context, and return its `state`.
 
     A file that is missing or damaged in its format is passed over for the one before: rank 0 decides
@@ -139,7 +145,7 @@ def load_checkpoint(path, blocks, trainers, workers=Workers()):  # noqa: B008 of
     return state
 
 
-def _last_whole(newest):
+def _last_whole(newest: Path) -> tuple[Path, Optional[str], Content]:
     """(path, reason, content) of the newest checkpoint that is whole; why that is not `newest`, or None."""
     try:
         return newest, None, _read(newest)
@@ -157,7 +163,7 @@ def _last_whole(newest):
         raise UserError(f'{newest}: {reason}, and {before(newest).name}: {error}') from None
 
 
-def _put_aside(path):
+def _put_aside(path: Path) -> Path:
     """Rename a damaged file, and return its new path."""
     aside, number = path.with_name(f'{path.name}.damaged'), 1
     while aside.exists():
@@ -165,7 +171,7 @@ def _put_aside(path):
     return path.rename(aside)
 
 
-def _read(path):
+def _read(path: Path) -> Content:
     """(arrays, state) of a checkpoint file.
 
     Everything is taken into memory first: a failure of the disk then cannot pass for damage.
@@ -213,7 +219,9 @@ def _read(path):
     return arrays, state
 
 
-def _check_optimizers(path, trainers, arrays, counts):
+def _check_optimizers(
+    path: Path, trainers: list[Any], arrays: dict[str, np.ndarray], counts: list[dict[int, int]]
+) -> None:
     """Refuse optimizer states whose arrays do not fit the parameters they belong to."""
     if len(counts) != len(trainers):
         raise UserError(f'{path}: does not hold the state of {len(trainers)} optimizer(s)')
@@ -237,7 +245,9 @@ def _updaters(trainer: Any) -> list[Any]:
     return trainer._updaters
 
 
-def _restore_states(updater, context, prefix, count, arrays):
+def _restore_states(
+    updater: Any, context: mx.Context, prefix: str, count: int, arrays: dict[str, np.ndarray]
+) -> None:
     for index in range(count):
         parts = [
             mx.nd.array(arrays[name], ctx=context, dtype=arrays[name].dtype)

@@ -1,21 +1,24 @@
 """Figures that compare recipes, each with its seeds, and set them against what was reported."""
 
 import re
+from typing import Optional
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from training.runs.fonts import save_png
-from training.runs.plots import COLOURS
+from training.runs.plots import COLOURS, File
 from training.runs.run import PUBLISHED_V6, Repeats
 
 MOST_LINES = 6
 LINES = [COLOURS[number] for number in (0, 6, 3, 4, 2, 8)]  # those that differ most come first
+Row = tuple[str, list[float], Optional[float], float]  # label, accuracies, their standard error, reported one
 PUBLISHED = 'v1', 'v3', 'v4', 'v5', 'v6'  # editions of gluon_GMLoss
 
 
-def accuracies(file, groups: list[Repeats]) -> None:
+def accuracies(file: File, groups: list[Repeats]) -> None:
     """Write a PNG of accuracies on one data set: beside the reported ones, and by epoch.
 
     Recipes that others published, or plain softmax and center loss, have a panel of their own.
@@ -44,7 +47,7 @@ def accuracies(file, groups: list[Repeats]) -> None:
     save_png(figure, file, dpi=130)
 
 
-def covariances(file, groups: list[Repeats]) -> None:
+def covariances(file: File, groups: list[Repeats]) -> None:
     """Write a PNG of mean log-determinant and smallest variance by epoch."""
     lines = most_telling(groups)
     figure = Figure(figsize=(10, 4), layout='constrained')
@@ -63,7 +66,7 @@ def most_telling(groups: list[Repeats]) -> list[Repeats]:
     """Those groups if a figure has room for them, else of each recipe file the longest one."""
     if len(groups) <= MOST_LINES:
         return groups
-    longest = {}
+    longest: dict[str, Repeats] = {}
     for group in groups:
         version = group.first.summary['version']
         if version not in longest or _length(group) > _length(longest[version]):
@@ -71,29 +74,29 @@ def most_telling(groups: list[Repeats]) -> list[Repeats]:
     return list(longest.values())
 
 
-def _length(group):
+def _length(group: Repeats) -> tuple[int, int]:
     return group.first.summary['epochs'], len(group.runs)
 
 
-def _panel(group):
+def _panel(group: Repeats) -> str:
     run = group.first
     if run.on_mnist:
         return 'L-GM loss' if run.recipe.loss.loss == 'lgm' else 'softmax and center loss'
     return 'editions of gluon_GMLoss' if run.summary['version'] in PUBLISHED else 'our recipes'
 
 
-def _limits(groups):
+def _limits(groups: list[Repeats]) -> tuple[float, float]:
     """Accuracies to draw: where the runs end, and as far again below."""
     lowest, highest = min(min(group.last) for group in groups), max(max(group.best) for group in groups)
     return lowest - (highest - lowest) - 0.005, highest + 0.005
 
 
-def _legend_below(axes):
+def _legend_below(axes: Axes) -> None:
     axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.14), fontsize='small', frameon=False)
 
 
-def _rows_beside_reported(groups):
-    """(label, accuracies, their standard error, reported accuracy) of all that a source reports."""
+def _rows_beside_reported(groups: list[Repeats]) -> list[Row]:
+    """A row for each recipe, and each nearest center, that a source reports."""
     rows = []
     for group in groups:
         reported, name = group.first.summary['reported_val_acc'], label_of(group)
@@ -105,7 +108,7 @@ def _rows_beside_reported(groups):
     return rows
 
 
-def _beside_reported(axes, rows):
+def _beside_reported(axes: Axes, rows: list[Row]) -> None:
     """A row for each recipe: its seeds with their standard error, and the reported accuracy."""
     for place, (_, ours, error, reported) in enumerate(rows):
         labels = ('ours, by seed, with standard error', 'reported') if place == 0 else (None, None)
@@ -117,7 +120,7 @@ def _beside_reported(axes, rows):
     axes.legend(loc='best', fontsize='small')
 
 
-def _by_epoch(axes, groups, column, quantity):
+def _by_epoch(axes: Axes, groups: list[Repeats], column: str, quantity: str) -> None:
     """A line for the mean over the seeds, in a band from their lowest to their highest.
 
     Epochs are on a logarithmic scale, for the short runs' sake.

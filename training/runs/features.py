@@ -1,7 +1,8 @@
 """Features of a net: kept for figures, averaged by class. Knows nothing of mxnet."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Optional
+from pathlib import Path
+from typing import IO, Optional
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Snapshot:
     def dimensions(self) -> int:
         return self.train_features.shape[1]
 
-    def in_plane(self):
+    def in_plane(self) -> 'Snapshot':
         """The snapshot on the two principal axes of its training features; two stay as they are.
 
         Deviations along other axes cannot be carried over and are left out.
@@ -55,14 +56,14 @@ class Snapshot:
             centers=None if self.centers is None else self.centers @ axes,
         )
 
-    def save(self, file):
+    def save(self, file: IO[bytes]) -> None:
         """Write it as .npz to a binary file."""
         np.savez_compressed(
             file, **{name: array for name, array in asdict(self).items() if array is not None}
         )
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: Path) -> 'Snapshot':
         """Read what `save` wrote; UserError if the file is damaged or something else."""
         try:
             with np.load(path, allow_pickle=False) as archive:

@@ -105,7 +105,7 @@ class RunFolder:
                 f'{self.path}: cannot be locked ({error.strerror}); choose another --output-dir'
             ) from None
 
-    def require_run(self):
+    def require_run(self) -> Path:
         """Path of the config.yaml of the run in this folder; UserError where there is none."""
         with naming(self.path):
             if not self.config.is_file():
@@ -161,7 +161,7 @@ class RunFolder:
         kept = 'detection' in summary and summary.get('epochs') == epochs
         return {'detection': summary['detection']} if kept else {}
 
-    def read_calibration(self):
+    def read_calibration(self) -> tuple[float, dict[str, float]]:
         """What the summary holds for judging likelihoods: (spread, {false-alarm rate: threshold}).
 
         Of a run that has none, (1.0, {}).
@@ -226,7 +226,7 @@ def check_writable(folder: Path, option: str = '--output-dir') -> None:
                 path.rmdir()
 
 
-def write_text(path, text, overwrite=True):
+def write_text(path: Path, text: str, overwrite: bool = True) -> None:
     """Write a text file whole or not at all; OSError if there is one that must not be replaced."""
     with atomic_save(str(path), text_mode=True, overwrite=overwrite, overwrite_part=True) as part:
         part.write(text)

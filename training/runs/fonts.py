@@ -1,7 +1,7 @@
 """Figures whose texts, such as the names of runs, may be in any script."""
 
 from functools import cache
-from typing import Any
+from typing import Any, Optional
 
 from matplotlib import font_manager
 from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def save_png(figure: Figure, file: Any, dpi: int) -> None:
 
 
 @cache
-def _family(letter):
+def _family(letter: str) -> Optional[str]:
     """An installed font family that has a letter: '' for the usual one, None where there is none."""
     if ord(letter) in _letters(font_manager.findfont(USUAL)):
         return ''
@@ -37,7 +37,7 @@ def _family(letter):
 
 
 @cache
-def _letters(path):
+def _letters(path: str) -> frozenset[int]:
     try:
         return frozenset(FT2Font(path).get_charmap())
     except (OSError, RuntimeError):  # removed since matplotlib listed it, or not one that it can draw

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Optional
 
 import mxnet as mx
 import numpy as np
@@ -72,10 +73,11 @@ def write_int8(model: Path, images: np.ndarray, path: Path) -> None:
     """
     batches = iter(range(0, len(images), CALIBRATION_BATCH))
 
-    def next_batch():
+    def next_batch() -> Optional[dict[str, np.ndarray]]:
         start = next(batches, None)
-        part = slice(start, start + CALIBRATION_BATCH) if start is not None else None
-        return part and {'data': images[part].astype(np.float32)}
+        if start is None:
+            return None
+        return {'data': images[start : start + CALIBRATION_BATCH].astype(np.float32)}
 
     with _no_warnings():
         quantization.quantize_static(

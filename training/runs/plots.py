@@ -1,16 +1,22 @@
 """The figures of one run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from pathlib import Path
+from typing import IO, Any, Optional, Union
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from training.runs.features import Snapshot
 from training.runs.fonts import save_png
+
+File = Union[str, Path, IO[bytes]]
 
 matplotlib.rcParams['axes.grid'] = True
 matplotlib.rcParams['grid.alpha'] = 0.3
@@ -30,7 +36,7 @@ COLOURS = (
 )
 
 
-def _line(number):
+def _line(number: int) -> dict[str, str]:
     """Colour and style of the line of this number, all different for the first 20."""
     colour = COLOURS[(2 * number + number // 5) % len(COLOURS)]
     return {'color': colour, 'linestyle': ('-', '--', ':', '-.')[number % 4]}
@@ -47,11 +53,8 @@ class FeatureMap:
     deviations: Optional[np.ndarray] = None
 
 
-def feature_maps(file, maps: list[FeatureMap], title: Optional[str] = None) -> None:
-    """Write a PNG of feature maps side by side, at most four in a row, each in equal axes.
-
-    `file`, here and below, is a binary file or a path.
-    """
+def feature_maps(file: File, maps: list[FeatureMap], title: Optional[str] = None) -> None:
+    """Write a PNG of feature maps side by side, at most four in a row, each in equal axes."""
     rows = -(-len(maps) // 4)
     columns = -(-len(maps) // rows)
     figure = Figure(figsize=(4.8 * columns, 5 * rows), layout='constrained')
@@ -65,7 +68,7 @@ def feature_maps(file, maps: list[FeatureMap], title: Optional[str] = None) -> N
     save_png(figure, file, dpi=80)
 
 
-def feature_row(file, maps: list[FeatureMap]) -> None:
+def feature_row(file: File, maps: list[FeatureMap]) -> None:
     """Write a PNG of feature maps in one row, small, with few ticks: for the width of a page."""
     figure = Figure(figsize=(2.1 * len(maps), 2.5), layout='constrained')
     for axes, panel in zip(figure.subplots(1, len(maps), squeeze=False).flat, maps):
@@ -76,7 +79,7 @@ def feature_row(file, maps: list[FeatureMap]) -> None:
     save_png(figure, file, dpi=150)
 
 
-def _draw_map(axes, panel, markersize, size):
+def _draw_map(axes: Axes, panel: FeatureMap, markersize: float, size: str) -> None:
     """Points in the colours of their classes, `+` at each center, an ellipse of one standard deviation."""
     for k in range(panel.labels.max() + 1 if panel.centers is None else len(panel.centers)):
         colour = COLOURS[k % len(COLOURS)]
@@ -96,7 +99,7 @@ def _draw_map(axes, panel, markersize, size):
     axes.set_aspect('equal', adjustable='datalim')
 
 
-def _name_class(axes, k, place, size, offset=0):
+def _name_class(axes: Axes, k: int, place: Any, size: str, offset: float = 0) -> None:
     axes.annotate(
         str(k),
         place,
@@ -110,7 +113,7 @@ def _name_class(axes, k, place, size, offset=0):
     )
 
 
-def snapshot_maps(file, snapshot, title, validated_on):
+def snapshot_maps(file: File, snapshot: Snapshot, title: str, validated_on: str) -> None:
     """Write a PNG of the feature maps of both splits in a features.Snapshot; the second is `validated_on`."""
     if snapshot.dimensions > 2:
         title += f' (PCA: 2 of {snapshot.dimensions} dimensions)'
@@ -125,16 +128,16 @@ def snapshot_maps(file, snapshot, title, validated_on):
     feature_maps(file, maps, title)
 
 
-def animation(file, frames):
+def animation(file: File, frames: list[Path]) -> None:
     """Write a GIF of PNG frames; the last one stays for two seconds."""
-    images = [Image.open(frame).convert('P', palette=Image.ADAPTIVE, colors=64) for frame in frames]
+    images = [Image.open(frame).convert('P', palette=Image.Palette.ADAPTIVE, colors=64) for frame in frames]
     durations = [300] * (len(images) - 1) + [2000]
     images[0].save(
         file, format='GIF', save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True
     )
 
 
-def curves(file, history, title):
+def curves(file: File, history: list[dict[str, float]], title: str) -> None:
     """Write a PNG of accuracies, loss, learning rate and margin by epoch.
 
     Parameters
@@ -147,7 +150,7 @@ def curves(file, history, title):
     accuracy, loss, rate = figure.subplots(1, 3)
     epochs = [row['epoch'] for row in history]
 
-    def draw(axes, name, label, **style):
+    def draw(axes: Axes, name: str, label: str, **style: Any) -> None:
         axes.plot(epochs, [row[name] for row in history], label=label, **style)
 
     draw(accuracy, 'train_acc', 'training', color='C0')
@@ -166,7 +169,7 @@ def curves(file, history, title):
     save_png(figure, file, dpi=100)
 
 
-def likelihoods(file, splits, title):
+def likelihoods(file: File, splits: list[tuple[str, np.ndarray, np.ndarray]], title: str) -> None:
     """Write a PNG with histograms of own-class distances and of log-likelihoods.
 
     Parameters
@@ -191,18 +194,18 @@ def likelihoods(file, splits, title):
     save_png(figure, file, dpi=100)
 
 
-def _bins(parts, edges, outside):
+def _bins(parts: Sequence[np.ndarray], edges: int, outside: float) -> np.ndarray:
     """Edges of bins for several arrays, over all values but so many percent at either end."""
     values = np.concatenate(parts)
     low, high = np.percentile(values[np.isfinite(values)], (outside, 100 - outside))
     return np.linspace(low, high if high > low else low + 1, edges)
 
 
-def _histogram(axes, values, bins, name, **style):
+def _histogram(axes: Axes, values: np.ndarray, bins: Any, name: str, **style: Any) -> None:
     axes.hist(np.clip(values, bins[0], bins[-1]), bins, density=True, label=name, **style)
 
 
-def roc_curves(file, panels, title):
+def roc_curves(file: File, panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], title: str) -> None:
     """Write a PNG of ROC curves, one panel for each set of out-of-distribution images.
 
     Parameters
@@ -232,7 +235,7 @@ def roc_curves(file, panels, title):
     save_png(figure, file, dpi=80)
 
 
-def score_histograms(file, families, title):
+def score_histograms(file: File, families: dict[str, dict[str, dict[str, np.ndarray]]], title: str) -> None:
     """Write a PNG of scores, a row for each score and a column for each family of images.
 
     Parameters

@@ -1,19 +1,17 @@
 """From a run folder to its net, for inference."""
 
-from typing import Optional, Union
+from typing import Optional
 
 from mxnet.context import Context
 
 from training.config.recipe import load_run
-from training.config.schema import CifarRecipe, MnistRecipe
+from training.config.schema import Recipe
 from training.losses.classifiers import PixelClassifier
 from training.machine.devices import Device
 from training.model import Model, build_model, initialize, normaliser
 from training.nets.rewrite import freeze
 from training.runs.folder import RunFolder
 from training.runs.weights import load_weights, named_parameters
-
-Recipe = Union[CifarRecipe, MnistRecipe]
 
 
 def restore_model(

@@ -98,7 +98,7 @@ def resume(
     print(f'resuming at epoch {state["epoch"] + 1}, step {state["step"]}')
 
 
-def _lengthen(folder, begun, recipe, done, write):
+def _lengthen(folder: RunFolder, begun: Recipe, recipe: Recipe, done: float, write: bool) -> None:
     """Refuse it if learning rates of the epochs `done` change; else say what they are from now on."""
     old, new = begun.optimisation, recipe.optimisation
     first_phase = begun.loss.first_phase_epochs if begun.loss.loss == 'two-phase' else 0

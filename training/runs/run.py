@@ -7,13 +7,15 @@ import os
 import re
 import statistics
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Optional, Union
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from training.config import recipe as recipes
-from training.config.schema import MNIST_LIKE, CifarRecipe, MnistRecipe
+from training.config.schema import MNIST_LIKE, Recipe
 from training.data.datasets import TITLES
 from training.errors import UserError
 from training.runs.folder import RunFolder, totals
@@ -78,7 +80,7 @@ class Run:
     """A run: its folder, recipe, metrics (a dict for each epoch) and summary."""
 
     folder: RunFolder
-    recipe: Union[CifarRecipe, MnistRecipe]
+    recipe: Recipe
     metrics: list[dict[str, float]]
     summary: Summary
     finished: bool
@@ -162,7 +164,7 @@ class Repeats:
         return (first.summary['version'], first.summary['epochs'], first.data) == ('v6', 400, 'CIFAR-10')
 
 
-def read_run(path) -> Run:
+def read_run(path: Union[str, Path]) -> Run:
     """The run in a folder; of an unfinished one, what its metrics hold.
 
     Raises
@@ -191,7 +193,7 @@ def read_run(path) -> Run:
         raise UserError(f'{damaged} ({type(error).__name__}: {" ".join(str(error).split())})') from None
 
 
-def read_runs(paths) -> list[Run]:
+def read_runs(paths: Iterable[Union[str, Path]]) -> list[Run]:
     """The runs in several folders, named with the parent folder where one name is in several."""
     runs, parents = [read_run(path) for path in paths], defaultdict(set)
     for run in runs:
@@ -202,7 +204,7 @@ def read_runs(paths) -> list[Run]:
     return runs
 
 
-def by_recipe(runs) -> list[Repeats]:
+def by_recipe(runs: Iterable[Run]) -> list[Repeats]:
     """Runs as a list of Repeats; an unfinished run stands alone."""
     groups = defaultdict(list)
     for run in runs:
@@ -214,7 +216,7 @@ def by_recipe(runs) -> list[Repeats]:
     ]
 
 
-def _all_but_seed(recipe):
+def _all_but_seed(recipe: Recipe) -> str:
     return json.dumps(
         {
             name: value
@@ -224,11 +226,11 @@ def _all_but_seed(recipe):
     )
 
 
-def _without_seed(name):
+def _without_seed(name: str) -> str:
     return re.sub(r'[-_.]?seed\d*$', '', name)
 
 
-def _common_name(runs):
+def _common_name(runs: list[Run]) -> str:
     """What the names of runs share, without what numbers the seeds."""
     names = [run.name for run in runs]
     prefix = os.path.commonprefix(names)

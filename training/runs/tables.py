@@ -1,20 +1,22 @@
 """Markdown tables of runs, beside what their sources report."""
 
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional
 
-from training.runs.run import PUBLISHED_V6
+from training.runs.run import PUBLISHED_V6, Repeats, Run
 
 MILESTONES = 0.85, 0.89  # the accuracies that gluon_GMLoss reports of v4 and of its later state
 MEASURES = 'AUROC / AUPR / FPR at 95 % TPR; test images are the positive class'
 
 
-def markdown(header, rows) -> str:
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table of texts."""
     lines = [header, ['---'] * len(header), *rows]
     return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
 
-def run_table(runs) -> str:
+def run_table(runs: list[Run]) -> str:
     """A row for each run: accuracy, speed and time.
 
     Parameters
@@ -46,7 +48,7 @@ def run_table(runs) -> str:
     )
 
 
-def recipe_table(groups) -> str:
+def recipe_table(groups: list[Repeats]) -> str:
     """A row for each recipe: the accuracy over its seeds, beside the reported one.
 
     Parameters
@@ -73,7 +75,7 @@ def recipe_table(groups) -> str:
     return markdown((*header, 'reported', 'difference', 'in standard errors', 'best: mean'), rows)
 
 
-def _accuracy_cells(group, accuracies, reported):
+def _accuracy_cells(group: Repeats, accuracies: list[float], reported: Optional[float]) -> list[str]:
     mean, error = statistics.mean(accuracies), group.standard_error(accuracies)
     difference = None if reported is None else mean - reported
     return [
@@ -86,11 +88,11 @@ def _accuracy_cells(group, accuracies, reported):
     ]
 
 
-def _number(value, form='.4f'):
+def _number(value: Optional[float], form: str = '.4f') -> str:
     return '-' if value is None else format(value, form)
 
 
-def published_table(run) -> str:
+def published_table(run: Run) -> str:
     """The accuracy of a run of v6 at the epochs that are read from the published plot."""
     accuracies = {row['epoch']: f'{row["val_acc"]:.4f}' for row in run.metrics}
     return markdown(
@@ -102,7 +104,7 @@ def published_table(run) -> str:
     )
 
 
-def detection_table(runs) -> str:
+def detection_table(runs: list[Run]) -> str:
     """A row for each set of images: how well scores tell test images from it, by AUROC.
 
     Parameters
@@ -116,12 +118,12 @@ def detection_table(runs) -> str:
     nets = list(dict.fromkeys(net for images in every for net in images.get('accuracy', ())))
     scores = list(dict.fromkeys(score for images in every for score in images['scores']))
 
-    def cell(values):
+    def cell(values: Iterable[Optional[float]]) -> str:
         return ' '.join(_number(value, '.3f') for value in values)
 
     rows = []
     for name in dict.fromkeys(name for report in reports for name in report):
-        sets = [report.get(name, {}) for report in reports]
+        sets: list[Any] = [report.get(name, {}) for report in reports]
         rows.append(
             [
                 name,
@@ -136,7 +138,7 @@ def detection_table(runs) -> str:
     return markdown(header + [score.replace('_', ' ') for score in scores], rows)
 
 
-def detection_report(report) -> str:
+def detection_report(report: dict[str, Any]) -> str:
     """A report as detect.py makes it: a row for each set of images, all measures in each cell."""
     nets, scores = report['nets'], list(next(iter(report['sets'].values()))['scores'])
     rows = [['test images', *(f'{report["accuracy"][net]:.4f}' for net in nets), *['-'] * len(scores)]]
@@ -155,7 +157,7 @@ def detection_report(report) -> str:
     return markdown(header + [score.replace('_', ' ') for score in scores], rows)
 
 
-def verdict(summary) -> str:
+def verdict(summary: Mapping[str, Any]) -> str:
     """One line that sets a summary's accuracy against the reported one."""
     line = (
         f'{summary["version"]}: val acc {summary["val_acc"]:.4f} at the last epoch, best '

@@ -87,7 +87,7 @@ def stored_shapes(path: Any) -> dict[str, tuple]:
     """
     content, position = Path(path).read_bytes(), 0
 
-    def take(layout):
+    def take(layout: str) -> tuple[Any, ...]:
         nonlocal position
         if position > len(content):
             raise ValueError('it ends too early')
