@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import IO, Optional, Union
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+FORMATS = 'PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM'  # none that starts another program
 DIGIT_BOX = 20  # pixels that the longer side of a digit takes in MNIST
 
 
@@ -42,7 +43,7 @@ def read_picture(
     channels, height, width = shape
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # GluonCV sets it, and would have half images classified
     try:
-        with Image.open(source) as file:
+        with Image.open(source, formats=FORMATS) as file:
             if most_pixels is not None and file.width * file.height > most_pixels:
                 raise PictureError(
                     f'{file.width} x {file.height} pixels, more than the {most_pixels:,} that are allowed'
@@ -58,6 +59,10 @@ def read_picture(
             elif image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling.BICUBIC)
             return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+    except UnidentifiedImageError:  # its message names a file object
+        raise PictureError(
+            'no image that can be read (none of the formats PNG, JPEG, WebP, GIF, BMP, TIFF)'
+        ) from None
     except (
         OSError,
         ValueError,

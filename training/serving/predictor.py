@@ -8,6 +8,7 @@ import numpy as np
 from mxnet import nd
 from mxnet.context import Context
 
+from gmloss import GaussianMixture
 from training.data import datasets
 from training.machine.devices import Device
 from training.runs import restore
@@ -63,10 +64,23 @@ class Predictor:
         self._net, self.recipe = restore.pixel_classifier(self.folder, device, [context], features=True)
         self.class_names = datasets.CLASS_NAMES[self.recipe.data.dataset]
         self.shape = datasets.IMAGE_SHAPES[self.recipe.data.dataset]
-        self.threshold = None
-        if self.recipe.loss.loss == 'lgm':
-            _, thresholds = self.folder.read_calibration()
-            self.threshold = thresholds.get(false_alarm_rate)
+        summary = self.folder.read_summary() if self.folder.summary.exists() else {}
+        self.accuracy = summary.get('val_acc')  # on the validation images, after the last epoch
+        self.spread, thresholds = self.folder.read_calibration()
+        self.threshold = thresholds.get(false_alarm_rate) if self.mixture is not None else None
+
+    @property
+    def mixture(self) -> Optional[GaussianMixture]:
+        """The mixture of a run under L-GM."""
+        return getattr(self._net.classifier, 'mixture', None)
+
+    @property
+    def centers(self) -> Optional[np.ndarray]:
+        """Class means or centers, (C, D), where the loss has them."""
+        if self.mixture is not None:
+            return self.mixture.means().asnumpy()
+        heads = self._net.classifier.heads
+        return heads[0].weight.data(self._context).asnumpy() if heads else None
 
     def __call__(self, images: np.ndarray) -> Predictions:
         """Predictions for uint8 images (N, channels, height, width)."""

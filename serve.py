@@ -1,0 +1,83 @@
+"""Try finished runs in a browser, and let other programs use them over HTTP.
+
+    python serve.py output/record/mnist-lgm-full output/record/cifar-fast-lambda0.1-seed0
+
+Prints the address of a page on which one draws a digit or drops a photograph, and sees what the net
+makes of it. POST /v1/predict is the same for programs; /openapi.json describes it. Ctrl-C or SIGTERM
+ends the server once the requests in flight are answered.
+"""
+
+import socket
+from pathlib import Path
+
+from training import errors
+from training.config.options import Parser
+from training.config.schema import FALSE_ALARM_RATES
+from training.errors import UserError, naming
+from training.machine import devices
+
+GRACE = 30  # seconds that requests in flight have at the end
+BACKLOG = 512  # connections that wait to be accepted
+
+
+def make_parser():
+    parser = Parser(__doc__)
+    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='folders of finished runs')
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to listen at (default 127.0.0.1: this machine alone)'
+    )
+    parser.add_argument(
+        '--port', type=int, default=8000, metavar='N', help='0 takes a free one (default 8000)'
+    )
+    parser.add_argument(
+        '--false-alarm-rate',
+        default='0.05',
+        choices=list(map(str, FALSE_ALARM_RATES)),
+        help='share of ordinary images that may be called unlike the training data (default 0.05)',
+    )
+    parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
+    parser.add_argument('--dtype', default='float32', choices=('auto', 'float32', 'bfloat16', 'float16'))
+    return parser
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections; UserError where it cannot."""
+    if not 0 <= port < 2**16:
+        raise UserError(f'--port {port}: expected 0 to {2**16 - 1}')
+    with naming(f'--host {host} --port {port}', '; choose another'):
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+
+
+def main(argv):
+    options = make_parser().parse_args(argv)
+    names = [path.resolve().name for path in options.runs]
+    if len(set(names)) < len(names):
+        raise UserError(f'{" ".join(names)}: two runs have the same name; serve them apart')
+    listener = listen(options.host, options.port)
+    device = devices.prepare(options.device, options.dtype)
+
+    import uvicorn
+
+    from training.serving.app import build_app
+    from training.serving.predictor import Predictor
+
+    context = device.contexts()[0]
+    predictors = [Predictor(run, device, context, options.false_alarm_rate) for run in options.runs]
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(predictors), log_level='warning', access_log=False, timeout_graceful_shutdown=GRACE
+        )
+    )
+    host, port = listener.getsockname()[:2]
+    print(f'{", ".join(names)}: http://{f"[{host}]" if ":" in host else host}:{port}', flush=True)
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:  # raised again by uvicorn once all is answered
+        if server.force_exit:
+            raise
+    return 0
+
+
+if __name__ == '__main__':
+    errors.exit_with(main)
