@@ -128,6 +128,7 @@ class Service:
             'shape': predictor.shape,
             'accuracy': predictor.accuracy,
             'threshold': predictor.threshold,
+            'likeliest': predictor.likeliest,
             'drawing': _draws(predictor),
             'map': self.maps[predictor.name] is not None,
         }

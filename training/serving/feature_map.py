@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
-from mxnet import nd
 
-from gmloss import GaussianMixture
 from training.runs.features import Snapshot
 from training.serving.predictor import Predictor
 
@@ -62,7 +60,7 @@ class FeatureMap:
 
 def feature_map(predictor: Predictor) -> Optional[FeatureMap]:
     """The map of a run; None where it has neither class means nor kept features."""
-    mixture, centers = predictor.mixture, predictor.centers
+    centers = predictor.centers
     kept = None
     if predictor.folder.features.exists():
         snapshot = Snapshot.load(predictor.folder.features)
@@ -82,44 +80,24 @@ def feature_map(predictor: Predictor) -> Optional[FeatureMap]:
         plane.points, plane.labels = plane.place(kept[0]), kept[1]
     if centers is not None:
         plane.means = plane.place(centers)
-    if mixture is not None:
-        plane.ellipses = ellipses(mixture, axes, predictor.spread, predictor.threshold)
+    if predictor.mixture is not None:
+        plane.ellipses = ellipses(predictor, axes)
     return plane
 
 
-def ellipses(
-    mixture: GaussianMixture, axes: np.ndarray, spread: float, threshold: Optional[float]
-) -> Optional[np.ndarray]:
-    r"""Half axes and angle, (C, 3), of each class's ellipse in a plane.
+def ellipses(predictor: Predictor, axes: np.ndarray) -> Optional[np.ndarray]:
+    """Half axes and angle, (C, 3), of each class's ellipse in the plane of `axes` (D, 2).
 
-    In two dimensions, and with a threshold t, that is where the class alone, at distance q and spread
-    s, makes an image likely enough:
-
-    .. math:: -q / s - \frac{1}{2} \log|\Lambda_k| - \log 2\pi s - \log C \ge t
-
-    Otherwise it holds 95 % of the class's Gaussian in the plane.
-
-    Parameters
-    ----------
-    mixture : gmloss.GaussianMixture
-    axes : array (D, 2)
-    spread : float
-        As in gmloss.MixtureInference.
-    threshold : float or None
-
-    Returns
-    -------
-    array (C, 3) or None
-        None where variances are no positive numbers.
+    In two dimensions, and with a threshold, the log-likelihood falls to it at the ellipse, as far as
+    other classes add nothing. Otherwise the ellipse holds 95 % of the class's Gaussian in the plane.
+    None where variances are no positive numbers.
     """
-    variances = spread * mixture.variances().asnumpy().astype(np.float64)
+    variances = predictor.spread * predictor.mixture.variances().asnumpy().astype(np.float64)
     if not (np.isfinite(variances).all() and (variances > 0).all()):
         return None
     squared_radius = np.full(len(variances), -2 * math.log(1 - SHARE))
-    if len(axes) == 2 and threshold is not None:
-        log_det = mixture(nd.zeros((1, 2), ctx=mixture.mean.list_ctx()[0]))[1].asnumpy()
-        density = -threshold - log_det / 2 - math.log(2 * math.pi * spread) - math.log(len(variances))
-        squared_radius = 2 * np.maximum(density, 0)
+    if len(axes) == 2 and predictor.threshold is not None:
+        squared_radius = 2 * np.maximum(predictor.likelihood_of_means() - predictor.threshold, 0)
     lengths, directions = np.linalg.eigh(np.einsum('da,kd,db->kab', axes, variances, axes))
     half_axes = np.sqrt(lengths * squared_radius[:, None])
     angles = np.arctan2(directions[:, 1, 0], directions[:, 0, 0])

@@ -80,6 +80,7 @@ class RunDescription(BaseModel):
     shape: tuple[int, int, int] = Field(description='channels, height and width of what the net sees')
     accuracy: Optional[float] = Field(description='on the validation images, at the end of the training')
     threshold: Optional[float] = Field(description='of the log-likelihood')
+    likeliest: Optional[float] = Field(description='the log-likelihood at the likeliest class mean')
     drawing: bool = Field(description='whether digits can be drawn for it')
     map: bool = Field(description='whether it has a map')
 

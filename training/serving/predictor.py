@@ -11,6 +11,7 @@ from mxnet.context import Context
 from gmloss import GaussianMixture
 from training.data import datasets
 from training.machine.devices import Device
+from training.metrics.likelihood import log_likelihoods
 from training.runs import restore
 from training.runs.folder import RunFolder
 
@@ -81,6 +82,16 @@ class Predictor:
             return self.mixture.means().asnumpy()
         heads = self._net.classifier.heads
         return heads[0].weight.data(self._context).asnumpy() if heads else None
+
+    def likelihood_of_means(self) -> np.ndarray:
+        """The log-likelihood at each class mean, (C,), of a run under L-GM."""
+        distance = self.mixture(self.mixture.means())[0].asnumpy()
+        return log_likelihoods(self.mixture, distance, self.spread)
+
+    @property
+    def likeliest(self) -> Optional[float]:
+        """The highest of them; None where it is no number or there is no mixture."""
+        return None if self.mixture is None else _rounded(self.likelihood_of_means().max(), 4)
 
     def __call__(self, images: np.ndarray) -> Predictions:
         """Predictions for uint8 images (N, channels, height, width)."""

@@ -69,7 +69,8 @@ export class Pad {
     for (const [first, ...rest] of this.strokes) {
       context.beginPath();
       context.moveTo(first[0] * side, first[1] * side);
-      for (const [x, y] of rest.length ? rest : [first]) context.lineTo(x * side, y * side);
+      context.lineTo(first[0] * side + 0.1, first[1] * side); // a dot, where nothing follows
+      for (const [x, y] of rest) context.lineTo(x * side, y * side);
       context.stroke();
     }
   }

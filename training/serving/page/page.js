@@ -69,11 +69,17 @@ function show(entry) {
   get('likelihood').hidden = run.threshold === null;
   get('value').textContent = entry ? number(entry.log_likelihood) : '–';
   get('mark').hidden = !entry || entry.log_likelihood === null;
-  if (!get('mark').hidden) get('mark').style.left = `${50 + 48 * Math.tanh((entry.log_likelihood - run.threshold) / 8)}%`;
+  if (!get('mark').hidden) get('mark').style.left = `${gauge(entry.log_likelihood)}%`;
   get('input').hidden = !entry;
   if (entry) get('input').src = `data:image/png;base64,${entry.input}`;
   bars(entry);
   map?.show(entry?.position ?? null);
+}
+
+// Where a log-likelihood is between the ends of the gauge: the threshold in the middle, class means at the right.
+function gauge(value) {
+  const share = (value - run.threshold) / (run.likeliest - run.threshold || 1);
+  return 50 + 48 * Math.min(Math.max(share, -1), 1);
 }
 
 // All classes in their order, or of many the most probable ones.
