@@ -20,7 +20,7 @@ GRACE = 30  # seconds that requests in flight have at the end
 BACKLOG = 512  # connections that wait to be accepted
 
 
-def make_parser():
+def make_parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='folders of finished runs')
     parser.add_argument(
@@ -49,7 +49,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     options = make_parser().parse_args(argv)
     names = [path.resolve().name for path in options.runs]
     if len(set(names)) < len(names):

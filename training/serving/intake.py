@@ -4,13 +4,14 @@ import asyncio
 import base64
 import binascii
 import io
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Union
+from typing import Callable, Union
 
 import numpy as np
 from pydantic import ValidationError
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
@@ -101,7 +102,10 @@ class Intake:
             408, 413, 415, 422 or 503.
         """
         kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
-        readers = {'application/json': self._read_json, 'multipart/form-data': self._read_form}
+        readers: dict[str, Callable[[Request], Awaitable[Union[Query, Upload]]]] = {
+            'application/json': _read_json,
+            'multipart/form-data': self._read_form,
+        }
         if kind not in readers:
             raise HTTPException(415, f'content type {kind or "missing"}: expected {" or ".join(readers)}')
         try:
@@ -116,27 +120,28 @@ class Intake:
             raise HTTPException(413, f'{len(query.images)} images: at most {self.limits.images} are allowed')
         return query
 
-    async def _read_json(self, request: Request) -> Query:
-        return Query.model_validate_json(await request.body())
-
     async def _read_form(self, request: Request) -> Upload:
         fields: dict[str, object] = {}
         try:
-            form = request.form(max_files=self.limits.images + 1, max_fields=20)
-            async with form as content:
-                for name in content:
-                    values = content.getlist(name)
-                    fields[name] = values if name in ('images', 'include') else values[-1]
+            async with request.form(max_files=self.limits.images + 1, max_fields=20) as form:
+                for name in form:
+                    values = form.getlist(name)
+                    fields[name] = values if name == 'include' else values[-1]
                     if name == 'images':
-                        if not all(hasattr(value, 'read') for value in values):
+                        files = [value for value in values if isinstance(value, UploadFile)]
+                        if len(files) < len(values):
                             raise HTTPException(422, 'images: expected files, which have a filename')
-                        fields[name] = [await value.read() for value in values]
+                        fields[name] = [await file.read() for file in files]
         except HTTPException as error:
             raise HTTPException(422, error.detail) if error.status_code == 400 else error from None
         return Upload.model_validate(fields)
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f'the request is too large: at most {self.limits.body:,} bytes are allowed')
+
+
+async def _read_json(request: Request) -> Query:
+    return Query.model_validate_json(await request.body())
 
 
 def overloaded(message: str) -> HTTPException:
