@@ -45,8 +45,12 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port < 2**16:
         raise UserError(f'--port {port}: expected 0 to {2**16 - 1}')
     with naming(f'--host {host} --port {port}', '; choose another'):
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        return listener
 
 
 def main(argv: list[str]) -> int:

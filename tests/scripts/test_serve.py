@@ -1,0 +1,106 @@
+"""serve.py as a process: it says where it is, and ends once all is answered."""
+
+import base64
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+from conftest import RECORD, ROOT
+from serving.conftest import as_file
+
+MNIST = RECORD / 'mnist-lgm-full'
+
+
+@contextmanager
+def server(*words):
+    """(process, address) of a server on a free port."""
+    process = subprocess.Popen(
+        [sys.executable, '-W', 'ignore', 'serve.py', *map(str, words), '--port', '0'],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+    )
+    try:
+        line = process.stdout.readline()
+        address = re.search(r'http://127\.0\.0\.1:\d+$', line)
+        assert address, line + process.stderr.read()
+        yield process, address[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_requests_in_flight_are_answered_before_the_end(number):
+    image = base64.b64encode(as_file(np.zeros((1, 28, 28), np.uint8))).decode()
+    answers = []
+
+    def ask():
+        answers.append(httpx.post(f'{address}/v1/predict', json={'images': [image] * 200}, timeout=60))
+
+    with server(MNIST) as (process, address):
+        assert httpx.get(f'{address}/v1/runs').json()['runs'][0]['name'] == MNIST.name
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while httpx.get(f'{address}/healthz').json()['waiting'] < 300:
+            time.sleep(0.01)
+        process.send_signal(number)
+        for thread in threads:
+            thread.join()
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0 and errors == ''
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert all(len(answer.json()['predictions']) == 200 for answer in answers)
+
+
+def test_clients_that_leave_or_talk_nonsense_do_no_harm():
+    with server(MNIST) as (process, address):
+        port = int(address.rpartition(':')[2])
+        head = b'POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n'
+        for content in (
+            head + b'Content-Length: 999\r\n\r\n{"images"',
+            b'\x00\xff\r\n\r\n',
+            b'GET /' + b'a' * 10**5,
+        ):
+            with socket.create_connection(('127.0.0.1', port)) as connection:
+                connection.sendall(content)
+        assert httpx.get(f'{address}/healthz').json() == {'status': 'ok', 'waiting': 0}
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0 and 'Traceback' not in errors
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        ([MNIST, '--port', '70000'], '--port 70000: expected 0 to 65535'),
+        ([MNIST, '--host', '256.0.0.1', '--port', '0'], '--host 256.0.0.1 --port 0: '),
+        ([MNIST, RECORD / '..' / 'record' / MNIST.name], 'two runs have the same name'),
+        (['nowhere', '--port', '0'], 'nowhere: there is no run in this folder'),
+        ([RECORD / 'mnist-lgm-off', '--port', '0'], 'there is no such weights file'),
+        ([MNIST, '--false-alarm-rate', '0.5'], '--false-alarm-rate: invalid choice'),
+    ],
+)
+def test_mistakes_are_one_line(run_here, capsys, words, message):
+    assert run_here('serve', *words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith('error: ') and error.count('\n') == 1
+
+
+def test_port_that_is_taken_is_one_line(run_here, capsys):
+    with socket.create_server(('127.0.0.1', 0)) as other:
+        port = other.getsockname()[1]
+        assert run_here('serve', MNIST, '--port', port) == 2
+    assert f'--port {port}: Address already in use; choose another' in capsys.readouterr().err
