@@ -25,6 +25,7 @@ async function ask() {
   again = busy;
   if (busy) return;
   busy = true;
+  document.body.ariaBusy = 'true';
   do {
     again = false;
     try {
@@ -34,6 +35,7 @@ async function ask() {
     }
   } while (again);
   busy = false;
+  document.body.ariaBusy = 'false';
 }
 
 async function answer() {
