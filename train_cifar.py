@@ -87,6 +87,7 @@ def main(argv: list[str]) -> int:
         refinement.mixup,
         teacher_net,
         workers=workers,
+        resolutions=recipe.data.resolutions,
     )
     if teacher_net:
         (accuracy,) = accuracies(teacher_net, normalise, val_data)

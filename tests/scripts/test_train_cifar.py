@@ -27,6 +27,9 @@ from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder
 from training.runs.weights import save_weights
 
+# With sizes that change, so that whatever resumes does so on both sides of a change.
+FAST = ('--version', 'fast', '--epochs', 3, '--resolutions', '16:1', '24:1', '32:1')
+
 
 def train(run_script, folder, *words):
     return run_script('train_cifar.py', *SMALL, '--output-dir', folder, *words)
@@ -36,7 +39,7 @@ def train(run_script, folder, *words):
 def finished(tmp_path_factory):
     """A run of three epochs that nothing disturbed."""
     folder = tmp_path_factory.mktemp('runs') / 'whole'
-    process = start(folder, '--version', 'fast', '--epochs', 3, '--tensorboard')
+    process = start(folder, *FAST, '--tensorboard')
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     return folder, output
@@ -134,7 +137,7 @@ def test_run_of_another_machine_is_tested_on_this_one(finished, run_here, tmp_pa
 
 def test_interrupted_and_resumed_run_equals_the_whole_one(finished, run_script, tmp_path):
     folder = tmp_path / 'run'
-    process = start(folder, '--version', 'fast', '--epochs', 3)
+    process = start(folder, *FAST)
     wait_for_epoch(process, 1)
     time.sleep(0.4)  # some way into the second epoch
     process.send_signal(signal.SIGINT)
@@ -160,8 +163,8 @@ def test_stop_within_an_epoch_and_resumption_equal_the_whole_run(
         return kept(workers, wanted or len(calls) == 11)
 
     monkeypatch.setattr(Workers, 'stop_requested', stop_requested)
-    words = ('--version', 'fast', '--output-dir', folder)
-    assert run_here('train_cifar', *SMALL, *words, '--epochs', 3) == 128 + number
+    words = ('--output-dir', folder)
+    assert run_here('train_cifar', *SMALL, *words, *FAST) == 128 + number
     assert 'stopped in epoch 2' in capsys.readouterr().out and len(calls) == 11
     assert run_here('train_cifar', *words, '--resume') == 0
     assert 'resuming at epoch 2, step 3' in capsys.readouterr().out and len(calls) == 24

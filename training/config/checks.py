@@ -6,6 +6,11 @@ from typing import Any
 def check_cifar(recipe: Any) -> None:
     """Raise ValueError, with the name of the field first, where a CifarRecipe contradicts itself."""
     _check(recipe)
+    length = sum(epochs for _, epochs in recipe.data.resolutions)
+    if length > recipe.optimisation.epochs + 1e-6:
+        raise ValueError(
+            f'resolutions: take {length:g} epochs in a run of {recipe.optimisation.epochs}; give them fewer'
+        )
     if recipe.run.kvstore == 'dist_async' and recipe.refinement.weight_average:
         raise ValueError(
             'weight_average: under dist_async each worker sees other weights to average; use dist_sync'

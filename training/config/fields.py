@@ -42,6 +42,14 @@ def only(**needs: Any) -> Callable[..., Any]:
     return field
 
 
+def pair(value: Any) -> Any:
+    """'16:4' as the list ['16', '4']; ValueError for what is no pair."""
+    parts = value.split(':') if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or len(parts) != 2:
+        raise ValueError(f'expected pairs such as 16:4, or [16, 4] in a file, got {value!r}')
+    return parts
+
+
 def missing_need(item: dataclasses.Field, values: dict[str, Any]) -> Optional[str]:
     """What a field of a Section would need to have an effect among `values`, in words; None if it has."""
     default: Any = item.default

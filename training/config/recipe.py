@@ -39,7 +39,7 @@ def load_recipe(
     source : str
         Where the overrides are from.
     scale : bool
-        Whether another number of `epochs` scales the epochs of decay, warm-up and first phase.
+        Whether another number of `epochs` scales the epochs of decay, warm-up, resolutions and first phase.
 
     Raises
     ------
@@ -55,6 +55,8 @@ def load_recipe(
         tree['optimisation'][name] = scaled(tree['optimisation'][name], ratio)
     if overrides.get('loss', base.loss.loss) == 'two-phase':
         tree['loss']['first_phase_epochs'] = max(1, round(base.loss.first_phase_epochs * ratio))
+    if 'resolutions' in tree['data']:
+        tree['data']['resolutions'] = [(size, epochs * ratio) for size, epochs in base.data.resolutions]
     for section in tree.values():
         section.update({name: overrides[name] for name in section if name in overrides})
     recipe = validate(tree, recipe_class, source)

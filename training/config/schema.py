@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal, Optional, Union
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from training.config.checks import check_cifar, check_mnist
-from training.config.fields import ABOVE_0, ABOVE_1, GIVEN, STRICT, Section, only
+from training.config.fields import ABOVE_0, ABOVE_1, GIVEN, STRICT, Section, only, pair
 
 # Fields of Run that the scripts fill in: no options of theirs.
 FILLED_IN = 'version', 'workers'
@@ -14,6 +14,10 @@ MNIST_LIKE = 'mnist', 'fashion', 'idx'  # data sets in MNIST's files
 VARIANCE_FLOOR = 1e-4  # of a diagonal covariance
 FALSE_ALARM_RATES = 0.01, 0.05, 0.1  # at which runs keep thresholds of the log-likelihood
 LARGEST = 10**6  # of counts: no sensible one is larger, and arithmetic on them stays exact
+Stage = Annotated[
+    tuple[Annotated[int, Field(ge=8, le=32, multiple_of=4)], Annotated[float, Field(gt=0, le=LARGEST)]],
+    BeforeValidator(pair),
+]
 always, with_lgm = only(), only(loss='lgm')
 with_growing_margin = only(loss='lgm', margin_factor=ABOVE_1)
 with_trained_variance = only(loss='lgm', covariance=('diagonal', 'fixed-volume', 'raw', 'inverse-sum'))
@@ -77,6 +81,11 @@ class CifarData(Data):
         'cifar10',
         "cifar10: mean 0 and variance 1 over CIFAR-10's pixels, for each channel; symmetric: the authors' "
         '(pixel - 128) / 128',
+    )
+    resolutions: list[Stage] = always(
+        [],
+        'train on smaller images first, as SIZE:EPOCHS ..., such as 16:4 24:3 32:4, in pixels; the last size '
+        'stays to the end; default: full size throughout',
     )
 
 
@@ -192,7 +201,7 @@ class Optimisation(Section):
 
     epochs: int = always(
         20,
-        'passes over the training set; epochs of decay, of the warm-up and '
+        'passes over the training set; epochs of decay, of the warm-up, of resolutions and '
         "of two-phase's first phase are scaled in proportion",
         ge=1,
         le=LARGEST,

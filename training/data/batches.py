@@ -1,6 +1,6 @@
 """Whole splits on the devices, and the shuffled, augmented batches that come from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -10,6 +10,7 @@ from mxnet.gluon import HybridBlock
 
 from training.data.augment import Mixup, draw_flips
 from training.data.datasets import Split
+from training.data.resample import SIZE, Downscale
 from training.errors import UserError
 from training.machine.cluster import Workers
 
@@ -55,10 +56,12 @@ class TrainingData(DeviceData):
         If not 0, images are mixed with weights from Beta(mixup, mixup), and each pair is followed
         by its weight, shape (1,).
     teacher : block or None
-        If given, its logits for the images come last in each pair.
+        If given, its logits for the images, at full size, come last in each pair.
     class_sizes : bool, default False
         Whether each pair is followed by how many images of the step, over all devices, are of the
         same class as each image, (B,).
+    resolutions : list of (int, float)
+        Image sizes and for how many epochs each; the last one stays. None: full size.
 
     Raises
     ------
@@ -78,8 +81,14 @@ class TrainingData(DeviceData):
         teacher: Optional[Callable] = None,
         class_sizes: bool = False,
         workers: Workers = Workers(),
+        resolutions: Sequence[tuple[int, float]] = (),
     ) -> None:
         super().__init__(split, contexts, workers)
+        self.resolutions = resolutions or [(SIZE, 1)]
+        self.downscale = {size: Downscale(size) for size, _ in self.resolutions if size != SIZE}
+        for block in self.downscale.values():
+            block.initialize(ctx=contexts)
+            block.hybridize(static_alloc=True)
         self.augment, self.flip, self.seed = augment, flip, seed
         self.known_labels = split.labels if class_sizes else None
         self.mixup, self.teacher = mixup, teacher
@@ -97,6 +106,11 @@ class TrainingData(DeviceData):
     def steps_per_epoch(self) -> int:
         """Full batches only: the last, shorter one is left out, as each epoch shuffles anew."""
         return self.count // self.batch_size
+
+    def image_size(self, epoch: int) -> int:
+        """Height and width of the images of an epoch, counted from 0; sizes change between epochs."""
+        ends = np.cumsum([epochs for _, epochs in self.resolutions]).round()
+        return self.resolutions[min(np.searchsorted(ends, epoch, 'right'), len(ends) - 1)][0]
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[list]:
         """Yield, step by step, a list of [augmented images, labels, ...], one list a context.
@@ -126,12 +140,14 @@ class TrainingData(DeviceData):
             drawn = rng.beta(self.mixup, self.mixup, self.steps_per_epoch)
             weights = [nd.array(drawn, ctx=context) for context in self.contexts]
         share = self.workers.share(self.batch_size)
+        downscale = self.downscale.get(self.image_size(epoch))
         ends = np.ceil(np.linspace(share.start, share.stop, len(self.contexts) + 1)).astype(int)
         for step in range(first_step, self.steps_per_epoch):
             start = step * self.batch_size
             yield [
                 self._part(
                     device,
+                    downscale,
                     weights and weights[device][step : step + 1],
                     **{
                         name: array[start + ends[device] : start + ends[device + 1]]
@@ -141,18 +157,24 @@ class TrainingData(DeviceData):
                 for device in range(len(self.contexts))
             ]
 
-    def _part(self, device: int, weight: Any, index: Any, draws: Any = None, size: Any = None) -> list:
+    def _part(
+        self,
+        device: int,
+        downscale: Optional[Downscale],
+        weight: Any,
+        index: Any,
+        draws: Any = None,
+        size: Any = None,
+    ) -> list:
         """What the graph takes of a batch on one device: a list of arrays."""
         images = nd.take(self.images[device], index)
-        part = [
-            self.augment(images) if draws is None else self.augment(images, draws),
-            nd.take(self.labels[device], index),
-        ]
+        images = self.augment(images) if draws is None else self.augment(images, draws)
+        rest = [nd.take(self.labels[device], index)]
         if size is not None:
-            part.append(size)
+            rest.append(size)
         if weight is not None:
-            part[0] = self.mix(part[0], weight)
-            part.append(weight)
+            images = self.mix(images, weight)
+            rest.append(weight)
         if self.teacher is not None:
-            part.append(self.teacher(part[0]))
-        return part
+            rest.append(self.teacher(images))
+        return [images if downscale is None else downscale(images), *rest]

@@ -6,6 +6,7 @@ They are separable, hence products with two small matrices per image.
 from typing import Any
 
 import numpy as np
+from mxnet.gluon import HybridBlock
 
 SIZE = 32  # of CIFAR's images
 
@@ -47,3 +48,32 @@ def line(start: Any, length: Any, flip: Any, count: int) -> tuple[Any, Any]:
 def columns(*values: Any) -> np.ndarray:
     """Values of shape (count,), or scalars, as the columns of one float32 array (count, K)."""
     return np.stack(np.broadcast_arrays(*values), axis=1).astype(np.float32)
+
+
+class Downscale(HybridBlock):
+    """Smaller images by area averaging.
+
+    Parameters
+    ----------
+    size : int
+        Of the results; up to SIZE.
+
+    Inputs:
+        - **images**: shape (B, channels, SIZE, SIZE).
+
+    Outputs:
+        - **averages**: shape (B, channels, size, size).
+    """
+
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        ends = np.linspace(0, SIZE, size + 1)
+        pixels = np.arange(SIZE)[:, np.newaxis]
+        overlap = np.minimum(ends[1:], pixels + 1) - np.maximum(ends[:-1], pixels)
+        with self.name_scope():
+            self.shares = self.params.get_constant('shares', np.maximum(overlap, 0) * size / SIZE)
+
+    def hybrid_forward(self, F: Any, images: Any, shares: Any) -> Any:
+        for _ in range(2):  # columns, then rows; two transposes restore the order
+            images = F.transpose(F.dot(images, shares), (0, 1, 3, 2))
+        return images
