@@ -166,6 +166,8 @@ def test_recipe_files_set_no_field_without_an_effect(version):
 def another(item, value):
     """The words that give a field another value, and that value."""
     flag = '--' + item.name.replace('_', '-')
+    if item.name == 'resolutions':
+        return [flag, '16:4', '24:2.5'], [(16, 4), (24, 2.5)]
     if isinstance(value, bool):
         return [flag.replace('--', '--no-', 1) if value else flag], not value
     if typing.get_origin(item.type) is typing.Literal:

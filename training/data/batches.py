@@ -112,6 +112,10 @@ class TrainingData(DeviceData):
         ends = np.cumsum([epochs for _, epochs in self.resolutions]).round()
         return self.resolutions[min(np.searchsorted(ends, epoch, 'right'), len(ends) - 1)][0]
 
+    def work(self, epoch: int) -> float:
+        """What an image of an epoch takes, relative to one at full size."""
+        return (self.image_size(epoch) / SIZE) ** 2
+
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[list]:
         """Yield, step by step, a list of [augmented images, labels, ...], one list a context.
 

@@ -12,7 +12,6 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 from mxnet.gluon import Block, HybridBlock, nn
-from tqdm import tqdm
 
 from training.data.batches import TrainingData
 from training.machine.cluster import Workers
@@ -87,7 +86,7 @@ def train_epoch(
     on_step: Callable[[int], Any],
     stop: StopRequest,
     loss_scale: float = 1.0,
-    description: str = '',
+    progress: Callable[[int], Any] = lambda images: None,
     average: Optional[MovingAverage] = None,
     guard: Optional[OverflowGuard] = None,
 ) -> EpochResult:
@@ -109,8 +108,8 @@ def train_epoch(
         Ends the epoch after the current step; with several workers, all at the same one.
     loss_scale : float
         The loss is multiplied by it before backward, the gradients divided by it.
-    description : str
-        Left end of the progress bar.
+    progress : callable
+        Called after each step with its number of images.
     average : training.optim.average.MovingAverage or None
         Takes in the weights after every step.
     guard : training.optim.overflow.OverflowGuard or None
@@ -124,39 +123,28 @@ def train_epoch(
     in_flight: deque = deque()
     step = first_step
     draws = has_dropout(graph)
-    with tqdm(
-        total=data.steps_per_epoch * data.batch_size,
-        initial=first_step * data.batch_size,
-        desc=description,
-        unit=' images',
-        disable=None if workers.is_rank_zero else True,
-        leave=False,
-    ) as bar:
-        for batch in data.batches(epoch, first_step):
-            on_step(epoch * data.steps_per_epoch + step)
-            if draws:  # from seed and step alone, so that a resumed run draws the same
-                mx.random.seed(
-                    int(
-                        np.random.SeedSequence([data.seed, epoch, step, workers.rank]).generate_state(1)[0]
-                        // 2
-                    )
-                )
-            with autograd.record():
-                outputs = [graph(*part) for part in batch]
-                losses = [loss * loss_scale if loss_scale != 1 else loss for loss, _ in outputs]
-            autograd.backward(losses)
-            take_step(trainers, data.batch_size * loss_scale, guard)
-            if average is not None:
-                average.update(epoch * data.steps_per_epoch + step)
-            for total, (_, statistics) in zip(sums, outputs):
-                total += statistics
-            step += 1
-            in_flight.append(outputs[-1][0])
-            if len(in_flight) > STEPS_IN_FLIGHT:
-                in_flight.popleft().wait_to_read()
-            bar.update(data.batch_size)
-            if workers.stop_requested(stop.signal is not None):
-                break
+    for batch in data.batches(epoch, first_step):
+        on_step(epoch * data.steps_per_epoch + step)
+        if draws:  # from seed and step alone, so that a resumed run draws the same
+            mx.random.seed(
+                int(np.random.SeedSequence([data.seed, epoch, step, workers.rank]).generate_state(1)[0] // 2)
+            )
+        with autograd.record():
+            outputs = [graph(*part) for part in batch]
+            losses = [loss * loss_scale if loss_scale != 1 else loss for loss, _ in outputs]
+        autograd.backward(losses)
+        take_step(trainers, data.batch_size * loss_scale, guard)
+        if average is not None:
+            average.update(epoch * data.steps_per_epoch + step)
+        for total, (_, statistics) in zip(sums, outputs):
+            total += statistics
+        step += 1
+        in_flight.append(outputs[-1][0])
+        if len(in_flight) > STEPS_IN_FLIGHT:
+            in_flight.popleft().wait_to_read()
+        progress(data.batch_size)
+        if workers.stop_requested(stop.signal is not None):
+            break
     workers.end_steps()
     stop.agree(workers)
     totals = np.sum([total.asnumpy() for total in sums], axis=0)

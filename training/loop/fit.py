@@ -11,6 +11,7 @@ from mxnet import MXNetError
 from training.data import batches
 from training.errors import UserError
 from training.loop.epoch import StopRequest, average_statistics, train_epoch
+from training.loop.progress import Progress
 from training.loop.rates import Rates
 from training.loop.validation import Validation
 from training.machine.devices import Device
@@ -27,6 +28,7 @@ from training.runs.weights import load_weights, save_weights
 # large ones room: those of v5's kernels come to 10,000 of the 65,504 there are. A step in which one
 # exceeds that is skipped.
 LOSS_SCALE = {'float16': 128.0}
+FORWARD_ALONE = 3  # times as fast as a training step, roughly
 # A run that has not begun, but for its history.
 BLANK: dict[str, Any] = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0}
 PROGRESS = (
@@ -135,14 +137,18 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
     workers.agree(job.data_digest, 'the workers of this run have different images or labels')
     state = _resumed(job) if resume else dict(BLANK, history=[])
     state['data'], history = job.data_digest, state['history']
+    epochs, images = job.recipe.optimisation.epochs, steps * job.data.batch_size
+    validation = job.validation.count / FORWARD_ALONE
+    work = [images * job.data.work(epoch) + validation for epoch in range(epochs)]
+    progress = Progress(work, quiet=not workers.is_rank_zero)
     with folder.writing():
         events = folder.event_writer(len(history)) if tensorboard and workers.is_rank_zero else nullcontext()
     with BackgroundPlots() as figures, StopRequest().listening() as stop, events as board:
-        for epoch in range(state['epoch'], job.recipe.optimisation.epochs):
+        for epoch in range(state['epoch'], epochs):
             if epoch == job.restart_epoch and not state['step']:
                 _restart(job)
             started = time.perf_counter() - state['seconds']
-            result = _train_epoch(job, state, epoch, stop)
+            result = _train_epoch(job, state, epoch, stop, progress)
             if result.steps < steps:  # asked to stop within the epoch
                 seconds = time.perf_counter() - started
                 state.update(epoch=epoch, step=result.steps, totals=result.totals, seconds=seconds)
@@ -200,22 +206,25 @@ def _restart(job: Job) -> None:
     print(f'weights: {job.folder.best_weights}')
 
 
-def _train_epoch(job: Job, state: dict[str, Any], epoch: int, stop: StopRequest) -> Any:
+def _train_epoch(job: Job, state: dict[str, Any], epoch: int, stop: StopRequest, progress: Progress) -> Any:
     """Train on what is left of an epoch; UserError where the loss is no number."""
-    result = train_epoch(
-        job.model.graph,
-        job.data,
-        job.trainers,
-        epoch,
-        state['step'],
-        state['totals'],
-        job.rates.set,
-        stop,
-        job.scale,
-        f'epoch {epoch + 1}/{job.recipe.optimisation.epochs}',
-        job.average,
-        job.guard,
-    )
+    data = job.data
+    images, done = (steps * data.batch_size for steps in (data.steps_per_epoch, state['step']))
+    with progress.epoch(epoch, images, done, data.work(epoch)) as update:
+        result = train_epoch(
+            job.model.graph,
+            data,
+            job.trainers,
+            epoch,
+            state['step'],
+            state['totals'],
+            job.rates.set,
+            stop,
+            job.scale,
+            update,
+            job.average,
+            job.guard,
+        )
     if not math.isfinite(result.loss):
         other = ', or --dtype float32' if job.device.dtype == 'float16' else ''
         raise UserError(
