@@ -109,8 +109,12 @@ class TrainingData(DeviceData):
 
     def image_size(self, epoch: int) -> int:
         """Height and width of the images of an epoch, counted from 0; sizes change between epochs."""
-        ends = np.cumsum([epochs for _, epochs in self.resolutions]).round()
-        return self.resolutions[min(np.searchsorted(ends, epoch, 'right'), len(ends) - 1)][0]
+        end = 0.0
+        for size, epochs in self.resolutions:
+            end += epochs
+            if epoch < round(end):
+                break
+        return size
 
     def work(self, epoch: int) -> float:
         """What an image of an epoch takes, relative to one at full size."""
