@@ -82,16 +82,14 @@ def test_dtype_auto_and_refusals(monkeypatch):
     choose = devices.choose_dtype
     assert choose('auto', 'gpu', [AMPERE]) == 'float16'
     assert choose('auto', 'gpu', [AMPERE, PASCAL]) == 'float32'
-    for description, auto in (
-        ('AuthenticAMD avx512_bf16', 'bfloat16'),
-        ('AuthenticAMD', 'float32'),
-        ('GenuineIntel avx512_bf16 amx_bf16', 'float32'),
-    ):
-        monkeypatch.setattr(devices, '_cpu_description', lambda: description)
-        assert choose('auto', 'cpu', []) == auto
-        if 'avx512_bf16' in description:
-            assert choose('bfloat16', 'cpu', []) == 'bfloat16'
+    monkeypatch.setattr(devices, '_cpu_description', lambda: 'model name\t: One\nflags: avx512_bf16')
+    for auto in 'float32', 'bfloat16':
+        asked = []
+        monkeypatch.setattr(devices.precision, 'faster_on', lambda cpu: asked.append(cpu) or auto)
+        assert choose('auto', 'cpu', []) == auto and asked == ['One']
+    assert choose('bfloat16', 'cpu', []) == 'bfloat16' and asked == ['One'], 'what is named is not measured'
     monkeypatch.setattr(devices, '_cpu_description', lambda: '')
+    assert choose('auto', 'cpu', []) == 'float32' and asked == ['One'], 'nothing to choose from'
     for dtype, kind in (('bfloat16', 'gpu'), ('float16', 'cpu'), ('bfloat16', 'cpu')):
         with pytest.raises(UserError, match=f'--dtype {dtype}'):
             choose(dtype, kind, [AMPERE])

@@ -113,7 +113,7 @@ class TrainingData(DeviceData):
         for size, epochs in self.resolutions:
             end += epochs
             if epoch < round(end):
-                break
+                return size
         return size
 
     def work(self, epoch: int) -> float:
