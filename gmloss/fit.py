@@ -145,6 +145,8 @@ class WhitenedMixture(GaussianMixture):
         As in :class:`GaussianMixture`.
     """
 
+    _has_volume = True
+
     def __init__(self, num_classes: int, feature_size: int, **kwargs: Any) -> None:
         super().__init__(num_classes, feature_size, **kwargs)
         shapes = {

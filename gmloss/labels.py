@@ -8,18 +8,21 @@ from mxnet import nd
 from mxnet.ndarray import NDArray
 
 
-def exact(F: Any, label: Any) -> Any:
-    """Labels (B,) or (B, 1) of any type as float64 (B,), which holds integers up to 2^53 exactly."""
-    return F.reshape(F.cast(label, 'float64'), (-1,))
+def exact(F: Any, label: Any, dtype: str = 'float64') -> Any:
+    """Labels (B,) or (B, 1) of any type as `dtype` (B,); float64 holds integers up to 2^53 exactly."""
+    return F.reshape(F.cast(label, dtype), (-1,))
 
 
-def class_index(F: Any, label: Any, last: Any) -> tuple[Any, Any]:
+def class_index(F: Any, label: Any, last: Any, dtype: str = 'float64') -> tuple[Any, Any]:
     """Which labels are one of the classes 0 to `last`, a number or (1,); and those, or 0: both (B,)."""
-    label = exact(F, label)
-    whole = F.relu(F.floor(label))  # F.clip would round its limits to float32
-    nearest = F.minimum(whole, last) if isinstance(last, int) else F.broadcast_minimum(whole, last)
+    label = exact(F, label, dtype)
+    if isinstance(last, int) and last <= 2**24:  # F.clip rounds its limits to float32
+        nearest = F.clip(F.floor(label), 0, last)
+    else:
+        whole = F.relu(F.floor(label))
+        nearest = F.minimum(whole, last) if isinstance(last, int) else F.broadcast_minimum(whole, last)
     possible = nearest == label
-    return possible, F.where(possible, label, F.zeros_like(label))
+    return possible, F.where(possible, label, possible)
 
 
 def is_trained(F: Any, label: Any, ignore_label: Optional[int], sample_weight: Any) -> Any:
@@ -88,17 +91,15 @@ def class_counts(labels: Sequence[NDArray], ignore_label: Optional[int] = None) 
         Counts (B_i,) in float32, each on the context of its labels.
     """
     indices = [exact(nd, part) for part in labels]
-    return [
-        same_class(
-            nd, own, nd.concat(*(part.as_in_context(own.ctx) for part in indices), dim=0), ignore_label
-        )
-        for own in indices
-    ]
+    counts = []
+    for own in indices:
+        everyone = nd.concat(*(part.as_in_context(own.ctx) for part in indices), dim=0)
+        used = nd.ones_like(everyone) if ignore_label is None else everyone != ignore_label
+        counts.append(nd.maximum(nd.cast(same_class(nd, own, everyone, used), 'float32'), 1))
+    return counts
 
 
-def same_class(F: Any, own: Any, everyone: Any, ignore_label: Optional[int]) -> Any:
-    """How many of `everyone` (N,) have the class of each of `own` (B,); float32 (B,), at least 1."""
+def same_class(F: Any, own: Any, everyone: Any, used: Any) -> Any:
+    """How many of `everyone` (N,), where `used` (N,) is 1, have the class of each of `own` (B,); (B,)."""
     same = F.broadcast_equal(F.expand_dims(own, axis=1), F.expand_dims(everyone, axis=0))
-    # A product with ones sums rows faster than F.sum does.
-    counts = F.cast(F.dot(same, F.ones_like(everyone)), 'float32')
-    return counts if ignore_label is None else F.where(own != ignore_label, counts, F.ones_like(counts))
+    return F.dot(same, used)  # sums rows faster than F.sum does

@@ -8,7 +8,7 @@ from mxnet import init
 from mxnet.gluon.loss import Loss, _apply_weighting
 
 from .blocks import CheckedBlock
-from .distance import label_free_logits, last_class, replaced
+from .distance import columns, label_free_logits, replaced
 from .labels import class_index, exact, is_trained, refused, rows_of
 from .margin import not_negative
 from .mixture import GaussianMixture
@@ -107,6 +107,7 @@ class LGMLoss(CheckedBlock, Loss):
                 'ignore_label needs class indices as labels; use weights of 0 with distributions'
             )
         self._ignore_label = ignore_label
+        self._num_classes: Optional[int] = None  # that of the distances
         with self.name_scope():
             self.margin = self.params.get(
                 'margin',
@@ -188,16 +189,19 @@ class LGMLoss(CheckedBlock, Loss):
     ):
         if self._sparse_label:
             trained = is_trained(F, label, self._ignore_label, sample_weight)
-            possible, index = class_index(F, label, last_class(F, distance))
+            classes = self._num_classes or columns(F, distance)
+            possible, index = class_index(F, label, classes - 1)
             own = F.pick(distance, index) if own_distance is None else own_distance
             own_euclidean = own if likelihood_distance is None else likelihood_distance
             if own_distance is None and likelihood_distance is not None:
                 own_euclidean = F.pick(likelihood_distance, index)
             own, own_euclidean = (rows_of(F, trained, values) for values in (own, own_euclidean))
-            own_log_det = F.take(log_det, index)
+            own_log_det = None if log_det is None else F.take(log_det, index) / 2
             logits = label_free_logits(F, rows_of(F, trained, distance), log_det)
-            stretched = F.broadcast_mul(own, F.stop_gradient(margin) + 1) + own_log_det / 2 + self._margin_add
-            loss = -F.pick(F.log_softmax(replaced(F, logits, index, -stretched)), index)
+            stretched = F.broadcast_mul(own, margin + 1)
+            stretched = stretched if log_det is None else F.elemwise_add(stretched, own_log_det)
+            stretched = stretched + self._margin_add if self._margin_add else stretched
+            loss = -F.pick(F.log_softmax(replaced(F, logits, index, -stretched, classes)), index)
             class_weight = None if class_weight is None else F.take(class_weight, index)
         else:
             trained = is_trained(F, label, None, sample_weight)
@@ -209,10 +213,11 @@ class LGMLoss(CheckedBlock, Loss):
                 F.sum(F.elemwise_mul(values, target), axis=1)
                 for values in (-F.log_softmax(logits), euclidean)
             )
-            own_log_det = F.dot(target, log_det)
+            own_log_det = None if log_det is None else F.dot(target, log_det) / 2
             class_weight = None if class_weight is None else F.dot(target, class_weight)
         if self._likelihood != 'off':
-            own = own_euclidean + own_log_det / 2 if self._likelihood == 'full' else own_euclidean
+            full = self._likelihood == 'full' and log_det is not None
+            own = F.elemwise_add(own_euclidean, own_log_det) if full else own_euclidean
             loss = loss + self._lambda * own
         if class_weight is not None:
             loss = F.elemwise_mul(loss, F.stop_gradient(class_weight))
@@ -249,7 +254,7 @@ class GaussianMixtureLoss(LGMLoss):
         self, mixture: GaussianMixture, alpha: float = 0.1, lambda_: float = 0.1, **settings: Any
     ) -> None:
         super().__init__(alpha, lambda_, **settings)
-        self.mixture = mixture
+        self.mixture, self._num_classes = mixture, mixture.num_classes
 
     def expected_shapes(  # type: ignore[override]
         self, features: Any, label: Any, sample_weight: Any = None
@@ -261,7 +266,12 @@ class GaussianMixtureLoss(LGMLoss):
         return super().__repr__().replace('(', f'({self.mixture}, ', 1)
 
     def hybrid_forward(self, F, features, label, sample_weight=None, **parameters):
-        distance, log_det, *rest = self.mixture(features, label if self._sparse_label else None)
+        inputs = [features]
+        if self._sparse_label:
+            used = is_trained(F, label, self._ignore_label, sample_weight)
+            inputs += [label, class_index(F, label, self._num_classes - 1)[0] if used is None else used]
+        distance, log_det, *rest = self.mixture(*inputs)
+        log_det = log_det if self.mixture.has_log_det else None
         return super().hybrid_forward(
             F, distance, log_det, label, sample_weight, *(rest or [None]), **parameters
         )

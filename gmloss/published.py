@@ -11,6 +11,8 @@ STABILISER = 1e-8  # both add it to every variance before they divide
 class RawVarianceMixture(GaussianMixture):
     """What both share: the trained parameters are the variances themselves."""
 
+    _has_volume = True
+
     def __init__(
         self, num_classes, feature_size, variance_init, variance_lr_mult, variance_wd_mult, **kwargs
     ):
