@@ -220,7 +220,8 @@ class NearestCenter(CheckedBlock):
         return f'NearestCenter({self._center_loss})'
 
     def hybrid_forward(self, F, x, weight):
-        return -half_squared_distance(F, F.cast(x, self._center_loss._compute_dtype), weight)
+        x = F.cast(x, self._center_loss._compute_dtype)
+        return -half_squared_distance(F, x, weight, self._center_loss._num_classes)
 
 
 class NearestCenterAccuracy(FeatureMetric):

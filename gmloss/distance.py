@@ -12,6 +12,7 @@ def half_squared_distance(
     F: Any,
     x: Any,
     mean: Any,
+    num_classes: int,
     precision: Optional[Any] = None,
     isotropic: bool = False,
     log_det: Optional[Any] = None,
@@ -22,7 +23,7 @@ def half_squared_distance(
     likeliest class, by the log-determinants (C,), is computed directly, the others as in
     `expanded_distance`.
     """
-    distance = F.relu(expanded_distance(F, x, mean, precision, isotropic))
+    distance = F.relu(expanded_distance(F, x, mean, num_classes, precision, isotropic))
     index = F.stop_gradient(F.argmax(label_free_logits(F, distance, log_det), axis=1))
     nearest = None if precision is None else F.take(precision, index)
     own = F.expand_dims(direct_distance(F, x, F.take(mean, index), nearest, isotropic), axis=1)
@@ -32,13 +33,13 @@ def half_squared_distance(
 
 
 def distances_with_own(
-    F: Any, x: Any, mean: Any, precision: Optional[Any], isotropic: bool, index: Any
+    F: Any, x: Any, mean: Any, num_classes: int, precision: Optional[Any], isotropic: bool, index: Any
 ) -> tuple[Any, Any]:
     """As in `half_squared_distance`, (B, C), and the distance to the class of `index` (B,), (B,).
 
     Only the latter is computed directly, with its gradient where that of the variances would be lost.
     """
-    distance = expanded_distance(F, x, mean, precision, isotropic)
+    distance = expanded_distance(F, x, mean, num_classes, precision, isotropic)
     if precision is None:
         own = F.pick(distance, index)
         direct = direct_distance(F, F.stop_gradient(x), F.stop_gradient(F.take(mean, index)), None)
@@ -66,7 +67,7 @@ def direct_distance(F, x, mean, precision, isotropic=False):
     return F.elemwise_mul(own, F.reshape(precision, (-1,))) if isotropic else own
 
 
-def expanded_distance(F, x, mean, precision, isotropic):
+def expanded_distance(F, x, mean, num_classes, precision, isotropic):
     """Half squared distances (B, C) by products of matrices.
 
     Expanding the square cancels digits, below 0 too: that leaves an error of about 1e-7 times precision
@@ -75,9 +76,10 @@ def expanded_distance(F, x, mean, precision, isotropic):
     """
     batch_ones, class_ones = (first_column_of_ones(F, a) for a in (x, mean))
     # The distance does not depend on the shift, so no gradient is sent through it.
-    first = F.slice(mean, begin=(0, 0), end=(64, None))
-    shares = F.softmax(F.zeros_like(F.slice_axis(first, axis=1, begin=0, end=1)), axis=0)
-    to_origin = F.stop_gradient(-F.dot(shares, first, transpose_a=True))
+    count = min(num_classes, 64)
+    first = mean if count == num_classes else F.slice_axis(mean, axis=0, begin=0, end=count)
+    total = F.dot(first_column_of_ones(F, first), first, transpose_a=True)
+    to_origin = F.stop_gradient(total * (-1 / count))
     x = F.elemwise_add(x, F.dot(batch_ones, to_origin))
     mean = F.elemwise_add(mean, F.dot(class_ones, to_origin))
     per_class = class_ones

@@ -174,8 +174,10 @@ class GaussianMixture(CheckedBlock):
         else:
             log_det = F.reshape(row_sums(F, log_variance), (-1,))
         if index is None:
-            return half_squared_distance(F, x, mean, precision, self.isotropic, log_det), log_det
-        distance, own = distances_with_own(F, x, mean, precision, self.isotropic, index)
+            return half_squared_distance(
+                F, x, mean, self.num_classes, precision, self.isotropic, log_det
+            ), log_det
+        distance, own = distances_with_own(F, x, mean, self.num_classes, precision, self.isotropic, index)
         return distance, log_det, own, own
 
     def _covariance(self, F, class_ones):

@@ -86,9 +86,9 @@ class RawDiagonalMixture(RawVarianceMixture):
         if not self._euclidean:
             return outputs
         if index is None:
-            return (*outputs, half_squared_distance(F, x, mean))
+            return (*outputs, half_squared_distance(F, x, mean, self.num_classes))
         distance, log_det, _, own = outputs
-        return distance, log_det, distances_with_own(F, x, mean, None, False, index)[1], own
+        return distance, log_det, distances_with_own(F, x, mean, self.num_classes, None, False, index)[1], own
 
 
 class InverseSumMixture(RawVarianceMixture):
@@ -141,8 +141,8 @@ class InverseSumMixture(RawVarianceMixture):
         precision = F.sum(F.reciprocal(variance + STABILISER), axis=1)
         log_det = F.zeros_like(precision)
         if index is None:
-            euclidean = half_squared_distance(F, x, mean)
+            euclidean = half_squared_distance(F, x, mean, self.num_classes)
             return F.broadcast_mul(euclidean, F.expand_dims(precision, axis=0)), log_det, euclidean
-        euclidean, own = distances_with_own(F, x, mean, None, False, index)
+        euclidean, own = distances_with_own(F, x, mean, self.num_classes, None, False, index)
         distance = F.broadcast_mul(euclidean, F.expand_dims(precision, axis=0))
         return distance, log_det, own, F.elemwise_mul(own, F.take(precision, index))
