@@ -7,6 +7,7 @@ makes of it. POST /v1/predict is the same for programs; /openapi.json describes 
 ends the server once the requests in flight are answered.
 """
 
+import os
 import socket
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port < 2**16:
         raise UserError(f'--port {port}: expected 0 to {2**16 - 1}')
     with naming(f'--host {host} --port {port}', '; choose another'):
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)  # asyncio sends at once only if told that it is TCP
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -59,6 +60,8 @@ def main(argv: list[str]) -> int:
     if len(set(names)) < len(names):
         raise UserError(f'{" ".join(names)}: two runs have the same name; serve them apart')
     listener = listen(options.host, options.port)
+    # One core is left to the requests: threads of the net that wait for each other would stand still.
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, devices.usable_cores() - 1)))
     device = devices.prepare(options.device, options.dtype)
 
     import uvicorn

@@ -17,6 +17,8 @@ import pytest
 from conftest import RECORD, ROOT
 from serving.conftest import as_file
 
+from serve import listen
+
 MNIST = RECORD / 'mnist-lgm-full'
 
 
@@ -104,3 +106,10 @@ def test_port_that_is_taken_is_one_line(run_here, capsys):
         port = other.getsockname()[1]
         assert run_here('serve', MNIST, '--port', port) == 2
     assert f'--port {port}: Address already in use; choose another' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', 'localhost'])
+def test_answers_are_sent_at_once(host):
+    """asyncio sets TCP_NODELAY on sockets that say their protocol; without, each answer takes 40 ms more."""
+    with listen(host, 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
