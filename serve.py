@@ -10,6 +10,7 @@ ends the server once the requests in flight are answered.
 import os
 import socket
 from pathlib import Path
+from typing import Optional
 
 from training import errors
 from training.config.options import Parser
@@ -69,15 +70,21 @@ def main(argv: list[str]) -> int:
     from training.serving.app import build_app
     from training.serving.predictor import Predictor
 
+    host, port = listener.getsockname()[:2]
+    place = f'http://{f"[{host}]" if ":" in host else host}:{port}'
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Optional[list[socket.socket]] = None) -> None:
+            await super().startup(sockets)
+            print(f'{", ".join(names)}: {place}', flush=True)
+
     context = device.contexts()[0]
     predictors = [Predictor(run, device, context, options.false_alarm_rate) for run in options.runs]
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             build_app(predictors), log_level='warning', access_log=False, timeout_graceful_shutdown=GRACE
         )
     )
-    host, port = listener.getsockname()[:2]
-    print(f'{", ".join(names)}: http://{f"[{host}]" if ":" in host else host}:{port}', flush=True)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # raised again by uvicorn once all is answered

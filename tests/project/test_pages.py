@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from mxnet import gluon, nd
+from serving.processes import serving
 
 import center_loss
 import gmloss
@@ -68,6 +69,10 @@ def test_commands_run_in_their_order_on_a_small_budget(command, run_script, run_
     if script in ('launch.py', 'ablate.py'):  # they start processes of their own
         result = run_script(script, *words)
         code, output = result.returncode, result.stdout + result.stderr
+    elif script == 'serve.py':  # it ends only when it is told to
+        with serving(*words) as (process, address):
+            process.terminate()
+            code, output = process.wait(), f'written: {address}'
     else:
         code = run_here(Path(script).stem, *words)
         output = ''.join(capsys.readouterr())

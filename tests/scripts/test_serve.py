@@ -1,46 +1,21 @@
 """serve.py as a process: it says where it is, and ends once all is answered."""
 
 import base64
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from contextlib import contextmanager
 
 import httpx
 import numpy as np
 import pytest
-from conftest import RECORD, ROOT
+from conftest import RECORD
 from serving.conftest import as_file
+from serving.processes import serving
 
 from serve import listen
 
 MNIST = RECORD / 'mnist-lgm-full'
-
-
-@contextmanager
-def server(*words):
-    """(process, address) of a server on a free port."""
-    process = subprocess.Popen(
-        [sys.executable, '-W', 'ignore', 'serve.py', *map(str, words), '--port', '0'],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-    )
-    try:
-        line = process.stdout.readline()
-        address = re.search(r'http://127\.0\.0\.1:\d+$', line)
-        assert address, line + process.stderr.read()
-        yield process, address[0]
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
@@ -51,7 +26,7 @@ def test_requests_in_flight_are_answered_before_the_end(number):
     def ask():
         answers.append(httpx.post(f'{address}/v1/predict', json={'images': [image] * 200}, timeout=60))
 
-    with server(MNIST) as (process, address):
+    with serving(MNIST) as (process, address):
         assert httpx.get(f'{address}/v1/runs').json()['runs'][0]['name'] == MNIST.name
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
@@ -68,7 +43,7 @@ def test_requests_in_flight_are_answered_before_the_end(number):
 
 
 def test_clients_that_leave_or_talk_nonsense_do_no_harm():
-    with server(MNIST) as (process, address):
+    with serving(MNIST) as (process, address):
         port = int(address.rpartition(':')[2])
         head = b'POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n'
         for content in (
