@@ -57,6 +57,20 @@ def test_pixels_are_counted_before_an_image_is_decoded():
         read_picture(header, (1, 28, 28), 300_000)
 
 
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'PPM'])
+def test_damaged_file_is_read_or_refused(kind):
+    rng, file = np.random.default_rng(0), io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(file, kind)
+    for _ in range(100):
+        content = np.frombuffer(file.getvalue(), np.uint8)[: rng.integers(1, 2 * len(file.getvalue()))].copy()
+        places = rng.integers(0, min(len(content), rng.choice([40, 10**6])), rng.integers(1, 6))
+        content[places] = rng.integers(0, 256, len(places))
+        try:
+            assert read_picture(io.BytesIO(content.tobytes()), (3, 32, 32), 10**6).shape == (3, 32, 32)
+        except PictureError:
+            pass
+
+
 def test_digits_of_mnist_stay_where_they_are():
     _, test = datasets.load_mnist()
     gaps = []

@@ -9,10 +9,11 @@ import time
 import httpx
 import numpy as np
 import pytest
-from conftest import RECORD
+from conftest import RECORD, ROOT
 from serving.conftest import as_file
 from serving.processes import serving
 
+from benchmarks import serve as load
 from serve import listen
 
 MNIST = RECORD / 'mnist-lgm-full'
@@ -88,3 +89,10 @@ def test_answers_are_sent_at_once(host):
     """asyncio sets TCP_NODELAY on sockets that say their protocol; without, each answer takes 40 ms more."""
     with listen(host, 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_mixed_up_under_load(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    load.soak({name: load.requests_for(run, tmp_path) for name, run in load.RUNS.items()}, 2000, 64)
+    assert '2000 requests by 64 clients, 100 of them bad: 0 lost, 0 wrong' in capsys.readouterr().out
