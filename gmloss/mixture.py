@@ -348,10 +348,10 @@ def softplus(F: Any, x: Any, dtype: str = 'float32') -> Any:
     if dtype == 'float64':
         return F.maximum(F.log1p(F.exp(F.minimum(x, 40))), x)
     fast = F.Activation(x, act_type='softrelu')
-    # Gradients are stopped at the start of what has none: later, MXNet would send zeros through it.
-    given, rough = F.stop_gradient(x), F.stop_gradient(fast)
-    accurate = F.elemwise_mul(F.Activation(given, act_type='sigmoid'), rough * 0.50206 + 1)
-    return fast + F.elemwise_mul(given < -3.5, accurate - rough)
+    # Stopped here, too: an Activation passes on gradients of zero, at full cost.
+    r = F.Activation(F.stop_gradient(x), act_type='sigmoid')
+    correction = F.elemwise_mul(x < -3.5, F.elemwise_mul(r, fast * 0.50206 + 1) - fast)
+    return fast + F.stop_gradient(correction)
 
 
 def softplus_inverse(y: Union[float, np.ndarray]) -> Union[float, np.ndarray]:
