@@ -1,11 +1,14 @@
 """Measure how well a finished run's scores tell test images from out-of-distribution ones.
 
     python detect.py output/record/cifar-fast-seed0 --softmax-run output/record/cifar-fast-softmax-seed0
+    python detect.py output/record/cifar-fast-softmax-seed0 --fit 50000 --output-dir output/detection
 
 Out of distribution are adversarial images (FGSM, PGD) of several strengths, noise, rotated and
 shuffled images, and the images of other data sets. Scores are the log-likelihood under the mixture,
 the distance to the predicted class and the highest softmax probability, as far as the run has them,
-and the last one also of a net trained by softmax. Adversarial images are crafted anew against each
+and the last one also of a net trained by softmax. With --fit also the Mahalanobis distance (Lee et al.,
+2018) and the relative one (Ren et al., 2021) under Gaussians fitted to the features of training images,
+which any net has. Adversarial images are crafted anew against each
 net that is scored. Writes detection.json, roc.png and scores.png into the run folder, and the table
 into its summary.json.
 """
@@ -31,6 +34,12 @@ def make_parser() -> Parser:
     parser.add_argument(
         '--samples', type=int, default=2000, metavar='N', help='take the first N test images (default 2000)'
     )
+    parser.add_argument(
+        '--fit',
+        type=int,
+        metavar='N',
+        help='also score by Gaussians fitted to the features of the first N training images',
+    )
     parser.add_argument('--data-dir', help="folder of the run's data files; default: the recipe's")
     parser.add_argument(
         '--fashion-dir', metavar='FOLDER', help="folder of Fashion-MNIST's IDX files, to set against MNIST"
@@ -48,6 +57,9 @@ def main(argv: list[str]) -> int:
             f'--samples {options.samples} --seed {options.seed}: expected at least one '
             'sample and no negative seed'
         )
+    if options.fit is not None and options.fit < 1:
+        raise UserError(f'--fit {options.fit}: expected a number of training images, at least 1')
+    with_features = options.fit is not None
     folder, target = RunFolder(options.run), RunFolder(options.output_dir or options.run)
     folder.require_run()
     check_writable(target.path)
@@ -59,11 +71,11 @@ def main(argv: list[str]) -> int:
 
     # The nets, and the images.
     contexts = device.contexts()[:1]
-    net, recipe = restore.pixel_classifier(folder, device, contexts)
+    net, recipe = restore.pixel_classifier(folder, device, contexts, with_features)
     summary = None if options.output_dir else folder.read_summary()
     nets, names = {detection.NET: net}, {detection.NET: folder.path.name}
     if options.softmax_run:
-        net, other = restore.pixel_classifier(RunFolder(options.softmax_run), device, contexts)
+        net, other = restore.pixel_classifier(RunFolder(options.softmax_run), device, contexts, with_features)
         if other.loss.loss not in ('softmax', 'softmax-center') or other.data.dataset != recipe.data.dataset:
             raise UserError(
                 f'--softmax-run {options.softmax_run}: expected a run on '
@@ -78,12 +90,20 @@ def main(argv: list[str]) -> int:
         print(f'{name}: left out, {reason}')
 
     # How well scores tell them apart.
-    inside, *others = detection.score_sets(nets, sets, options.seed, contexts[0])
+    fitted = {}
+    if with_features:
+        train, _ = datasets.load_first(recipe.data, options.fit, options.data_dir)
+        if len(set(train.labels.tolist())) <= train.labels.max():
+            raise UserError(f'--fit {options.fit}: expected an image of every class among them; give a larger number')
+        for which, net in nets.items():
+            fitted[which] = detection.fit_scores(net, train.images, train.labels, contexts[0])
+    inside, *others = detection.score_sets(nets, sets, options.seed, contexts[0], fitted)
     if not inside.scores:
         raise UserError(f'{folder.path}: no score of this run is a number for all images')
     report = {
         'samples': len(test),
         'seed': options.seed,
+        **({'fitted_to': len(train)} if with_features else {}),
         'positive_class': inside.name,
         'nets': names,
         'accuracy': inside.accuracy,

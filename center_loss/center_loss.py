@@ -166,7 +166,7 @@ class CenterLoss(CheckedBlock, Loss):
                     lhs=centers, rhs=new, indices=index.expand_dims(0), shape=centers.shape, out=centers
                 )
 
-    def hybrid_forward(self, F, x, label, sample_weight=None, count=None):
+    def hybrid_forward(self, F: Any, x: Any, label: Any, sample_weight: Any = None, count: Any = None) -> Any:
         # float32 holds the classes exactly up to 2^24, and takes half the time.
         dtype = 'float64' if self._num_classes > 2**24 else self._compute_dtype
         trained = is_trained(F, label, self._ignore_label, sample_weight)
@@ -219,7 +219,7 @@ class NearestCenter(CheckedBlock):
     def __repr__(self) -> str:
         return f'NearestCenter({self._center_loss})'
 
-    def hybrid_forward(self, F, x, weight):
+    def hybrid_forward(self, F: Any, x: Any, weight: Any) -> Any:
         x = F.cast(x, self._center_loss._compute_dtype)
         return -half_squared_distance(F, x, weight, self._center_loss._num_classes)
 

@@ -6,14 +6,16 @@
 >>> classify = MixtureClassifier(net, loss_fn.mixture)  # needs neither label nor margin
 """
 
+from .covariance import DiagonalMixture, FixedVolumeMixture
 from .distance import label_free_logits
 from .fit import MahalanobisScore, WhitenedMixture, fit_mixture
 from .inference import MixtureClassifier, MixtureInference, calibrate, fit_spread, log_likelihood
 from .labels import check_labels, class_counts
-from .loss import GaussianMixtureLoss, LGMLoss, margin_logits, one_hot
+from .logits import margin_logits, one_hot
+from .loss import GaussianMixtureLoss, LGMLoss
 from .margin import ConstantMargin, StepUpMargin
 from .metrics import LogLikelihood, MixtureAccuracy, OwnDistance
-from .mixture import DiagonalMixture, FixedVolumeMixture, GaussianMixture
+from .mixture import GaussianMixture
 from .published import InverseSumMixture, RawDiagonalMixture
 
 __all__ = [

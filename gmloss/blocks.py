@@ -1,10 +1,11 @@
 """What the blocks of both packages add to Gluon's: errors that name shapes, and inputs that come and go."""
 
+import copyreg
 from collections.abc import Iterable
 from typing import Any
 
 from mxnet import MXNetError, nd
-from mxnet.gluon import HybridBlock
+from mxnet.gluon import HybridBlock, Parameter
 
 NO_GRAPH: dict[str, Any]
 NO_GRAPH = {'_cached_graph': (), '_cached_op': None, '_cached_op_args': [], '_in_format': None}
@@ -16,7 +17,7 @@ class CheckedBlock(HybridBlock):
     Gluon compiles a hybridised block for the inputs of its first call and refuses others; this one
     keeps a graph for each set of inputs. Shapes are looked at only after MXNet has refused them, so
     a step costs nothing; a hybridised block around this one shows MXNet's own message. Copying and
-    pickling leave the compiled graphs behind.
+    pickling leave the compiled graphs behind, and the Trainer that parameters belong to.
     """
 
     _absent: tuple[bool, ...] = ()
@@ -63,3 +64,19 @@ def _fits(shape: tuple, expected: tuple) -> bool:
 def _written(shape: tuple) -> str:
     sizes = ['any' if size is None else str(size) for size in shape]
     return f'({", ".join(sizes)}{"," * (len(sizes) == 1)})'
+
+
+def _parameter(state: dict) -> Parameter:
+    parameter = Parameter.__new__(Parameter)
+    parameter.__dict__.update(state)
+    if parameter._data is not None:
+        copies = zip(parameter._data, parameter._ctx_list)  # all on the first of the contexts by now
+        parameter._data = [array.as_in_context(ctx) for array, ctx in copies]
+        if parameter.grad_req != 'null':
+            parameter._init_grad()
+    return parameter
+
+
+# By themselves Gluon's parameters would take the Trainer and its key-value store with them, which cannot
+# be pickled, and come out cut off from their gradients.
+copyreg.pickle(Parameter, lambda parameter: (_parameter, ({**parameter.__dict__, '_trainer': None},)))

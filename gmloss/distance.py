@@ -58,7 +58,7 @@ def label_free_logits(F: Any, distance: Any, log_det: Optional[Any]) -> Any:
     )
 
 
-def direct_distance(F, x, mean, precision, isotropic=False):
+def direct_distance(F: Any, x: Any, mean: Any, precision: Any, isotropic: bool = False) -> Any:
     """Half the squared distance of each row of x (B, D) to that of mean (B, D), (B,)."""
     squares = F.square(F.elemwise_sub(x, mean))
     if precision is not None and not isotropic:
@@ -67,7 +67,7 @@ def direct_distance(F, x, mean, precision, isotropic=False):
     return F.elemwise_mul(own, F.reshape(precision, (-1,))) if isotropic else own
 
 
-def expanded_distance(F, x, mean, num_classes, precision, isotropic):
+def expanded_distance(F: Any, x: Any, mean: Any, num_classes: int, precision: Any, isotropic: bool) -> Any:
     """Half squared distances (B, C) by products of matrices.
 
     Expanding the square cancels digits, below 0 too: that leaves an error of about 1e-7 times precision
@@ -104,25 +104,12 @@ def expanded_distance(F, x, mean, num_classes, precision, isotropic):
     return F.elemwise_sub(squares, F.dot(x, weighted, transpose_b=True))
 
 
-def replaced(F, values, index, new, num_classes):
-    """`values` (B, C) with `new` (B,) in the columns `index` (B,), by one pass over (B, C) each way."""
-    row = F.contrib.arange_like(index)
-    start = row * num_classes if isinstance(num_classes, int) else F.broadcast_mul(row, num_classes)
-    flat = F.contrib.index_copy(F.reshape(values, (-1,)), F.elemwise_add(start, index), new)
-    return F.reshape_like(flat, values)
-
-
-def columns(F, values):
-    """C for `values` (B, C), as float64 (1,), whose integers are exact."""
-    return F.cast(F.slice_axis(F.shape_array(values), axis=0, begin=1, end=2), 'float64')
-
-
-def row_sums(F, values):
+def row_sums(F: Any, values: Any) -> Any:
     """Sums of the rows of (N, D), as (N, 1)."""
     row = F.slice_axis(values, axis=0, begin=0, end=1)
     return F.dot(values, F.reshape(F.ones_like(row), (-1, 1)))
 
 
-def first_column_of_ones(F, values):
+def first_column_of_ones(F: Any, values: Any) -> Any:
     """Ones (N, 1) for `values` (N, D)."""
     return F.ones_like(F.slice_axis(values, axis=1, begin=0, end=1))

@@ -1,6 +1,6 @@
 """A mixture in closed form from the features of a net that is already trained."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -10,7 +10,8 @@ from mxnet.gluon import HybridBlock
 from mxnet.ndarray import NDArray
 
 from .blocks import CheckedBlock
-from .mixture import DiagonalMixture, GaussianMixture, softplus_inverse
+from .covariance import DiagonalMixture, softplus_inverse
+from .mixture import GaussianMixture
 
 COVARIANCES = {
     'identity': {},
@@ -30,7 +31,7 @@ def fit_mixture(
     labels: Arrays,
     num_classes: int,
     covariance: str = 'full-shared',
-    ctx: Optional[Context] = None,
+    ctx: Union[Context, Sequence[Context], None] = None,
 ) -> GaussianMixture:
     r"""The mixture whose means, covariance and priors are those of labelled features.
 
@@ -53,7 +54,7 @@ def fit_mixture(
     covariance : {'full-shared', 'identity', 'isotropic', 'isotropic-shared', 'diagonal', 'diagonal-shared'}
         'isotropic' and 'diagonal' have one covariance per class. No variance is taken for less than
         1e-6 of the mean variance; a full covariance leaves out directions with less.
-    ctx : Context or None
+    ctx : Context, list of them, or None
         Where to initialise the mixture; the CPU if None.
 
     Returns
@@ -163,7 +164,7 @@ class WhitenedMixture(GaussianMixture):
 
     @classmethod
     def of_covariance(
-        cls, means: np.ndarray, covariance: np.ndarray, priors: Any, ctx: Optional[Context]
+        cls, means: np.ndarray, covariance: np.ndarray, priors: Any, ctx: Any
     ) -> 'WhitenedMixture':
         """Of means (C, D), a covariance (D, D) and C priors; initialised on `ctx`."""
         values, vectors = np.linalg.eigh(covariance)
@@ -194,7 +195,9 @@ class WhitenedMixture(GaussianMixture):
         inverse = np.linalg.pinv(self.whitening.data(ctx).asnumpy().astype(np.float64))
         return nd.array((inverse**2).sum(axis=0, keepdims=True), ctx=ctx)
 
-    def _measure(self, F, x, index, mean, centre, whitening, whitened_log_det):
+    def _measure(  # type: ignore[override]
+        self, F: Any, x: Any, index: Any, mean: Any, centre: Any, whitening: Any, whitened_log_det: Any
+    ) -> Any:
         x = F.dot(F.broadcast_sub(x, centre), whitening)
         distance, log_det, *rest = super()._measure(F, x, index, mean)
         log_det = F.broadcast_add(log_det, F.reshape(whitened_log_det, (-1,)))
@@ -238,7 +241,7 @@ class MahalanobisScore(CheckedBlock):
             self.background = background
         self._relative = background is not None
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         features = self.net(x)
         score = -F.min(self.mixture(features)[0], axis=1)
         return F.elemwise_add(score, F.min(self.background(features)[0], axis=1)) if self._relative else score

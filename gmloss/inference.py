@@ -41,7 +41,7 @@ class MixtureClassifier(CheckedBlock):
         self.net = net
         self.mixture = mixture
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         distance, log_det = self.mixture(self.net(x))[:2]
         return label_free_logits(F, distance, log_det)
 
@@ -87,7 +87,7 @@ class MixtureInference(CheckedBlock):
         self.mixture = mixture
         self._spread = spread
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         features = self.net(x)
         distance, log_det = self.mixture(features)[:2]
         logits = label_free_logits(F, distance, log_det)
@@ -105,7 +105,7 @@ def log_likelihood(F: Any, distance: Any, log_det: Any, dimensions: int, spread:
     return log_mean_exp(F, label_free_logits(F, distance / spread, log_det + volume))
 
 
-def log_mean_exp(F, x):
+def log_mean_exp(F: Any, x: Any) -> Any:
     """log of the mean of exp(x) over the columns of x (B, C), of shape (B,)."""
     highest = F.max(x, axis=1, keepdims=True)
     return F.reshape(highest, (-1,)) + F.log(F.mean(F.exp(F.broadcast_sub(x, highest)), axis=1))
@@ -164,7 +164,7 @@ def calibrate(log_likelihoods: Union[np.ndarray, NDArray], false_alarm_rate: flo
     return float(values[min(below, len(values) - 1)])
 
 
-def one_per_sample(values):
+def one_per_sample(values: Any) -> np.ndarray:
     """Float64 NumPy array (N,) of a sequence, NumPy array or NDArray of that shape."""
     values = np.asarray(values.asnumpy() if isinstance(values, nd.NDArray) else values, np.float64)
     if values.ndim != 1:

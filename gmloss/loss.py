@@ -8,8 +8,9 @@ from mxnet import init
 from mxnet.gluon.loss import Loss, _apply_weighting
 
 from .blocks import CheckedBlock
-from .distance import columns, label_free_logits, replaced
+from .distance import label_free_logits
 from .labels import class_index, exact, is_trained, refused, rows_of
+from .logits import columns, margin_logits, replaced
 from .margin import not_negative
 from .mixture import GaussianMixture
 
@@ -143,7 +144,7 @@ class LGMLoss(CheckedBlock, Loss):
         yield 'likelihood_distance', likelihood_distance, whole
         yield 'own_distance', own_distance, [(samples,)]
 
-    def _sample_shapes(self, samples, classes, label, sample_weight):
+    def _sample_shapes(self, samples: Any, classes: Any, label: Any, sample_weight: Any) -> Iterable[tuple]:
         one_each = [(samples,), (samples, 1)]
         yield 'label', label, one_each if self._sparse_label else [(samples, classes)]
         yield 'sample_weight', sample_weight, one_each
@@ -164,29 +165,29 @@ class LGMLoss(CheckedBlock, Loss):
         words = [f'{name}={value}' for name, value in settings.items() if value is not None]
         return f'{type(self).__name__}({", ".join(words)})'
 
-    def set_margin(self, alpha):
+    def set_margin(self, alpha: float) -> None:
         """Set the multiplicative margin, at least 0, on every context: no retrace, no host read."""
         not_negative('alpha', alpha)
         for margin in self.margin.list_data():  # set_data makes a Trainer begin its kvstore anew
             margin[:] = alpha
 
-    def cast(self, dtype):
+    def cast(self, dtype: Any) -> None:
         """Cast to float32 or float64; for lower precisions the loss stays in float32."""
         self._compute_dtype = 'float64' if np.dtype(dtype) == np.float64 else 'float32'
         super().cast(self._compute_dtype)
 
     def hybrid_forward(
         self,
-        F,
-        distance,
-        log_det,
-        label,
-        sample_weight=None,
-        likelihood_distance=None,
-        own_distance=None,
-        margin=None,
-        class_weight=None,
-    ):
+        F: Any,
+        distance: Any,
+        log_det: Any,
+        label: Any,
+        sample_weight: Any = None,
+        likelihood_distance: Any = None,
+        own_distance: Any = None,
+        margin: Any = None,
+        class_weight: Any = None,
+    ) -> Any:
         if self._sparse_label:
             trained = is_trained(F, label, self._ignore_label, sample_weight)
             classes = self._num_classes or columns(F, distance)
@@ -265,7 +266,9 @@ class GaussianMixtureLoss(LGMLoss):
     def __repr__(self) -> str:
         return super().__repr__().replace('(', f'({self.mixture}, ', 1)
 
-    def hybrid_forward(self, F, features, label, sample_weight=None, **parameters):
+    def hybrid_forward(  # type: ignore[override]
+        self, F: Any, features: Any, label: Any, sample_weight: Any = None, **parameters: Any
+    ) -> Any:
         inputs = [features]
         if self._sparse_label:
             used = is_trained(F, label, self._ignore_label, sample_weight)
@@ -277,7 +280,7 @@ class GaussianMixtureLoss(LGMLoss):
         )
 
 
-def weighted(F, loss, weight, sample_weight, dtype):
+def weighted(F: Any, loss: Any, weight: Any, sample_weight: Any, dtype: Any) -> Any:
     """A loss (B,) of `dtype` times a Gluon loss's weights: a number, and an array (B,) or (B, 1) of
     any type; either can be None.
 
@@ -286,17 +289,3 @@ def weighted(F, loss, weight, sample_weight, dtype):
     if sample_weight is not None:
         loss = F.elemwise_mul(loss, F.cast(F.reshape(sample_weight, (-1,)), dtype))
     return _apply_weighting(F, loss, weight)
-
-
-def margin_logits(F, distance, log_det, target, margin, margin_add=0.0):
-    """Logits (B, C) with the margin shared out by the target (B, C), which gets no gradient; from
-    distance (B, C), log_det (C,) and the multiplicative margin (1,)."""
-    stretch = F.stop_gradient(F.broadcast_mul(target, margin) + 1)
-    logits = label_free_logits(F, F.elemwise_mul(distance, stretch), log_det)
-    return logits - F.stop_gradient(target * margin_add) if margin_add else logits
-
-
-def one_hot(F, label, like):
-    """The one-hot form (B, C) of class indices (B,) of the same dtype as `like` (B, C)."""
-    classes = F.contrib.arange_like(like, axis=1)
-    return F.broadcast_equal(F.expand_dims(label, axis=1), F.expand_dims(classes, axis=0))

@@ -12,10 +12,10 @@ class ConstantMargin:
         The margin, at least 0.
     """
 
-    def __init__(self, alpha):
+    def __init__(self, alpha: float) -> None:
         self.alpha = not_negative('alpha', alpha)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         """Margin at training step `step`, counted from 0."""
         return self.alpha
 
@@ -37,7 +37,9 @@ class StepUpMargin:
         Upper bound of the margin, at least `start`.
     """
 
-    def __init__(self, start=0.1, factor=2.0, every=5000, maximum=0.3):
+    def __init__(
+        self, start: float = 0.1, factor: float = 2.0, every: int = 5000, maximum: float = 0.3
+    ) -> None:
         if not (0 < start <= maximum and factor >= 1 and every >= 1):
             raise ValueError(
                 'a step-up margin needs 0 < start <= maximum, factor >= 1 and every '
@@ -46,7 +48,7 @@ class StepUpMargin:
             )
         self.start, self.factor, self.every, self.maximum = start, factor, every, maximum
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         """Margin at training step `step`, counted from 0."""
         try:
             grown = self.start * float(self.factor) ** (step // self.every)
@@ -55,7 +57,7 @@ class StepUpMargin:
         return min(self.maximum, grown)
 
 
-def not_negative(name, value):
+def not_negative(name: str, value: float) -> float:
     """`value`, a float, if it can be a margin or a weight, else a ValueError that names it."""
     if not 0 <= value < math.inf:
         raise ValueError(f'{name} must be finite and not negative, got {value}')

@@ -1,6 +1,10 @@
 """Covariances as other implementations published them: for reproduction, not for new work."""
 
+from typing import Any
+
 from mxnet import init, nd
+from mxnet.context import Context
+from mxnet.ndarray import NDArray
 
 from .distance import distances_with_own, half_squared_distance
 from .mixture import GaussianMixture
@@ -14,8 +18,14 @@ class RawVarianceMixture(GaussianMixture):
     _has_volume = True
 
     def __init__(
-        self, num_classes, feature_size, variance_init, variance_lr_mult, variance_wd_mult, **kwargs
-    ):
+        self,
+        num_classes: int,
+        feature_size: int,
+        variance_init: float,
+        variance_lr_mult: float,
+        variance_wd_mult: float,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_classes, feature_size, **kwargs)
         with self.name_scope():
             self.variance = self.params.get(
@@ -62,26 +72,26 @@ class RawDiagonalMixture(RawVarianceMixture):
 
     def __init__(
         self,
-        num_classes,
-        feature_size=0,
-        variance_init=1.0,
-        variance_lr_mult=1.0,
-        variance_wd_mult=1.0,
-        euclidean=False,
-        **kwargs,
-    ):
+        num_classes: int,
+        feature_size: int = 0,
+        variance_init: float = 1.0,
+        variance_lr_mult: float = 1.0,
+        variance_wd_mult: float = 1.0,
+        euclidean: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             num_classes, feature_size, variance_init, variance_lr_mult, variance_wd_mult, **kwargs
         )
         self._euclidean = euclidean
 
-    def _variances_on(self, ctx):
+    def _variances_on(self, ctx: Context) -> NDArray:
         return self.variance.data(ctx)
 
-    def _covariance(self, F, class_ones, variance):
+    def _covariance(self, F: Any, class_ones: Any, variance: Any) -> Any:  # type: ignore[override]
         return F.log(variance), F.reciprocal(variance + STABILISER)
 
-    def _measure(self, F, x, index, mean, variance):
+    def _measure(self, F: Any, x: Any, index: Any, mean: Any, variance: Any) -> Any:  # type: ignore[override]
         outputs = super()._measure(F, x, index, mean, variance=variance)
         if not self._euclidean:
             return outputs
@@ -121,23 +131,23 @@ class InverseSumMixture(RawVarianceMixture):
 
     def __init__(
         self,
-        num_classes,
-        feature_size=0,
-        variance_init=1.0,
-        variance_lr_mult=0.01,
-        variance_wd_mult=1.0,
-        **kwargs,
-    ):
+        num_classes: int,
+        feature_size: int = 0,
+        variance_init: float = 1.0,
+        variance_lr_mult: float = 0.01,
+        variance_wd_mult: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             num_classes, feature_size, variance_init, variance_lr_mult, variance_wd_mult, **kwargs
         )
 
-    def _variances_on(self, ctx):
+    def _variances_on(self, ctx: Context) -> NDArray:
         """The one variance per class that :math:`q_k` amounts to, in every dimension."""
         precision = (1 / (self.variance.data(ctx) + STABILISER)).sum(axis=1, keepdims=True)
         return nd.broadcast_like(1 / precision, self.variance.data(ctx))
 
-    def _measure(self, F, x, index, mean, variance):
+    def _measure(self, F: Any, x: Any, index: Any, mean: Any, variance: Any) -> Any:  # type: ignore[override]
         precision = F.sum(F.reciprocal(variance + STABILISER), axis=1)
         log_det = F.zeros_like(precision)
         if index is None:

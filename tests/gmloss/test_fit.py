@@ -1,10 +1,11 @@
 """Fitted mixtures against NumPy's own means and covariances, and what they detect."""
 
+import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import gluon, nd
 
-from gmloss import MahalanobisScore, MixtureInference, fit_mixture
+from gmloss import MahalanobisScore, MixtureClassifier, MixtureInference, fit_mixture
 
 C, D, N = 4, 3, 400
 SHARED = ('isotropic-shared', 'diagonal-shared', 'full-shared')
@@ -81,6 +82,39 @@ def test_scores_are_mahalanobis_distances_and_relative_ones():
             np.testing.assert_allclose(score(nd.array(far)).asnumpy(), want, rtol=2e-3, atol=2e-3)
             score.hybridize()
     assert -nearest[:5].max() > -nearest[5:].min()
+
+
+@pytest.mark.parametrize('contexts', [1, 2])
+@pytest.mark.parametrize('covariance', ['identity', 'isotropic', 'diagonal', *SHARED])
+def test_fitted_mixture_is_the_same_hybridised_and_exported(covariance, contexts, tmp_path):
+    x, label = sample()
+    contexts = [mx.cpu(k) for k in range(contexts)]
+    mixture, parts = (
+        fit_mixture(x, label, C, covariance, ctx=contexts),
+        [nd.array(x[:8], ctx=ctx) for ctx in contexts],
+    )
+    background = fit_mixture(x, 0 * label, 1, covariance, ctx=contexts)
+    identity = gluon.nn.HybridLambda('identity')
+    for block in (
+        MixtureClassifier(identity, mixture),
+        MixtureInference(identity, mixture, 2.0),
+        MahalanobisScore(identity, mixture, background),
+    ):
+
+        def outputs(block, part):
+            found = block(part)
+            return [a.asnumpy() for a in (found if isinstance(found, (list, tuple)) else [found])]
+
+        want = outputs(block, parts[0])
+        block.hybridize(static_alloc=True, static_shape=True)
+        found = [outputs(block, part) for part in parts]
+        block.export(str(tmp_path / 'model'))
+        loaded = gluon.SymbolBlock.imports(
+            str(tmp_path / 'model-symbol.json'), ['data'], str(tmp_path / 'model-0000.params'), ctx=contexts
+        )
+        for part in (*found, *(outputs(loaded, part) for part in parts)):
+            for got, expected in zip(part, want):
+                np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_dead_features_are_left_out_or_bounded():

@@ -163,3 +163,32 @@ def test_every_block_can_be_copied_and_pickled_after_use(copying):
         want, got = block(*inputs), copying(block)(*inputs)
         for a, b in zip(*((v,) if isinstance(v, nd.NDArray) else v for v in (got, want))):
             np.testing.assert_allclose(a.asnumpy(), b.asnumpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize('contexts', [1, 2])
+@pytest.mark.parametrize('copying', [copy.deepcopy, lambda block: pickle.loads(pickle.dumps(block))])
+def test_blocks_whose_parameters_are_in_a_trainer_can_be_copied_and_pickled(copying, contexts):
+    """The copy has the same values, and a step of the original, or a Trainer of its own, moves it alone."""
+    x, label = nd.random.normal(shape=(B, D)), nd.array(LABEL)
+    contexts = [mx.cpu(k) for k in range(contexts)]
+    for block in (GaussianMixtureLoss(DiagonalMixture(C, D, priors=PRIORS)), CenterLoss(C, D)):
+        block.initialize(ctx=contexts)
+        block.hybridize()
+        trainer = gluon.Trainer(block.collect_params(), 'sgd', {'learning_rate': 0.5, 'momentum': 0.9})
+
+        def step(block, trainer):
+            with autograd.record():
+                losses = [block(x.as_in_context(ctx), label.as_in_context(ctx)) for ctx in contexts]
+            autograd.backward(losses)
+            trainer.step(B)
+
+        step(block, trainer)
+        twin = copying(block)
+        want = block(x, label).asnumpy()
+        np.testing.assert_allclose(twin(x, label).asnumpy(), want, rtol=1e-6)
+        step(block, trainer)
+        np.testing.assert_allclose(twin(x, label).asnumpy(), want, rtol=1e-6)
+        moved = block(x, label).asnumpy()
+        step(twin, gluon.Trainer(twin.collect_params(), 'sgd', {'learning_rate': 0.5}))
+        assert np.abs(twin(x, label).asnumpy() - want).max() > 1e-3
+        np.testing.assert_array_equal(block(x, label).asnumpy(), moved)

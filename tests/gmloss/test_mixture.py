@@ -19,7 +19,7 @@ from gmloss import (
     MixtureInference,
     RawDiagonalMixture,
 )
-from gmloss.mixture import softplus
+from gmloss.covariance import softplus
 
 
 @pytest.mark.parametrize('kind', MIXTURES)

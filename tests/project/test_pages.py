@@ -61,7 +61,7 @@ def test_commands_run_in_their_order_on_a_small_budget(command, run_script, run_
             words += ['--output-dir', str(scratch / Path(words[0]).stem)]
         words += ['--only', 'baseline', '--seeds', '0']
     if script == 'detect.py':
-        words += ['--samples', '20']
+        words += ['--samples', '20'] + ['--fit', '500'] * ('--fit' in words)
     if script == 'launch.py':
         words += ['--output-dir', str(scratch / 'distributed')]
     if script in (*DEFAULTS, 'ablate.py', 'launch.py') and not {'--help', '--resume', '--test'} & set(words):

@@ -167,6 +167,19 @@ def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_here, caps
             assert found['accuracy']['softmax net'] == alone[name]['accuracy']['net']
 
 
+def test_scores_fitted_to_training_images_come_beside_the_others(run_here, capsys, tmp_path):
+    words = RECORD / 'mnist-softmax', '--samples', 20, '--output-dir', tmp_path
+    assert run_here('detect', *words, '--fit', 300) == 0
+    report = json.loads((tmp_path / 'detection.json').read_text())
+    assert report['fitted_to'] == 300
+    for found in report['sets'].values():
+        assert list(found['scores']) == ['max_softmax', 'mahalanobis', 'relative_mahalanobis']
+    assert report['sets']['Gaussian noise']['scores']['mahalanobis']['auroc'] > 0.9
+    for count, message in ((0, 'at least 1'), (3, 'expected an image of every class')):
+        assert run_here('detect', *words, '--fit', count) == 2
+        assert f'--fit {count}: ' in (error := capsys.readouterr().err) and message in error
+
+
 @pytest.mark.parametrize(
     'script, words',
     [

@@ -1,13 +1,17 @@
 """What nets say of test images and of images unlike them, set by set."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 from mxnet import nd
 from mxnet.context import Context
 from mxnet.gluon import HybridBlock
+from mxnet.gluon.nn import HybridLambda
 from tqdm import tqdm
 
+from gmloss import MahalanobisScore, fit_mixture
 from training.metrics import attacks, ood_scores
 from training.metrics.ood_images import ImageSet
 
@@ -47,8 +51,48 @@ class ScoredSet:
         return {**({'accuracy': self.accuracy} if self.accuracy else {}), 'scores': rounded}
 
 
+def fit_scores(
+    net: HybridBlock, images: np.ndarray, labels: np.ndarray, context: Context
+) -> dict[str, HybridBlock]:
+    """Scores by Gaussians that are fitted to a net's features of training images.
+
+    Parameters
+    ----------
+    net : training.losses.classifiers.PixelClassifier
+        One that gives features.
+    images, labels : array (N, channels, H, W), array (N,)
+        Of every class at least one.
+    context : Context
+
+    Returns
+    -------
+    dict of str to MahalanobisScore
+        From features (B, D): mahalanobis, of Lee et al. (NeurIPS 2018), and relative_mahalanobis, of
+        Ren et al. (2021).
+    """
+
+    def features() -> Iterator[np.ndarray]:
+        with tqdm(total=len(images), unit=' images', disable=None, leave=False) as bar:
+            for start in range(0, len(images), BATCH):
+                yield net(nd.array(images[start : start + BATCH], ctx=context))[-1].asnumpy()
+                bar.update(BATCH)
+
+    every = np.concatenate(list(features()))
+    mixture = fit_mixture(every, labels, int(labels.max()) + 1, ctx=context)
+    background = fit_mixture(every, np.zeros(len(every)), 1, ctx=context)
+    identity = HybridLambda('identity')
+    return {
+        'mahalanobis': MahalanobisScore(identity, mixture),
+        'relative_mahalanobis': MahalanobisScore(identity, mixture, background),
+    }
+
+
 def score_sets(
-    nets: dict[str, HybridBlock], sets: list[ImageSet], seed: int, context: Context
+    nets: dict[str, HybridBlock],
+    sets: list[ImageSet],
+    seed: int,
+    context: Context,
+    fitted: Optional[dict[str, dict[str, HybridBlock]]] = None,
 ) -> list[ScoredSet]:
     """Every set through every net.
 
@@ -57,11 +101,13 @@ def score_sets(
     Parameters
     ----------
     nets : dict of str to training.losses.classifiers.PixelClassifier
-        By NET and SOFTMAX_NET. Of the latter the softmax probability alone is a score.
+        By NET and SOFTMAX_NET. Of the latter, scores are the softmax probability and what is fitted.
     sets : list of ImageSet
     seed : int
         Of the starts of PGD.
     context : Context
+    fitted : dict of str to dict, or None
+        Of each net, which gives features then, further scores by name: see `fit_scores`.
     """
     scored = [ScoredSet(images.name, images.family, {}, {}) for images in sets]
     count = sum(len(images.images) for images in sets) * len(nets)
@@ -69,10 +115,14 @@ def score_sets(
         for which, net in nets.items():
             for images, result in zip(sets, scored):
                 outputs = net_outputs(net, images, seed, context, bar)
+                further = (fitted or {}).get(which, {})
+                features = nd.array(outputs.pop(), ctx=context) if further else None
                 scores = ood_scores.scores(*outputs)
                 if which == SOFTMAX_NET:
-                    scores = {'max_softmax_of_softmax_net': scores['max_softmax']}
-                result.scores.update(scores)
+                    scores = {'max_softmax': scores['max_softmax']}
+                scores.update({name: score(features).asnumpy() for name, score in further.items()})
+                suffix = '_of_softmax_net' if which == SOFTMAX_NET else ''
+                result.scores.update({name + suffix: values for name, values in scores.items()})
                 if images.labels is not None:
                     result.accuracy[which] = float(np.mean(outputs[0].argmax(axis=1) == images.labels))
     for score in list(scored[0].scores):
