@@ -9,6 +9,7 @@ ends the server once the requests in flight are answered.
 
 import os
 import socket
+import warnings
 from pathlib import Path
 from typing import Optional
 
@@ -66,10 +67,12 @@ def main(argv: list[str]) -> int:
     device = devices.prepare(options.device, options.dtype)
 
     import uvicorn
+    from PIL import Image
 
     from training.serving.app import build_app
     from training.serving.predictor import Predictor
 
+    warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the server has a limit of its own
     host, port = listener.getsockname()[:2]
     place = f'http://{f"[{host}]" if ":" in host else host}:{port}'
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from mxnet import gluon
 from PIL import Image
 
-import predict
 from training.config import recipe as recipes
 from training.config.schema import CifarRecipe, Optimisation
 from training.data import datasets, download
+from training.data.pictures import PictureError, read_picture
 from training.errors import UserError
 from training.optim.trainer import build_trainer
 from training.runs import checkpoint, tables
@@ -113,9 +113,10 @@ def pictures(folder, ending):
     Image.fromarray(np.arange(48 * 40 * 3, dtype=np.uint8).reshape(40, 48, 3)).save(path)
 
     def read():
-        image = predict.read_image(path, (3, 32, 32))
-        if isinstance(image, str):
-            raise UserError(image)
+        try:
+            image = read_picture(path, (3, 32, 32))
+        except PictureError as error:  # predict.py names the file
+            raise UserError(f'{path}: {error}') from None
         assert image.shape == (3, 32, 32) and image.dtype == np.uint8
 
     return path, read
@@ -165,6 +166,8 @@ KINDS = {
     'CIFAR rows': cifar_files,
     'PNG': lambda folder: pictures(folder, 'png'),
     'JPEG': lambda folder: pictures(folder, 'jpg'),
+    'WebP': lambda folder: pictures(folder, 'webp'),
+    'GIF': lambda folder: pictures(folder, 'gif'),
     'features': snapshots,
     'config.yaml': lambda folder: run_files(folder, 'config.yaml'),
     'metrics.csv': lambda folder: run_files(folder, 'metrics.csv'),

@@ -25,14 +25,14 @@ def test_requests_in_flight_are_answered_before_the_end(number):
     answers = []
 
     def ask():
-        answers.append(httpx.post(f'{address}/v1/predict', json={'images': [image] * 200}, timeout=60))
+        answers.append(httpx.post(f'{address}/v1/predict', json={'images': [image] * 256}, timeout=60))
 
     with serving(MNIST) as (process, address):
         assert httpx.get(f'{address}/v1/runs').json()['runs'][0]['name'] == MNIST.name
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        while httpx.get(f'{address}/healthz').json()['waiting'] < 300:
+        while httpx.get(f'{address}/healthz').json()['waiting'] <= 512:  # until the server has all three
             time.sleep(0.01)
         process.send_signal(number)
         for thread in threads:
@@ -40,7 +40,7 @@ def test_requests_in_flight_are_answered_before_the_end(number):
         output, errors = process.communicate(timeout=60)
         assert process.returncode == 0 and errors == ''
     assert [answer.status_code for answer in answers] == [200] * 3
-    assert all(len(answer.json()['predictions']) == 200 for answer in answers)
+    assert all(len(answer.json()['predictions']) == 256 for answer in answers)
 
 
 def test_clients_that_leave_or_talk_nonsense_do_no_harm():

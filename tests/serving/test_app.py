@@ -170,7 +170,7 @@ def test_limits_hold(predictors):
 
 def test_our_own_mistake_is_said_without_its_details(predictors, monkeypatch):
     class Broken:
-        name, mixture, centers, shape = 'broken', None, None, (1, 28, 28)
+        name, centers, mixture, shape = 'broken', None, None, (1, 28, 28)
         folder, recipe = predictors[SOFTMAX].folder, predictors[SOFTMAX].recipe
 
         def __call__(self, images):

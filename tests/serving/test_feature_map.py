@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from mxnet import nd
 
+from training.errors import UserError
 from training.runs.features import Snapshot
+from training.runs.folder import RunFolder
 from training.serving.feature_map import feature_map
 
 from .conftest import CENTER, CIFAR, MNIST, SOFTMAX
@@ -71,3 +73,13 @@ def test_likelihood_of_means_is_that_of_the_net(predictors):
     terms = -distance / predictor.spread - log_det / 2
     wanted = nd.log(nd.exp(terms).mean(axis=1)).asnumpy() - np.log(2 * np.pi * predictor.spread)
     np.testing.assert_allclose(predictor.likelihood_of_means(), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize('features, labels', [(np.zeros((3, 5)), [0, 1, 2]), (np.zeros((3, 2)), [0, 1, 10])])
+def test_features_of_another_run_are_refused(predictors, monkeypatch, tmp_path, features, labels):
+    folder = RunFolder(tmp_path)
+    with open(folder.features, 'wb') as file:
+        Snapshot(features, np.array(labels), features, np.array(labels)).save(file)
+    monkeypatch.setattr(predictors[MNIST], 'folder', folder)
+    with pytest.raises(UserError, match='features.npz: holds features of another run than the weights'):
+        feature_map(predictors[MNIST])

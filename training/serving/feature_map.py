@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from training.errors import UserError
 from training.runs.features import Snapshot
 from training.serving.predictor import Predictor
 
@@ -59,13 +60,12 @@ class FeatureMap:
 
 
 def feature_map(predictor: Predictor) -> Optional[FeatureMap]:
-    """The map of a run; None where it has neither class means nor kept features."""
+    """The map of a run; None where it has neither class means nor kept features.
+
+    Errors are those of `kept_features`.
+    """
     centers = predictor.centers
-    kept = None
-    if predictor.folder.features.exists():
-        snapshot = Snapshot.load(predictor.folder.features)
-        usable = np.flatnonzero(np.isfinite(snapshot.test_features).all(axis=1))[:POINTS]
-        kept = snapshot.test_features[usable], snapshot.test_labels[usable]
+    kept = kept_features(predictor)
     if kept is None and centers is None:
         return None
     spread_out = centers if kept is None else kept[0]
@@ -83,6 +83,28 @@ def feature_map(predictor: Predictor) -> Optional[FeatureMap]:
     if predictor.mixture is not None:
         plane.ellipses = ellipses(predictor, axes)
     return plane
+
+
+def kept_features(predictor: Predictor) -> Optional[tuple[np.ndarray, np.ndarray]]:
+    """Features (N, D) and labels (N,) of validation images that the run kept, or None.
+
+    Raises
+    ------
+    UserError
+        If the file is damaged or of another run.
+    """
+    path = predictor.folder.features
+    if not path.exists():
+        return None
+    snapshot = Snapshot.load(path)
+    features, labels = snapshot.test_features, snapshot.test_labels
+    if (
+        features.shape != (len(labels), predictor.feature_size)
+        or not np.isin(labels, range(len(predictor.class_names))).all()
+    ):
+        raise UserError(f'{path}: holds features of another run than the weights; remove one of the two')
+    usable = np.flatnonzero(np.isfinite(features).all(axis=1))[:POINTS]
+    return features[usable], labels[usable]
 
 
 def ellipses(predictor: Predictor, axes: np.ndarray) -> Optional[np.ndarray]:

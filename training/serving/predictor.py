@@ -71,6 +71,11 @@ class Predictor:
         self.threshold = thresholds.get(false_alarm_rate) if self.mixture is not None else None
 
     @property
+    def feature_size(self) -> int:
+        """Feature dimension D."""
+        return self._net.classifier.net.feature_size
+
+    @property
     def mixture(self) -> Optional[GaussianMixture]:
         """The mixture of a run under L-GM."""
         return getattr(self._net.classifier, 'mixture', None)
