@@ -4,7 +4,6 @@ import base64
 import signal
 import socket
 import threading
-import time
 
 import httpx
 import numpy as np
@@ -32,8 +31,9 @@ def test_requests_in_flight_are_answered_before_the_end(number):
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        while httpx.get(f'{address}/healthz').json()['waiting'] <= 512:  # until the server has all three
-            time.sleep(0.01)
+        while any(thread.is_alive() for thread in threads):
+            if httpx.get(f'{address}/healthz').json()['waiting'] > 512:  # the server has all three
+                break
         process.send_signal(number)
         for thread in threads:
             thread.join()
