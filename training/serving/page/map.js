@@ -103,13 +103,11 @@ export class FeatureMap {
     this.marker.replaceChildren();
     if (!this.position) return;
     const [x, y] = this.place(this.position);
-    const inside = (value, size) => Math.min(Math.max(value, 14), size - 14);
+    const inside = (value, size) => Math.min(Math.max(value, 16), size - 16);
     const [cx, cy] = [inside(x, this.width), inside(y, this.height)];
     const path = this.trail.map((position) => this.place(position).join(',')).join(' ');
     this.marker.setAttribute('class', cx === x && cy === y ? 'marker' : 'marker out');
     make(this.marker, 'polyline', { class: 'trail', points: path });
-    make(this.marker, 'circle', { class: 'halo', cx, cy, r: 10 });
-    make(this.marker, 'circle', { class: 'ring', cx, cy, r: 10 });
-    make(this.marker, 'circle', { class: 'dot', cx, cy, r: 3.5 });
+    for (const name of ['halo', 'ring']) make(this.marker, 'circle', { class: name, cx, cy, r: 12 });
   }
 }
