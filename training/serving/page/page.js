@@ -162,14 +162,14 @@ async function choose(name) {
 }
 
 function legend({ dimensions, points, means, ellipses }) {
-  const parts = ['ring: this image'];
+  const parts = ['Ring: this image'];
   if (run.drawing) parts.push('dashes: its way there');
   if (points.length) parts.push(`dots: ${points.length} validation images`);
   if (ellipses && dimensions === 2 && run.threshold !== null) parts.push('ellipses: likely enough to be like the training data');
   else if (ellipses) parts.push('ellipses: 95 % of each class as the mixture sees it in this plane');
   if (means) parts.push(`names: class ${run.loss === 'lgm' ? 'means' : 'centers'}`);
   const plane = dimensions > 2 ? ` Two principal axes of ${dimensions} dimensions, so distances seem shorter than they are.` : '';
-  return `${parts.join('; ').replace('r', 'R')}.${plane}`;
+  return `${parts.join('; ')}.${plane}`;
 }
 
 get('undo').addEventListener('click', () => pad.undo());
