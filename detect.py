@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     if with_features:
         train, _ = datasets.load_first(recipe.data, options.fit, options.data_dir)
         if len(set(train.labels.tolist())) <= train.labels.max():
-            raise UserError(f'--fit {options.fit}: expected an image of every class among them; give a larger number')
+            raise UserError(f'--fit {options.fit}: expected an image of every class; give a larger number')
         for which, net in nets.items():
             fitted[which] = detection.fit_scores(net, train.images, train.labels, contexts[0])
     inside, *others = detection.score_sets(nets, sets, options.seed, contexts[0], fitted)

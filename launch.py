@@ -28,7 +28,7 @@ from training.machine import devices
 from training.machine.parameter_server import ENVIRONMENT, HEARTBEAT
 
 GRACE = 10  # seconds between asking a process to stop and ending it
-# To other machines, beside ENVIRONMENT.
+# Passed to other machines, in addition to ENVIRONMENT.
 PASSED_ON = (devices.PLACE, errors.ECHO, 'OMP_NUM_THREADS', 'MXNET_HOME', 'NVIDIA_TF32_OVERRIDE', *HEARTBEAT)
 LOCAL = 'localhost'
 
@@ -43,7 +43,7 @@ class Member:
     is_remote: bool
 
     def signal(self, number: int) -> None:
-        """Pass a signal on; to another machine, by way of the terminal that ssh has made there."""
+        """Send a signal; SIGINT reaches another machine through the terminal that ssh opened there."""
         if self.process.poll() is not None:
             return
         if self.is_remote and number == signal.SIGINT:
@@ -72,7 +72,7 @@ def start(role: str, number: int, host: str, command: list[str], environment: di
 
 
 def watch(members: list[Member]) -> int:
-    """Wait until all workers have ended well or one process has failed; return the exit code."""
+    """Wait until all workers have finished or one process has failed; return the exit code."""
     workers = [member for member in members if member.role == 'worker']
     while any(member.process.poll() != 0 for member in workers):
         for member in members:
@@ -84,8 +84,7 @@ def watch(members: list[Member]) -> int:
 
 
 def failure(member: Member, code: int, members: list[Member]) -> int:
-    """One process has ended with this code: wait for a common end if that was asked for, else say
-    what happened."""
+    """Wait for the other workers if one was told to stop, else report its failure; return the exit code."""
     stopped = 128 + signal.SIGINT, 128 + signal.SIGTERM
     if member.role == 'worker' and code in stopped:
         deadline = time.monotonic() + GRACE
@@ -93,7 +92,7 @@ def failure(member: Member, code: int, members: list[Member]) -> int:
             if other.role == 'worker':
                 wait(other, deadline)
         return code
-    if code == 2:  # a mistake in the command: the process has said which
+    if code == 2:  # a mistake in the command, which the process has reported
         return code
     how = f'was ended by signal {-code}' if code < 0 else f'ended with code {code}'
     print(
@@ -110,7 +109,7 @@ def wait(member: Member, deadline: float) -> None:
 
 
 def end(members: list[Member]) -> None:
-    """Leave no process behind."""
+    """Stop all processes that still run."""
     for member in members:
         member.signal(signal.SIGTERM)
     deadline = time.monotonic() + GRACE
@@ -137,29 +136,33 @@ def address_towards(host: str) -> str:
             return probe.getsockname()[0]
     except OSError as error:
         raise UserError(
-            f'--hosts {host}: {error.strerror or error}; if ssh knows the host all the '
-            "same, give this machine's --address"
+            f'--hosts {host}: {error.strerror or error}; if ssh knows the host by this name, '
+            "give this machine's --address"
         ) from None
 
 
 def resolved(address: str) -> str:
-    """An address or name of this machine as the number that the scheduler can listen at."""
+    """The IP address, for the scheduler to listen at, of an address or name of this machine."""
     try:
         return socket.gethostbyname(address)
     except OSError as error:
-        raise UserError(f'--address {address}: {error.strerror or error}') from None
+        raise UserError(
+            f'--address {address}: {error.strerror or error}; expected an address or name of this machine'
+        ) from None
 
 
 def main(argv: list[str]) -> int:
     parser = Parser(__doc__)
-    parser.add_argument('--workers', type=int, required=True, help='how many train')
-    parser.add_argument('--servers', type=int, default=1, help='how many hold the sums (default 1)')
+    parser.add_argument('--workers', type=int, required=True, help='number of processes that train')
+    parser.add_argument(
+        '--servers', type=int, default=1, help='number of processes that add up gradients (default 1)'
+    )
     parser.add_argument(
         '--hosts',
         default=LOCAL,
         help='machines for workers and servers, in turn, separated by commas; default: this one',
     )
-    parser.add_argument('--address', help='of this machine, where the scheduler is, for the others')
+    parser.add_argument('--address', help='of this machine, as the others reach it')
     parser.add_argument(
         'command',
         nargs=argparse.REMAINDER,
@@ -170,7 +173,7 @@ def main(argv: list[str]) -> int:
         if getattr(options, name) < 1:
             raise UserError(f'--{name} {getattr(options, name)}: must be at least 1')
     if not options.command:
-        raise UserError('no script to run: for instance train_cifar.py --kvstore dist_sync')
+        raise UserError('no script to run; expected one such as train_cifar.py --kvstore dist_sync')
     hosts = [host.strip() for host in options.hosts.split(',') if host.strip()]
     if not hosts:
         raise UserError(f'--hosts {options.hosts}: expected names separated by commas')
@@ -183,16 +186,18 @@ def main(argv: list[str]) -> int:
         'DMLC_NUM_WORKER': str(options.workers),
         'DMLC_NUM_SERVER': str(options.servers),
     }
-    if farthest == LOCAL:  # all else that there may be of networks is not needed
+    if farthest == LOCAL:  # other network interfaces are not needed
         environment['DMLC_NODE_HOST'] = address
     command = [sys.executable, *options.command[options.command[0] == '--' :]]
     members: list[Member] = []
 
     def pass_on(number: int, _: Any) -> None:
         for member in members:
-            if member.role == 'worker':  # whom a lost terminal is to stop as well
+            if member.role == 'worker':  # a lost terminal stops these too
                 local = signal.SIGTERM if number == signal.SIGHUP else number
-                member.signal(signal.SIGINT if member.is_remote else local)  # the only one sent there
+                member.signal(
+                    signal.SIGINT if member.is_remote else local
+                )  # the only signal that ssh passes on
 
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if ending != signal.SIGHUP or signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup

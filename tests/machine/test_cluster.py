@@ -121,7 +121,7 @@ def test_workers_that_differ_are_refused():
     'kvstore, environment, message',
     [
         ('device', {'DMLC_ROLE': 'worker'}, 'DMLC_ROLE is worker.*--kvstore dist_sync, or unset'),
-        ('dist_sync', {}, 'DMLC_ROLE, DMLC_PS_ROOT_URI.*must be set, which launch.py does'),
+        ('dist_sync', {}, 'DMLC_ROLE, DMLC_PS_ROOT_URI.*must be set; start the run with launch.py'),
         (
             'dist_sync',
             dict.fromkeys(parameter_server.ENVIRONMENT, 'x'),

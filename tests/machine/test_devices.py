@@ -50,7 +50,7 @@ def test_auto_takes_the_first_gpu_that_has_code_else_the_cpu(monkeypatch, capsys
     assert not capsys.readouterr().err
     monkeypatch.setattr(nvidia, 'has_gpu_mxnet', lambda: False)
     assert choose('auto', None, [AMPERE], None) == ('cpu', (0,))
-    assert 'the GPU stays unused' in capsys.readouterr().err
+    assert 'the GPU is not used' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('place, threads', [(None, 8), ('1/3', 2), ('0/20', 1)])

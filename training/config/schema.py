@@ -8,12 +8,11 @@ from pydantic.dataclasses import dataclass
 from training.config.checks import check_cifar, check_mnist
 from training.config.fields import ABOVE_0, ABOVE_1, GIVEN, STRICT, Section, only, pair
 
-# Fields of Run that the scripts fill in: no options of theirs.
-FILLED_IN = 'version', 'workers'
+FILLED_IN = 'version', 'workers'  # fields of Run that the scripts set, without an option
 MNIST_LIKE = 'mnist', 'fashion', 'idx'  # data sets in MNIST's files
 VARIANCE_FLOOR = 1e-4  # of a diagonal covariance
 FALSE_ALARM_RATES = 0.01, 0.05, 0.1  # at which runs keep thresholds of the log-likelihood
-LARGEST = 10**6  # of counts: no sensible one is larger, and arithmetic on them stays exact
+LARGEST = 10**6  # of counts: none is sensibly larger, and arithmetic on them stays exact
 Stage = Annotated[
     tuple[Annotated[int, Field(ge=8, le=32, multiple_of=4)], Annotated[float, Field(gt=0, le=LARGEST)]],
     BeforeValidator(pair),
@@ -48,8 +47,7 @@ class MnistData(Data):
     """data"""
 
     dataset: Literal[MNIST_LIKE] = always(  # type: ignore[valid-type]
-        'mnist',
-        'fashion: Fashion-MNIST from the IDX files in --data-dir; idx: images of your own in such files',
+        'mnist', 'fashion: Fashion-MNIST from the IDX files in --data-dir; idx: your own images in such files'
     )
 
     @property
@@ -84,8 +82,7 @@ class CifarData(Data):
     )
     resolutions: list[Stage] = always(
         [],
-        'train on smaller images first, as SIZE:EPOCHS ..., such as 16:4 24:3 32:4, in pixels; the last size '
-        'stays to the end; default: full size throughout',
+        'train on smaller images first: SIZE:EPOCHS ..., such as 16:4 24:3 32:4; the last size is kept',
     )
 
 

@@ -24,9 +24,8 @@ from training.runs.folder import RunFolder, summarise
 from training.runs.run import read_run
 from training.runs.weights import load_weights, save_weights
 
-# Of the mean loss over a device's images. Lifts small gradients over float16's underflow and leaves
-# large ones room: those of v5's kernels come to 10,000 of the 65,504 there are. A step in which one
-# exceeds that is skipped.
+# Of the mean loss over a device's images. Lifts small gradients over float16's underflow; large ones, of v5's
+# kernels, come to 10,000 of the 65,504 there are. A step in which one exceeds that is skipped.
 LOSS_SCALE = {'float16': 128.0}
 FORWARD_ALONE = 3  # times as fast as a training step, roughly
 # A run that has not begun, but for its history.
@@ -56,8 +55,7 @@ class Job:
     plotting : bool
         Whether figures are drawn after every epoch, not only at the end.
     draw_features : callable or None
-        Called with the history and a training.runs.background_plots.BackgroundPlots to draw a feature
-        map.
+        Draws a feature map; called with the history and a BackgroundPlots.
     restart_epoch : int or None
         The epoch, counted from 0, that begins with the best weights so far and new optimizers.
     """

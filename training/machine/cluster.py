@@ -1,9 +1,9 @@
 """Several processes that train as one run, over MXNet's distributed KVStore.
 
-Workers train, each on its own devices and its own share of every batch. Servers hold what workers
-push, added up, and a scheduler lets all find each other. What a process is to be stands in its
-environment (DMLC_ROLE and its companions), set by launch.py, or by Slurm or MPI; every process runs
-the same command. Processes answer to the scheduler with heartbeats; when one falls silent all stop.
+Workers train, each on its own devices with its own share of every batch. Servers add up what workers
+push, and the scheduler connects all processes. Every process runs the same command and takes its role
+from its environment (DMLC_ROLE and related variables), set by launch.py, Slurm or MPI. Processes send
+heartbeats to the scheduler; when one falls silent all stop.
 """
 
 import json
@@ -41,7 +41,7 @@ class Workers:
     Attributes
     ----------
     rank, size : int
-        Number of this worker, and of how many.
+        Number of this worker, and how many there are.
     is_rank_zero : bool
         Whether this worker prints and writes the files.
     """
@@ -80,7 +80,7 @@ class Workers:
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def sum(self, values: ArrayLike) -> np.ndarray:
-        """A float32 vector, added up over all workers; waits for them. All must call it alike."""
+        """A float32 vector, added up over all workers; waits for them. Every worker must call it."""
         values = np.asarray(values, dtype=np.float32)
         if not self.distributed:
             return values
@@ -106,27 +106,27 @@ class Workers:
         return result
 
     def agree(self, value: str, complaint: str) -> None:
-        """Refuse to go on if workers differ in `value`, a string.
+        """Check that `value`, a string, is the same on all workers.
 
         Raises
         ------
         UserError
-            With the complaint, on every worker.
+            With the complaint, on every worker, if it is not.
         """
         digest = zlib.crc32(value.encode())
         halves = np.array([digest >> 16, digest & 0xFFFF])  # small enough to add up in float32
         if (self.sum(halves) != halves * self.size).any():
             raise UserError(complaint)
 
-    def stop_requested(self, here: bool) -> bool:
-        """Whether any worker wants to stop, told to all of them at the same step.
+    def stop_requested(self, wanted: bool) -> bool:
+        """Whether any worker wants to stop; all workers learn it at the same step.
 
-        To be called once a step; `here` is this worker's own wish. The answer comes a few steps
-        late, so that none waits for it. Asynchronous workers keep no common step, and each decides
+        Call it once a step; `wanted` is whether this worker wants to stop. The answer comes a few steps
+        late, so that no worker waits for it. Asynchronous workers have no common step, and each decides
         for itself.
         """
         if not self.distributed or self.asynchronous:
-            return here
+            return wanted
         from mxnet import nd
 
         if 'stop' not in self._vectors:
@@ -134,14 +134,14 @@ class Workers:
             self._store.init(self._vectors['stop'], self._stop)
         # One array for all steps, so that a push waits for the pull before it. Else the server may
         # take two pushes of one worker for those of two.
-        self._stop[:] = float(here)
+        self._stop[:] = float(wanted)
         self._store.push(self._vectors['stop'], self._stop)
         self._store.pull(self._vectors['stop'], out=self._stop)
         self._requests.append(self._stop.copy())
         return len(self._requests) > STOP_DELAY and self._requests.popleft().asscalar() > 0
 
     def end_steps(self) -> None:
-        """Forget requests to stop that are still on their way, at the end of an epoch."""
+        """Drop requests to stop that are still on their way, at the end of an epoch."""
         self._requests.clear()
 
     def start_from_rank_zero(self, parameters: 'list[Parameter]') -> int:
@@ -184,12 +184,12 @@ class Workers:
 
         for key, parameters in buckets:
             gradients = list(zip(*(parameter.list_grad() for parameter in parameters)))
-            flat = [nd.concat(*(gradient.reshape(-1) for gradient in here), dim=0) for here in gradients]
+            flat = [nd.concat(*(gradient.reshape(-1) for gradient in device), dim=0) for device in gradients]
             self._store.push(key, flat, priority=-key)
             self._store.pull(key, out=flat, priority=-key)
-            for here, total in zip(gradients, flat):
+            for device, total in zip(gradients, flat):
                 start = 0
-                for gradient in here:
+                for gradient in device:
                     gradient[:] = total[start : start + gradient.size].reshape(gradient.shape)
                     start += gradient.size
 
@@ -204,16 +204,16 @@ class Workers:
             self._store.pull(key, out=parameter.list_data(), priority=-key)
 
     def catch_up(self) -> None:
-        """Have asynchronous workers, once all have ended their steps, hold the same weights."""
+        """Give asynchronous workers the same weights, after all have ended their steps."""
         for first_key, parameters in self._shared if self.asynchronous else ():
             for key, parameter in enumerate(parameters, first_key):
                 self._store.pull(key, out=parameter.list_data())
 
     def tell_servers(self, **message: Any) -> None:
-        """What asynchronous workers want of the servers, sent by rank 0.
+        """Set up the servers of asynchronous workers; rank 0 sends the message.
 
-        Nothing: to update weights themselves; `name` and more: their optimizer; `lr`: its new
-        learning rate. All workers wait for the first two.
+        Without keywords, servers update the weights from now on; `name` and what goes with it is their
+        optimizer; `lr` is its new learning rate. All workers wait for the first two.
         """
         if self.is_rank_zero:
             self._store._send_command_to_servers(CONTROLLER, json.dumps(message))
@@ -221,7 +221,7 @@ class Workers:
             self._store._barrier()
 
     def leave(self, exit_code: int, together: bool = True) -> None:
-        """Exit this worker's process: together with all others, or at once if something failed."""
+        """End this worker's process: together with all others, or at once if something failed."""
         sys.stdout.flush()
         sys.stderr.flush()
         if together and exit_code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
@@ -229,4 +229,4 @@ class Workers:
             self._watch.end()
             parameter_server.wait_on_exit(self._store, True)
             self._store.__del__()
-        os._exit(exit_code)  # mxnet's own exit would wait for what may never come
+        os._exit(exit_code)  # mxnet's own exit could wait forever

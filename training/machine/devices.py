@@ -1,4 +1,4 @@
-"""The process's surroundings: threads, devices, precision, and how it ends.
+"""Threads, devices and precision of this process.
 
 Nothing here imports mxnet at module level, because `prepare` must run before that import.
 """
@@ -18,7 +18,7 @@ from training.machine import nvidia, precision
 
 CPU_CONTEXTS = 64  # mxnet hangs on an id that does not fit its integers
 
-PLACE = 'GMLOSS_PLACE'  # number/of: which of how many alike on this machine, by launch.py
+PLACE = 'GMLOSS_PLACE'  # N/M: Nth of M processes of its role on this machine; set by launch.py
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def prepare(device: str = 'auto', dtype: str = 'float32') -> Device:
     Raises
     ------
     UserError
-        If the device or precision asked for cannot be had.
+        If the device or precision is not available.
     """
     if 'mxnet' in sys.modules:
         raise RuntimeError('training.machine.devices.prepare must run before mxnet is imported')
@@ -86,7 +86,7 @@ def prepare(device: str = 'auto', dtype: str = 'float32') -> Device:
 
 
 def choose(device: str, dtype: str = 'float32') -> Device:
-    """The Device that these options stand for on this machine; see `prepare`."""
+    """The Device that these options select on this machine; see `prepare`."""
     kind, ids = parse_device(device)
     capabilities: list[tuple[int, int]] = []
     if kind != 'cpu':
@@ -98,13 +98,13 @@ def choose(device: str, dtype: str = 'float32') -> Device:
 
 
 def place() -> tuple[int, int]:
-    """(number, of): which of how many workers, or servers, of a run on this machine this one is."""
+    """(N, M): this process is the Nth, from 0, of M workers or servers of its run on this machine."""
     number, _, of = os.environ.get(PLACE, '0/1').partition('/')
     return int(number), int(of)
 
 
 def import_mxnet() -> Any:
-    """Import mxnet 1.9, with what it expects, and without what takes a third of the time for nothing."""
+    """Import mxnet 1.9 with what it expects, and without imports that would take a third of the time."""
     if importlib.util.find_spec('nvidia') is not None:
         nvidia.load_cuda_libraries()
         os.environ.setdefault('MXNET_CUDNN_LIB_CHECKING', '0')  # of the version: it is a later 8
@@ -112,7 +112,7 @@ def import_mxnet() -> Any:
 
     if 'bool' not in np.__dict__:
         np.bool = bool  # type: ignore[attr-defined] # the alias that numpy 1.24 removed
-    with hidden('scipy', 'sklearn'):  # of use to its test utilities and its old Model class alone
+    with hidden('scipy', 'sklearn'):  # only its test utilities and old Model class use them
         import mxnet
     return mxnet
 
@@ -132,7 +132,7 @@ def hidden(*packages: str) -> Iterator[None]:
 
 
 def share_cores() -> None:
-    """Settle the OpenMP threads: the cores there are, over the run's workers on this machine."""
+    """Set the OpenMP threads: the usable cores, divided among the run's workers on this machine."""
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, usable_cores() // place()[1])))
 
 
@@ -142,7 +142,7 @@ def threads() -> str:
 
 
 def usable_cores() -> int:
-    """Number of cores this process may use: its affinity, cut to the container's CPU quota."""
+    """Number of cores this process may use: its affinity, limited by the container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     try:
         quota, period = Path('/sys/fs/cgroup/cpu.max').read_text().split()
@@ -159,7 +159,7 @@ def parse_device(text: str) -> tuple[str, Optional[tuple[int, ...]]]:
         raise UserError(f'--device {text}: expected auto, cpu, gpu, or ids such as gpu:0,1')
     ids = tuple(int(i) for i in match[2].split(',')) if match[2] else None
     if ids and len(set(ids)) != len(ids):
-        raise UserError(f'--device {text}: an id is named twice')
+        raise UserError(f'--device {text}: an id is given twice')
     if match[1] == 'cpu':
         ids = ids or (0,)
         if max(ids) >= CPU_CONTEXTS:
@@ -174,9 +174,9 @@ def choose_device(
     problem: Optional[str],
     number: int = 0,
 ) -> tuple[str, tuple[int, ...]]:
-    """Settle 'auto' and 'gpu' against what `gpus.probe` found; see `prepare` for the errors.
+    """Resolve 'auto' and 'gpu' by what `nvidia.probe` returned; see `prepare` for the errors.
 
-    Workers of different `number` on one machine take the usable GPUs in turn.
+    Workers with different `number` on one machine take the usable GPUs in turn.
     """
     usable = [
         i
@@ -188,8 +188,8 @@ def choose_device(
             return 'gpu', (usable[number % len(usable)],)
         if usable:
             print(
-                'the GPU stays unused, as this mxnet is built for the CPU: requirements.txt has the '
-                'other one',
+                'the GPU is not used, because this mxnet is built for the CPU; install requirements.txt to '
+                'use it',
                 file=sys.stderr,
             )
         return 'cpu', (0,)
@@ -210,7 +210,7 @@ def choose_device(
 
 
 def choose_dtype(dtype: str, kind: str, capabilities: list[tuple[int, int]]) -> str:
-    """Settle 'auto' and refuse a precision that the device does not have."""
+    """Resolve 'auto', and refuse a precision that the device does not have."""
     if dtype == 'auto':
         if kind == 'cpu':
             return 'bfloat16' if cpu_is_faster_in_bfloat16() else 'float32'

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver and the installed wheels say, before mxnet is imported."""
+"""The NVIDIA driver and the installed wheels, looked at before mxnet is imported."""
 
 import ctypes
 import importlib.util
@@ -22,7 +22,7 @@ CUDA_LIBRARIES = (
 FIRST_CAPABILITY, FIRST_UNSUPPORTED_CAPABILITY = (5, 0), (9, 0)
 FIRST_CAPABILITY_WITH_FAST_FLOAT16 = (7, 0)
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
-COMPILER = 11080  # CUDA version of requirements.txt's NVRTC, whose output no earlier driver takes
+COMPILER = 11080  # CUDA version of requirements.txt's NVRTC, the oldest whose driver runs its output
 
 
 def probe() -> tuple[list[tuple[int, int]], Optional[str]]:
@@ -31,7 +31,7 @@ def probe() -> tuple[list[tuple[int, int]], Optional[str]]:
     Returns
     -------
     (capabilities, problem)
-        A list with the compute capability (major, minor) of each GPU, and why it is empty.
+        A list with the compute capability (major, minor) of each GPU, and why it is empty, if it is.
     """
     try:
         driver = ctypes.CDLL('libcuda.so.1')
@@ -39,7 +39,7 @@ def probe() -> tuple[list[tuple[int, int]], Optional[str]]:
         return [], 'the NVIDIA driver (libcuda.so.1) is not installed'
     count = ctypes.c_int()
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return [], 'the NVIDIA driver does not answer'
+        return [], 'the NVIDIA driver does not respond'
     capabilities = []
     for index in range(count.value):
         device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()

@@ -1,4 +1,4 @@
-"""MXNet's parameter server: how a process becomes part of it, serves in it, and watches it."""
+"""MXNet's parameter server: how a process joins it, serves in it, and watches it."""
 
 import ctypes
 import json
@@ -13,30 +13,30 @@ from training.machine.devices import import_mxnet, share_cores
 
 ENVIRONMENT = 'DMLC_ROLE', 'DMLC_PS_ROOT_URI', 'DMLC_PS_ROOT_PORT', 'DMLC_NUM_WORKER', 'DMLC_NUM_SERVER'
 HEARTBEAT = {'PS_HEARTBEAT_INTERVAL': '5', 'PS_HEARTBEAT_TIMEOUT': '60'}  # seconds
-JOIN_TIMEOUT = 300  # seconds until a process gives up looking for the others
+JOIN_TIMEOUT = 300  # seconds until a process stops waiting for the others to join
 ALL_NODES = 7  # ps-lite's group of scheduler, servers and workers
-VECTORS = 1_000_000  # keys from here on are vectors to add up, those below parameters
+VECTORS = 1_000_000  # keys from this one on are vectors to add up, those below are parameters
 
 
 def check_environment(kvstore: str) -> bool:
-    """Whether this process is to be a server or the scheduler of a distributed run.
+    """Whether this process is a server or the scheduler of a distributed run.
 
     Raises
     ------
     UserError
-        If the environment and --kvstore do not go together.
+        If the environment contradicts --kvstore.
     """
     role, distributed = os.environ.get('DMLC_ROLE'), kvstore.startswith('dist')
     if role and not distributed:
         raise UserError(
-            f'DMLC_ROLE is {role}, as for a distributed run, but --kvstore is {kvstore}; '
-            'give --kvstore dist_sync, or unset DMLC_ROLE'
+            f'DMLC_ROLE is {role}, but --kvstore {kvstore} is not distributed; '
+            'use --kvstore dist_sync, or unset DMLC_ROLE'
         )
     missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
     if distributed and missing:
         raise UserError(
-            f'--kvstore {kvstore}: {", ".join(missing)} must be set, which launch.py '
-            'does; for a single process use --kvstore device'
+            f'--kvstore {kvstore}: {", ".join(missing)} must be set; start the run with launch.py, '
+            'or use --kvstore device for a single process'
         )
     if distributed and role not in ('worker', 'server', 'scheduler'):
         raise UserError(f'DMLC_ROLE is {role}: expected worker, server or scheduler')
@@ -44,14 +44,15 @@ def check_environment(kvstore: str) -> bool:
 
 
 def create(kvstore: str) -> Any:
-    """The store of this process, once all processes have found each other; with heartbeats."""
+    """The KVStore of this process, once all processes have joined; it sends heartbeats."""
     for name, value in HEARTBEAT.items():
         os.environ.setdefault(name, value)
 
     def give_up() -> None:
         print(
-            f'error: {JOIN_TIMEOUT} seconds passed without all processes of the run meeting at '
-            '{DMLC_PS_ROOT_URI}:{DMLC_PS_ROOT_PORT}'.format(**os.environ),
+            'error: not all processes of the run have joined at {DMLC_PS_ROOT_URI}:{DMLC_PS_ROOT_PORT} '
+            f'within {JOIN_TIMEOUT} seconds; check that all were started and can reach this '
+            'address'.format(**os.environ),
             file=sys.stderr,
             flush=True,
         )
@@ -75,10 +76,10 @@ def wait_on_exit(store: Any, wait: bool) -> None:
 
 
 class Watch(threading.Thread):
-    """Ends the process when another one has fallen silent, which would leave it waiting for ever.
+    """Ends the process when another one has fallen silent, for which it would wait forever.
 
-    The engine lets the scheduler see all others, and the others the scheduler. It goes by the clock
-    on the wall, so that after a machine's sleep or a change of its clock all seem silent at first:
+    The scheduler sees the heartbeats of all others, and these see the scheduler's. mxnet goes by the
+    wall clock, so that after a machine's sleep or a change of its clock all seem silent at first:
     only silence that outlasts two heartbeats counts.
     """
 
@@ -112,17 +113,17 @@ class Watch(threading.Thread):
 
 
 def serve(make_optimizer: Optional[Callable]) -> None:
-    """Be a server or the scheduler until all workers have left; then the process ends.
+    """Run as a server or the scheduler until all workers have left, then end the process.
 
     Parameters
     ----------
     make_optimizer : callable
-        From the keywords of `Workers.tell_servers` to an Optimizer, for asynchronous workers.
+        Makes the Optimizer of asynchronous workers from the keywords of `Workers.tell_servers`.
     """
     role = os.environ['DMLC_ROLE']
-    os.environ['DMLC_ROLE'] = 'worker'  # else mxnet serves within its import, and without a watch
+    os.environ['DMLC_ROLE'] = 'worker'  # else mxnet would serve during its import, without a Watch
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workers
-    if ECHO not in os.environ:  # Slurm and MPI tell all to stop; for a checkpoint workers need servers
+    if ECHO not in os.environ:  # Slurm and MPI signal all processes, and workers still need the servers
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     share_cores()
     mx = import_mxnet()

@@ -1,4 +1,4 @@
-"""Which precision this CPU trains faster in: measured once, in processes of their own, and kept."""
+"""Which precision trains faster on this CPU: measured once, in processes of their own, and cached."""
 
 import json
 import os
@@ -17,14 +17,13 @@ WARM_UP, STEPS = 3, 10
 def faster_on(cpu: str) -> str:
     """'float32' or 'bfloat16', whichever trains a small convolutional net faster here.
 
-    Instructions for bfloat16 do not tell: ResNet-20 trains 1.7 times as fast in it on an AMD EPYC
+    Instructions for bfloat16 do not decide it: ResNet-20 trains 1.7 times as fast in it on an AMD EPYC
     (Zen 4), 0.83 times on an Intel Xeon that has AMX beside avx512_bf16.
 
     Parameters
     ----------
     cpu : str
-        The CPU's name. What was measured is kept for it and the number of threads, in the user's
-        cache folder.
+        Its name. The result is cached under it and the number of threads, in the user's cache folder.
     """
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'gmloss' / 'precision.json'
     key = f'{cpu}, {os.environ["OMP_NUM_THREADS"]} threads'
