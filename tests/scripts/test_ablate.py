@@ -111,50 +111,50 @@ def test_row_is_the_mean_over_seeds_and_its_distance_from_the_first_variants_sam
     )
 
 
-def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_script):
+def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_here, in_place_of_processes, capsys):
     plan = write(
         tmp_path,
         {
             'version': 'fast',
-            'variants': {'base': {}, '[smooth] *': {'label_smoothing': 0.1, 'batch_size': 32}},
+            'variants': {'base': {}, '[smooth] *': {'label_smoothing': 0.1, 'batch_size': 16}},
         },
     )
     words = (
-        'ablate.py',
+        'ablate',
         plan,
         '--seeds',
         0,
         '--output_dir',
         tmp_path / 'out',
         '--num-samples',
-        128,
-        '--batch-size',
         64,
+        '--batch-size',
+        32,
         '--epochs',
         1,
         '--dtype',
         'float32',
     )
-    first = run_script(*words)
-    assert first.returncode == 0, first.stderr
+    assert run_here(*words) == 0
+    printed = capsys.readouterr().out
     table = (tmp_path / 'out' / 'ablation.md').read_text()
     names = [line.split('|')[1].strip() for line in table.splitlines()[2:4]]
     assert names == ['base', '[smooth] *']
     assert [
         recipes.load_run(tmp_path / 'out' / run / 'config.yaml').optimisation.batch_size
         for run in ('base-seed0', '[smooth]-*-seed0')
-    ] == [64, 32]
-    assert table in first.stdout and '+0.0000' in table.splitlines()[2]
-    assert table.splitlines()[4:] == ['', 'Top-1 accuracy on the first 128 test images.']
-    again = run_script(*words, '--only', '[smooth] *')
-    assert again.returncode == 0 and 'epoch' not in again.stdout
+    ] == [32, 16]
+    assert table in printed and '+0.0000' in table.splitlines()[2]
+    assert table.splitlines()[4:] == ['', 'Top-1 accuracy on the first 64 test images.']
+    assert len(in_place_of_processes) == 2
+    assert run_here(*words, '--only', '[smooth] *') == 0 and len(in_place_of_processes) == 2
     assert (tmp_path / 'out' / 'ablation.md').read_text() == table
-    more = run_script(*words, '--only', 'base', '--seeds', 3)
-    assert more.returncode == 0
-    assert '| base | 0, 3 |' in more.stdout and '| [smooth] * | 0 |' in more.stdout
+    assert run_here(*words, '--only', 'base', '--seeds', 3) == 0 and len(in_place_of_processes) == 3
+    table = (tmp_path / 'out' / 'ablation.md').read_text()
+    assert '| base | 0, 3 |' in table and '| [smooth] * | 0 |' in table
 
 
-def test_runs_of_another_budget_or_plan_are_not_taken(tmp_path, run_here, capsys):
+def test_runs_of_another_budget_or_plan_are_not_taken(tmp_path, run_here, in_place_of_processes, capsys):
     words = (
         'ablate',
         write(tmp_path, PLAN),
@@ -163,9 +163,9 @@ def test_runs_of_another_budget_or_plan_are_not_taken(tmp_path, run_here, capsys
         '--output-dir',
         tmp_path / 'out',
         '--num-samples',
-        128,
+        32,
         '--batch-size',
-        64,
+        32,
         '--dtype',
         'float32',
         '--device',
@@ -191,11 +191,11 @@ def test_ctrl_c_lets_the_run_write_its_checkpoint(tmp_path):
             '--output-dir',
             str(tmp_path / 'out'),
             '--num-samples',
-            '512',
+            '128',
             '--batch-size',
             '16',
             '--epochs',
-            '50',
+            '100',
             '--dtype',
             'float32',
         ],
