@@ -103,13 +103,15 @@ def test_loss_and_gradients_equal_the_formulas(kind, shape, contexts, hybridize)
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('contexts', [1, 2])
 @pytest.mark.parametrize('kind, shape', FORMS, ids=IDS)
-def test_classifier_and_inference_know_the_priors_and_survive_export(kind, shape, tmp_path):
+def test_classifier_and_inference_know_the_priors_and_survive_export(kind, shape, contexts, tmp_path):
+    contexts = [mx.cpu(k) for k in range(contexts)]
     net = gluon.nn.HybridSequential()
     net.add(gluon.nn.Dense(D))
     mixture = kind(C, priors=PRIORS, **shape)
     inference, classifier = MixtureInference(net, mixture), MixtureClassifier(net, mixture)
-    classifier.initialize()
+    classifier.initialize(ctx=contexts)
     inference.hybridize()
     x = nd.random.normal(shape=(B, 3))
     posterior, whole, _ = (a.asnumpy() for a in inference(x))
@@ -122,13 +124,15 @@ def test_classifier_and_inference_know_the_priors_and_survive_export(kind, shape
     np.testing.assert_allclose(whole, np.log(joint.sum(axis=1)), rtol=1e-4)
     logits = classifier(x).asnumpy()
     classifier.hybridize()
-    np.testing.assert_allclose(classifier(x).asnumpy(), logits, rtol=1e-5)
+    for ctx in contexts:
+        np.testing.assert_allclose(classifier(x.as_in_context(ctx)).asnumpy(), logits, rtol=1e-5)
     np.testing.assert_allclose(nd.softmax(nd.array(logits)).asnumpy(), posterior, rtol=1e-5)
     classifier.export(str(tmp_path / 'model'))
     loaded = gluon.SymbolBlock.imports(
-        str(tmp_path / 'model-symbol.json'), ['data'], str(tmp_path / 'model-0000.params')
+        str(tmp_path / 'model-symbol.json'), ['data'], str(tmp_path / 'model-0000.params'), ctx=contexts
     )
-    np.testing.assert_allclose(loaded(x).asnumpy(), logits, rtol=1e-5)
+    for ctx in contexts:
+        np.testing.assert_allclose(loaded(x.as_in_context(ctx)).asnumpy(), logits, rtol=1e-5)
 
 
 @pytest.mark.parametrize('hybridize', [False, True])
