@@ -37,13 +37,14 @@ def distances_with_own(
 ) -> tuple[Any, Any]:
     """As in `half_squared_distance`, (B, C), and the distance to the class of `index` (B,), (B,).
 
-    Only the latter is computed directly, with its gradient where that of the variances would be lost.
+    Only the latter is computed directly. So is its gradient where there are variances, whose gradients
+    would be lost otherwise; those of features and means are accurate in the expanded form, and cost less.
     """
     distance = expanded_distance(F, x, mean, num_classes, precision, isotropic)
     if precision is None:
-        own = F.pick(distance, index)
+        expanded = F.pick(distance, index)
         direct = direct_distance(F, F.stop_gradient(x), F.stop_gradient(F.take(mean, index)), None)
-        own = F.elemwise_add(own, F.elemwise_sub(direct, F.stop_gradient(own)))
+        own = F.elemwise_add(direct, F.elemwise_sub(expanded, F.stop_gradient(expanded)))
     else:
         own = direct_distance(F, x, F.take(mean, index), F.take(precision, index), isotropic)
     return F.relu(distance), own
