@@ -14,10 +14,9 @@ READY := .venv/ready-$(REQUIREMENTS)
 train: setup
 	.venv/bin/python train_cifar.py --version fast $(ARGS)
 
-# One process for each core, with a single thread; in alphabetical order, whose last files are long.
+# One process for each core, with a single thread; tests move to whichever is idle.
 test: setup
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile \
-		--no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-slow: setup
 	.venv/bin/python -m pytest -m slow $(ARGS)

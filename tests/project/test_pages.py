@@ -19,21 +19,21 @@ BLOCKS = [
     for page in PAGES
     for language, text in re.findall(r'```(\w*)\n(.*?)```', page.read_text(), re.DOTALL)
 ]
-COMMANDS = dict.fromkeys(
-    line.partition('#')[0].strip()
-    for _, language, text in BLOCKS
-    if not language
-    for line in text.splitlines()
-    if line.startswith('python ')
-)
-SMALL = ['--num-samples', '256', '--epochs', '1', '--batch-size', '64', '--dtype', 'float32', '--lr', '0.01']
+SMALL = ['--num-samples', '64', '--epochs', '1', '--batch-size', '16', '--dtype', 'float32', '--lr', '0.01']
 DEFAULTS = {'train_cifar.py': 'fast', 'train_mnist.py': 'softmax-center'}
 
 
-@pytest.fixture(scope='module')
-def scratch(tmp_path_factory):
-    """Stands for output/, so that commands find the runs of those before them."""
-    return tmp_path_factory.mktemp('output')
+def commands_by_page():
+    """{page: its commands}; those that only read runs of the record are left to the first page with them."""
+    pages, read_record = {}, set()
+    for page, language, text in BLOCKS:
+        for line in text.splitlines() if not language else ():
+            command = line.partition('#')[0].strip()
+            if command.startswith('python ') and '--hosts' not in command and command not in read_record:
+                pages.setdefault(page, []).append(command)
+                if 'output/record' in command:
+                    read_record.add(command)
+    return pages
 
 
 def own_place(word, scratch):
@@ -45,8 +45,37 @@ def own_place(word, scratch):
     return sorted(ROOT.glob(word)) if '*' in word else [word]
 
 
-@pytest.mark.parametrize('command', [command for command in COMMANDS if '--hosts' not in command])
-def test_commands_run_in_their_order_on_a_small_budget(command, run_script, run_here, scratch, capsys):
+@pytest.mark.parametrize(
+    'page, commands', commands_by_page().items(), ids=lambda value: getattr(value, 'name', '')
+)
+def test_commands_of_a_page_run_in_their_order_on_a_small_budget(page, commands, run_page_command):
+    for command in commands:
+        code, output = run_page_command(command)
+        assert code == 0, f'{command}\n{output}'
+        assert re.search('val acc|accuracy|written|images in', output) or '--help' in command, command
+
+
+@pytest.fixture
+def run_page_command(run_script, run_here, in_place_of_processes, tmp_path, capsys):
+    """Run a command with little data; returns exit code and output. Files go to a folder of the test's."""
+
+    def run(command):
+        script, *words = own_words(command, tmp_path)
+        if script == 'launch.py':
+            result = run_script(script, *words)
+            return result.returncode, result.stdout + result.stderr
+        if script == 'serve.py':  # it ends only when it is told to
+            with serving(*words) as (process, address):
+                process.terminate()
+                return process.wait(), f'written: {address}'
+        code = run_here(Path(script).stem, *words)
+        return code, ''.join(capsys.readouterr())
+
+    return run
+
+
+def own_words(command, scratch):
+    """The words of a command, with little data and with `scratch` in place of output/."""
     script, *words = [str(path) for word in command.split()[1:] for path in own_place(word, scratch)]
     if script in ('compare.py', 'detect.py', 'export.py'):
         words += ['--output-dir', str(scratch / 'written')]
@@ -61,23 +90,12 @@ def test_commands_run_in_their_order_on_a_small_budget(command, run_script, run_
             words += ['--output-dir', str(scratch / Path(words[0]).stem)]
         words += ['--only', 'baseline', '--seeds', '0']
     if script == 'detect.py':
-        words += ['--samples', '20'] + ['--fit', '500'] * ('--fit' in words)
+        words += ['--samples', '10'] + ['--fit', '200'] * ('--fit' in words)
     if script == 'launch.py':
         words += ['--output-dir', str(scratch / 'distributed')]
     if script in (*DEFAULTS, 'ablate.py', 'launch.py') and not {'--help', '--resume', '--test'} & set(words):
-        words += SMALL + ['--holdout', '64'] * ('--holdout' in words)
-    if script in ('launch.py', 'ablate.py'):  # they start processes of their own
-        result = run_script(script, *words)
-        code, output = result.returncode, result.stdout + result.stderr
-    elif script == 'serve.py':  # it ends only when it is told to
-        with serving(*words) as (process, address):
-            process.terminate()
-            code, output = process.wait(), f'written: {address}'
-    else:
-        code = run_here(Path(script).stem, *words)
-        output = ''.join(capsys.readouterr())
-    assert code == 0, f'{command}\n{output}'
-    assert re.search('val acc|accuracy|written|images in', output) or '--help' in words, command
+        words += SMALL + ['--holdout', '16'] * ('--holdout' in words)
+    return [script, *words]
 
 
 def test_targets_of_make_exist():

@@ -44,23 +44,15 @@ def test_plotted_run_leaves_maps_an_animation_and_both_accuracies(center_run):
     assert output.strip().splitlines()[-1].endswith('features.gif')
 
 
-def test_evaluation_by_class_output_and_by_nearest_center(center_run, run_script):
+def test_evaluation_by_class_output_and_by_nearest_center(center_run, run_here, capsys):
     folder, _ = center_run
     with open(folder / 'metrics.csv') as file:
         last = list(csv.DictReader(file))[-1]
     for method, column in (('softmax', 'val_acc'), ('knn', 'knn_acc')):
-        result = run_script(
-            'train_mnist.py',
-            '--test',
-            '--eval-method',
-            method,
-            '--output-dir',
-            folder,
-            '--weights',
-            folder / 'last.params',
-            *SMALL,
-        )
-        assert f'accuracy {float(last[column]):.4f} by {method} on 300' in result.stdout
+        weights = folder / 'last.params'
+        assert train(run_here, folder, '--test', '--eval-method', method, '--weights', weights) == 0
+        wanted = f'accuracy {float(last[column]):.4f} by {method} on 300'
+        assert wanted in capsys.readouterr().out
 
 
 def test_second_train_starts_from_those_weights_and_leaves_the_centers(center_run, run_here, capsys):
