@@ -2,6 +2,7 @@
 
     python compare.py output/cifar-*
     python compare.py output/mnist-softmax output/mnist-softmax-center
+    python compare.py output/mnist-softmax output/mnist-softmax-center --html
     python compare.py output/record --page docs/results.md --output-dir output/record
 
 Writes comparison.md: tables of recipes beside reported accuracies, of runs, of what detect.py measured,
@@ -9,7 +10,8 @@ and those of ablate.py; accuracy-DATASET.png (accuracies beside the reported one
 and, where runs have what it takes, feature-maps.png (one map of each MNIST recipe, in a row),
 feature-maps-all.png (those of all runs) and covariance.png (log-determinant and smallest variance of
 trained covariances by epoch). With --page the tables go between the lines `<!-- table: TITLE -->` and
-`<!-- end -->` of a page instead.
+`<!-- end -->` of a page instead. With --html, feature-maps.html shows the feature spaces of runs that
+were trained with --plotting side by side, epoch by epoch.
 """
 
 import re
@@ -21,7 +23,7 @@ from boltons.fileutils import atomic_save
 from training import errors
 from training.config.options import Parser
 from training.errors import UserError, naming
-from training.runs import comparison_plots, plots, tables
+from training.runs import comparison_plots, feature_page, plots, tables
 from training.runs.features import Snapshot
 from training.runs.folder import RunFolder, check_writable, write_text
 from training.runs.run import Run, by_recipe, read_runs
@@ -100,6 +102,17 @@ def all_figures(runs: list[Run]) -> dict[str, tuple[Callable, list]]:
     return figures
 
 
+def html_page(runs: list[Run]) -> dict[str, tuple]:
+    """As `all_figures`, the page of the runs whose features were recorded; UserError without any."""
+    recorded = [run for run in runs if feature_page.has_record(run.folder)]
+    if not recorded:
+        raise UserError('--html: no run given has recorded features; train with --plotting')
+    for run in runs:
+        if run not in recorded:
+            print(f'{run.folder.path}: left out of feature-maps.html, it was trained without --plotting')
+    return {'feature-maps.html': (feature_page.write, [(run.name, run.folder.path) for run in recorded])}
+
+
 def feature_map(run: Run, title: str = '') -> plots.FeatureMap:
     """The panel of a run's test features; its title, unless given, has name and accuracies."""
     flat = Snapshot.load(run.folder.features).in_plane()
@@ -136,6 +149,9 @@ def make_parser() -> Parser:
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='run folders, or folders of them')
     parser.add_argument('--page', type=Path, help='Markdown page whose tables to replace')
     parser.add_argument(
+        '--html', action='store_true', help='also write feature-maps.html, where samples can be pointed at'
+    )
+    parser.add_argument(
         '--output-dir', type=Path, default=Path('output'), help='where to write (default output)'
     )
     return parser
@@ -147,6 +163,8 @@ def main(argv: list[str]) -> int:
     folders, ablations = expand(options.runs)
     runs = read_runs(folders)
     written, figures = all_tables(runs, ablations), all_figures(runs)
+    if options.html:
+        figures.update(html_page(runs))
     page = options.page or options.output_dir / 'comparison.md'
     text = ''.join(f'## {title}\n\n{table}\n' for title, table in written.items())
     if options.page:

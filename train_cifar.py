@@ -17,9 +17,6 @@ from training.runs.folder import RunFolder
 
 def make_parser() -> Parser:
     parser = training_parser(__doc__, 'recipe: configs/cifar/VERSION.yaml (default fast)')
-    parser.add_argument(
-        '--plotting', action='store_true', help='redraw curves.png every epoch, not only at the end'
-    )
     return parser
 
 

@@ -21,7 +21,6 @@ from training.config.options import Parser, choose_recipe, parse_options, traini
 from training.errors import UserError
 from training.runs.folder import RunFolder
 
-SAMPLE = 2000  # points of each split in a feature map
 SOFTMAX, KNN, LGM = 'softmax', 'knn', 'lgm'  # as in training.model, which needs mxnet
 
 
@@ -42,9 +41,6 @@ def make_parser() -> Parser:
         '--eval-method',
         choices=(SOFTMAX, KNN, LGM),
         help='with --test: by class output, by nearest center, or by label-free L-GM posterior',
-    )
-    parser.add_argument(
-        '--plotting', action='store_true', help='draw feature maps every epoch and an animation of them'
     )
     aliases.add_options(parser)
     return parser
@@ -102,11 +98,10 @@ def main(argv: list[str]) -> int:
     from training.loop.fit import Job, fit
     from training.loop.rates import Rates
     from training.loop.validation import Validation
-    from training.metrics.accuracy import accuracies, extract_features
+    from training.metrics.accuracy import accuracies
     from training.model import build_model, initialize, normaliser
     from training.optim import schedules
     from training.optim.trainer import build_trainer, make_trainer
-    from training.runs import features, plots
     from training.runs.weights import load_weights, named_parameters
 
     contexts = device.contexts()
@@ -195,24 +190,6 @@ def main(argv: list[str]) -> int:
     )
     validation = Validation(model, normalise, val_data, model.loss_fn, recipe.run.validate_with_label)
 
-    # Train, and draw the features of a sample.
-    def draw_features(history: list[dict[str, Any]], figures: Any) -> None:
-        centers = center_loss.centers.weight if center_loss else mixture and mixture.mean
-        epoch, accuracy = history[-1]['epoch'], history[-1]['val_acc']
-        snapshot = features.Snapshot(
-            *extract_features(model.features, normalise, train_data, SAMPLE),
-            *extract_features(model.features, normalise, val_data, SAMPLE),
-            centers and centers.data(contexts[0]).asnumpy(),
-            mixture and mixture.variances().sqrt().asnumpy(),
-            epoch,
-        )
-        title = f'{folder.path.name}, epoch {epoch}: {recipe.data.validation_split} accuracy {accuracy:.4f}'
-        frame = f'features/epoch-{epoch:03d}.png'
-        figures.submit(folder.write_figure, folder.features.name, snapshot.save)
-        figures.submit(
-            folder.write_figure, frame, plots.snapshot_maps, snapshot, title, recipe.data.validation_split
-        )
-
     job = Job(
         recipe=recipe,
         device=device,
@@ -224,17 +201,9 @@ def main(argv: list[str]) -> int:
         rates=rates,
         validation=validation,
         plotting=actions['plotting'],
-        draw_features=draw_features,
         restart_epoch=first_epochs if kind == 'two-phase' else None,
     )
-    code = fit(job, actions['resume'], actions['tensorboard'])
-    if actions['plotting'] and code == 0:
-        print(
-            f'feature maps: {folder.path / "features"}, {folder.animation}'
-            if folder.frames
-            else 'feature maps: none, all epochs had been trained without --plotting'
-        )
-    return code
+    return fit(job, actions['resume'], actions['tensorboard'])
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from conftest import run_fields, write_idx
 from PIL import Image
 
 from gmloss import LGMLoss
+from training.runs.sample import Sample
 
 SMALL = ('--num-samples', 300, '--batch-size', 50)
 
@@ -32,16 +33,19 @@ def center_run(tmp_path_factory, run_script):
     return folder, result.stdout
 
 
-def test_plotted_run_leaves_maps_an_animation_and_both_accuracies(center_run):
+def test_plotted_run_leaves_maps_an_animation_a_page_and_both_accuracies(center_run):
     folder, output = center_run
-    frames = sorted((folder / 'features').iterdir())
-    assert [frame.name for frame in frames] == ['epoch-001.png', 'epoch-002.png']
+    names = sorted(path.name for path in (folder / 'features').iterdir())
+    frames = [f'epoch-00{epoch}.{ending}' for epoch in (1, 2) for ending in ('npz', 'png')]
+    assert names == [*frames, 'sample.npz']
+    assert len(Sample.load(folder / 'features' / 'sample.npz').class_names) == 10
     assert Image.open(folder / 'features.gif').n_frames == 2
     with open(folder / 'metrics.csv') as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 and all(row['knn_acc'] for row in rows)
     assert json.loads((folder / 'summary.json').read_text())['reported_val_acc'] == 0.9873
-    assert output.strip().splitlines()[-1].endswith('features.gif')
+    assert output.strip().splitlines()[-1] == f'feature space: {folder / "features.html"}'
+    assert (folder / 'features.html').stat().st_size > 1e6
 
 
 def test_evaluation_by_class_output_and_by_nearest_center(center_run, run_here, capsys):

@@ -57,7 +57,16 @@ def training_parser(doc: str, version_help: str) -> Parser:
         "--test, the run folder's last ones are the default, and those of another "
         'run bring its recipe',
     )
-    parser.add_argument('--tensorboard', action='store_true', help='also write event files')
+    parser.add_argument(
+        '--plotting',
+        action='store_true',
+        help='draw curves and feature maps every epoch, and features.html, a page of all of them',
+    )
+    parser.add_argument(
+        '--tensorboard',
+        action='store_true',
+        help='also write event files, and the features for the projector',
+    )
     return parser
 
 

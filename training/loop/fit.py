@@ -4,13 +4,14 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from mxnet import MXNetError
 
-from training.data import batches
+from training.data import batches, datasets
 from training.errors import UserError
 from training.loop.epoch import StopRequest, average_statistics, train_epoch
+from training.loop.feature_maps import FeatureMaps
 from training.loop.progress import Progress
 from training.loop.rates import Rates
 from training.loop.validation import Validation
@@ -53,9 +54,7 @@ class Job:
     average : training.optim.average.MovingAverage or None
         Of the model's weights; with it, the average is the result of the run.
     plotting : bool
-        Whether figures are drawn after every epoch, not only at the end.
-    draw_features : callable or None
-        Draws a feature map; called with the history and a BackgroundPlots.
+        Whether curves and feature maps are drawn after every epoch, not only curves at the end.
     restart_epoch : int or None
         The epoch, counted from 0, that begins with the best weights so far and new optimizers.
     """
@@ -71,7 +70,6 @@ class Job:
     validation: Validation
     average: Optional[MovingAverage] = None
     plotting: bool = False
-    draw_features: Optional[Callable] = None
     restart_epoch: Optional[int] = None
     guard: Optional[OverflowGuard] = field(init=False)
 
@@ -141,6 +139,8 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
     progress = Progress(work, quiet=not workers.is_rank_zero)
     with folder.writing():
         events = folder.event_writer(len(history)) if tensorboard and workers.is_rank_zero else nullcontext()
+    names = datasets.CLASS_NAMES[job.recipe.data.dataset]
+    maps = FeatureMaps(folder, job.validation, job.data, names, job.recipe.data.validation_split, epochs)
     with BackgroundPlots() as figures, StopRequest().listening() as stop, events as board:
         for epoch in range(state['epoch'], epochs):
             if epoch == job.restart_epoch and not state['step']:
@@ -165,7 +165,7 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
             history.append(row)
             state.update(BLANK, epoch=epoch + 1, history=history)
             if workers.is_rank_zero:
-                _record(job, state, figures, board)
+                _record(job, state, figures, board, maps)
             print(PROGRESS.format(**row), flush=True)
             if stop.agree(workers):
                 print(f'stopped after epoch {epoch + 1}; continue with --resume')
@@ -173,10 +173,18 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
 
         findings = {}
         if workers.is_rank_zero:
-            findings = _draw_results(job, history, figures)
+            findings = _draw_results(job, history, figures, maps)
+            if board:
+                maps.embed(board)
     if workers.is_rank_zero:
         with folder.writing():
             _conclude(job, history, findings)
+    if job.plotting and workers.is_rank_zero:
+        print(
+            f'feature space: {folder.feature_page}'
+            if folder.snapshots
+            else 'feature space: not drawn, all epochs had been trained without --plotting'
+        )
     return 0
 
 
@@ -245,7 +253,7 @@ def _save(job: Job, state: dict[str, Any]) -> None:
             checkpoint.save_checkpoint(job.folder.checkpoint, job.blocks, job.trainers, state)
 
 
-def _record(job: Job, state: dict[str, Any], figures: BackgroundPlots, board: Any) -> None:
+def _record(job: Job, state: dict[str, Any], figures: BackgroundPlots, board: Any, maps: FeatureMaps) -> None:
     """Write what an epoch leaves behind."""
     *earlier, row = state['history']
     with job.folder.writing():
@@ -258,8 +266,7 @@ def _record(job: Job, state: dict[str, Any], figures: BackgroundPlots, board: An
                 board.add_scalar(name, value, row['epoch'])
     if job.plotting:
         _draw_curves(job, state['history'], figures)
-        if job.draw_features:
-            job.draw_features(state['history'], figures)
+        maps.draw(row, figures)
 
 
 def _draw_curves(job: Job, history: list[dict], figures: BackgroundPlots) -> None:
@@ -267,7 +274,9 @@ def _draw_curves(job: Job, history: list[dict], figures: BackgroundPlots) -> Non
     figures.submit(folder.write_figure, 'curves.png', plots.curves, history, folder.path.name)
 
 
-def _draw_results(job: Job, history: list[dict], figures: BackgroundPlots) -> dict[str, Any]:
+def _draw_results(
+    job: Job, history: list[dict], figures: BackgroundPlots, maps: FeatureMaps
+) -> dict[str, Any]:
     """Draw what a whole run shows; return what the likelihoods add to its summary."""
 
     def draw_likelihoods(splits: list[tuple]) -> None:
@@ -276,7 +285,7 @@ def _draw_results(job: Job, history: list[dict], figures: BackgroundPlots) -> di
 
     _draw_curves(job, history, figures)
     if job.plotting:
-        figures.submit(job.folder.animate_features)
+        maps.draw_results(figures)
     return job.validation.likelihoods(job.data, draw_likelihoods)
 
 

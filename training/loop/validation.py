@@ -36,7 +36,7 @@ class Validation:
         with_label: bool = False,
     ) -> None:
         self.count = data.count
-        self._model, self._normalise, self._data, self._with_label = model, normalise, data, with_label
+        self.model, self.normalise, self.data, self._with_label = model, normalise, data, with_label
         self._classifier = model.classifier
         self._columns = ['val_acc'] + ['knn_acc'] * (NEAREST_CENTER in model.methods)
         if with_label:
@@ -49,12 +49,12 @@ class Validation:
 
         `draw` as in training.metrics.likelihood.report.
         """
-        if not self._model.mixture:
+        if not self.model.mixture:
             return {}
-        return likelihood.report(self._model.classifier, self._normalise, train_data, self._data, draw)
+        return likelihood.report(self.model.classifier, self.normalise, train_data, self.data, draw)
 
     def __call__(self) -> dict[str, float]:
         """{'val_acc': ..., ...} of the weights as they are now."""
-        values = accuracies(self._classifier, self._normalise, self._data, self._with_label)
+        values = accuracies(self._classifier, self.normalise, self.data, self._with_label)
         row = dict(zip(self._columns, values))
-        return {**row, **variance_statistics(self._model.mixture)} if self._model.mixture else row
+        return {**row, **variance_statistics(self.model.mixture)} if self.model.mixture else row

@@ -53,13 +53,13 @@ def accuracies(
 
 def extract_features(
     net: Callable, normalise: HybridBlock, data: DeviceData, count: Optional[int] = None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """Features and labels of the first `count` images of a DeviceData, as NumPy arrays.
 
     Parameters
     ----------
     net : callable
-        Normalised images to features (B, D).
+        Normalised images to features (B, D), or to several such arrays.
     normalise : block
     data : DeviceData
     count : int or None
@@ -67,11 +67,14 @@ def extract_features(
 
     Returns
     -------
-    (array (N, D), array (N,))
+    (array (N, D), ..., array (N,))
+        What the net gives, and the labels.
     """
     count = min(count or data.count, data.count)
     parts = [
         net(normalise(data.images[0][start : min(start + EVALUATION_BATCH, count)]))
         for start in range(0, count, EVALUATION_BATCH)
     ]
-    return np.concatenate([part.asnumpy() for part in parts]), data.labels[0][:count].asnumpy()
+    columns = zip(*(part if isinstance(part, (list, tuple)) else [part] for part in parts))
+    arrays = [np.concatenate([part.asnumpy() for part in column]) for column in columns]
+    return (*arrays, data.labels[0][:count].asnumpy())

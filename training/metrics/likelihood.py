@@ -83,9 +83,10 @@ def distances(
     (array (N, C), array (N,))
         Distances, labels.
     """
-    return extract_features(
+    distance, labels = extract_features(
         lambda images: classifier.mixture(classifier.net(images))[0], normalise, data, count
     )
+    return distance, labels
 
 
 def log_likelihoods(mixture: GaussianMixture, distance: np.ndarray, spread: float) -> np.ndarray:

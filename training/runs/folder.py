@@ -39,6 +39,8 @@ class RunFolder:
         self.summary = self.path / 'summary.json'
         self.features = self.path / 'features.npz'
         self.animation = self.path / 'features.gif'
+        self.feature_page = self.path / 'features.html'
+        self.sample = self.path / 'features' / 'sample.npz'
         self.detection = self.path / 'detection.json'
 
     @property
@@ -49,9 +51,15 @@ class RunFolder:
     @property
     def frames(self) -> list[Path]:
         """Paths of the feature maps there are, epoch by epoch."""
-        return sorted(
-            (self.path / 'features').glob('epoch-*.png'), key=lambda path: int(path.stem.partition('-')[2])
-        )
+        return self._by_epoch('.png')
+
+    @property
+    def snapshots(self) -> list[Path]:
+        """Paths of the recorded features, epoch by epoch."""
+        return self._by_epoch('.npz')
+
+    def _by_epoch(self, ending: str) -> list[Path]:
+        return sorted((self.path / 'features').glob(f'epoch-*{ending}'), key=epoch_of)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -202,6 +210,11 @@ class RunFolder:
         from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self.path / 'tensorboard'), purge_step=epochs_done + 1)
+
+
+def epoch_of(path: Path) -> int:
+    """The epoch in the name of a file of features."""
+    return int(path.stem.partition('-')[2])
 
 
 def check_writable(folder: Path, option: str = '--output-dir') -> None:
