@@ -23,7 +23,7 @@ def assert_weights_are_close(folder, wanted, rtol, atol):
         np.testing.assert_allclose(found[name].asnumpy(), array.asnumpy(), rtol=rtol, atol=atol, err_msg=name)
 
 
-def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, tmp_path):
+def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, run_here, tmp_path):
     """LeNet++ has no BatchNorm, so that all that differs is the order of the sums.
 
     Its LeakyReLUs and max pools turn a difference of one float32 step into another slope or another
@@ -33,8 +33,8 @@ def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, 
     words = (*MNIST, '--epochs', 1, '--version', 'softmax-center')
     four, one, two = tmp_path / 'four', tmp_path / 'one', tmp_path / 'two'
     for folder, device, batch_size in (one, 'cpu', 64), (four, 'cpu:0,1,2,3', 16):
-        command = (*words, '--batch-size', batch_size, '--device', device, '--output-dir', folder)
-        assert run_script(*command).returncode == 0
+        command = (*words[1:], '--batch-size', batch_size, '--device', device, '--output-dir', folder)
+        assert run_here('train_mnist', *command) == 0
     launch = ('launch.py', '--workers', 2, '--servers', 2)
     parts = ('--batch-size', 16, '--device', 'cpu:1,2', '--kvstore', 'dist_sync')
     result = run_script(*launch, *words, *parts, '--output-dir', two)
@@ -74,10 +74,10 @@ def test_workers_without_work_stop_at_the_same_steps(run_script):
     assert first == second and len(first) == 40
 
 
-def test_asynchronous_worker_alone_ends_where_one_process_ends(run_script, tmp_path):
+def test_asynchronous_worker_alone_ends_where_one_process_ends(run_script, run_here, tmp_path):
     one, other = tmp_path / 'one', tmp_path / 'other'
     words = (*MNIST, '--version', 'softmax', '--batch-size', 64, '--decay-epochs', 1)
-    assert run_script(*words, '--output-dir', one).returncode == 0
+    assert run_here('train_mnist', *words[1:], '--output-dir', one) == 0
     result = run_script('launch.py', '--workers', 1, *words, '--kvstore', 'dist_async', '--output-dir', other)
     assert result.returncode == 0, result.stderr
     assert [row['lr'] for row in run_fields(other)] == ['0.05', '0.005']
@@ -85,63 +85,30 @@ def test_asynchronous_worker_alone_ends_where_one_process_ends(run_script, tmp_p
     assert_weights_are_close(other, one, rtol=0, atol=1e-5)
 
 
-def test_killed_worker_ends_the_run(tmp_path):
+def test_run_outlives_a_sleep_of_the_machine_and_ends_with_a_killed_worker(tmp_path):
+    """In the sleep all processes stand still for longer than the time after which silence ends a run."""
     run = tmp_path / 'run'
-    command = (
-        'launch.py',
-        '--workers',
-        2,
-        *MNIST[:-2],
-        '--epochs',
-        400,
-        '--batch-size',
-        32,
-        '--kvstore',
-        'dist_sync',
-        '--output-dir',
-        run,
-    )
-    process = start(*command)
+    words = (*MNIST[:-2], '--epochs', 400, '--batch-size', 32, '--kvstore', 'dist_sync', '--output-dir', run)
+    process = start('launch.py', '--workers', 2, *words, PS_HEARTBEAT_INTERVAL='1', PS_HEARTBEAT_TIMEOUT='3')
     wait_for(run / 'metrics.csv', process)
     members = children(process)
+    assert sorted(members) == ['scheduler', 'server', 'worker']
+    pids = sum(members.values(), [])
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(6)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    slept_in = len(run_fields(run))
+    time.sleep(4)  # silence would have ended it by now
+    while len(run_fields(run)) < slept_in + 2:
+        assert process.poll() is None
+        time.sleep(0.1)
     os.kill(members['worker'][1], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGKILL
     assert 'worker 1 on localhost was ended by signal 9' in errors and '--resume' in errors
-    assert sorted(members) == ['scheduler', 'server', 'worker']
-    assert not any(os.path.exists(f'/proc/{pid}') for pids in members.values() for pid in pids)
-
-
-def test_run_outlives_a_sleep_of_the_machine(tmp_path):
-    """All processes stand still for longer than the time after which silence ends a run."""
-    run = tmp_path / 'run'
-    process = start(
-        'launch.py',
-        '--workers',
-        2,
-        *MNIST[:-2],
-        '--epochs',
-        8,
-        '--batch-size',
-        32,
-        '--kvstore',
-        'dist_sync',
-        '--output-dir',
-        run,
-        PS_HEARTBEAT_INTERVAL='1',
-        PS_HEARTBEAT_TIMEOUT='3',
-    )
-    wait_for(run / 'metrics.csv', process)
-    members = sum(children(process).values(), [])
-    for pid in members:
-        os.kill(pid, signal.SIGSTOP)
-    time.sleep(6)
-    for pid in members:
-        os.kill(pid, signal.SIGCONT)
-    slept_in = len(run_fields(run))
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert slept_in < len(run_fields(run)) == 8
+    assert not any(os.path.exists(f'/proc/{pid}') for pid in pids)
 
 
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGHUP, 143)])
@@ -221,7 +188,7 @@ def test_without_the_launcher_a_killed_worker_is_noticed_by_its_heartbeat(tmp_pa
             member.kill()
 
 
-def test_cifar_with_two_workers_takes_the_steps_of_two_devices(run_script, tmp_path):
+def test_cifar_with_two_workers_takes_the_steps_of_two_devices(run_script, run_here, tmp_path):
     words = (
         'train_cifar.py',
         '--version',
@@ -239,7 +206,7 @@ def test_cifar_with_two_workers_takes_the_steps_of_two_devices(run_script, tmp_p
         '--output-dir',
     )
     one, two = tmp_path / 'one', tmp_path / 'two'
-    assert run_script(*words, one, '--device', 'cpu:0,1').returncode == 0
+    assert run_here('train_cifar', *words[1:], one, '--device', 'cpu:0,1') == 0
     result = run_script('launch.py', '--workers', 2, *words, two, '--kvstore', 'dist_sync')
     assert result.returncode == 0, result.stderr
     assert_weights_are_close(two, one, rtol=1e-3, atol=1e-4)

@@ -27,11 +27,11 @@ STRENGTH = {CIFAR_RUN: 4, MNIST_RUN: 51}
 
 @pytest.fixture(scope='module', params=[CIFAR_RUN, MNIST_RUN], ids=lambda path: path.name)
 def subject(request):
-    """(run, PixelClassifier, 60 real test images as float32, labels)."""
+    """(run, PixelClassifier, 40 real test images as float32, labels)."""
     device = Device('cpu', (0,), 'float32')
     net, recipe = restore.pixel_classifier(RunFolder(request.param), device, device.contexts())
     _, test = datasets.load_splits(recipe.data)
-    return (request.param, net, nd.array(test.images[:60]), nd.array(test.labels[:60]))
+    return (request.param, net, nd.array(test.images[:40]), nd.array(test.labels[:40]))
 
 
 @pytest.fixture(scope='module')
@@ -87,10 +87,12 @@ def test_attacks_keep_their_bounds_and_pgd_is_the_stronger(subject):
         assert 0.9 * strength < (x - images).abs().max().asscalar() <= strength * (1 + 1e-5)
     found = {name: accuracy(net, x, labels) for name, x in attacked.items()}
     assert found['PGD'] <= found['FGSM'] < accuracy(net, images, labels) - 0.2
-    again = attacks.pgd(classify, images, labels, strength, np.random.default_rng(0))
-    np.testing.assert_array_equal(again.asnumpy(), attacked['PGD'].asnumpy())
-    other = attacks.pgd(classify, images, labels, strength, np.random.default_rng(1))
-    assert (other != again).mean().asscalar() > 0.1
+    first, again, other = (
+        attacks.pgd(classify, images[:5], labels[:5], strength, np.random.default_rng(seed)).asnumpy()
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.mean(other != again) > 0.1
 
 
 def test_batches_change_nothing(subject, monkeypatch):
@@ -153,13 +155,13 @@ def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_here, caps
     run.mkdir()
     for name in ('config.yaml', 'last.params', 'summary.json'):
         (run / name).write_bytes((MNIST_RUN / name).read_bytes())
-    assert run_here('detect', run, '--samples', '10', '--softmax-run', softmax_run) == 0
+    assert run_here('detect', run, '--samples', '5', '--softmax-run', softmax_run) == 0
     assert 'Fashion-MNIST: left out' in capsys.readouterr().out
     summary = json.loads((run / 'summary.json').read_text())
     before = json.loads((MNIST_RUN / 'summary.json').read_text())
     sets = summary.pop('detection')
     assert summary == before
-    assert run_here('detect', softmax_run, '--samples', '10', '--output-dir', tmp_path / 'alone') == 0
+    assert run_here('detect', softmax_run, '--samples', '5', '--output-dir', tmp_path / 'alone') == 0
     alone = json.loads((tmp_path / 'alone' / 'detection.json').read_text())['sets']
     for name, found in sets.items():  # as if it were the only net
         assert found['scores']['max_softmax_of_softmax_net'] == alone[name]['scores']['max_softmax']
@@ -209,7 +211,7 @@ def test_table_is_printed_though_the_disk_fills_up(run_here, capsys, monkeypatch
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(RunFolder, 'write_detection', full)
-    assert run_here('detect', MNIST_RUN, '--samples', 10, '--output-dir', tmp_path) == 2
+    assert run_here('detect', MNIST_RUN, '--samples', 3, '--output-dir', tmp_path) == 2
     printed = capsys.readouterr()
     assert '| shuffled pixels |' in printed.out
     assert 'No space left on device; choose another --output-dir' in printed.err

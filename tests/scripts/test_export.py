@@ -136,6 +136,7 @@ def test_int8_that_loses_too_much_leaves_nothing_behind(run_here, capfd, tmp_pat
         onnx.save(model, str(path))
 
     monkeypatch.setattr(onnx_files, 'write_int8', write_without_kernels)
+    monkeypatch.setattr(export, 'SAMPLES', 200)
     (tmp_path / 'model.onnx').write_text('of an earlier export')
     assert run_here('export', RECORD / 'mnist-lgm-full', '--int8', '--output-dir', tmp_path) == 2
     error = capfd.readouterr().err

@@ -190,6 +190,8 @@ def test_remote_members_are_started_over_ssh(tmp_path, run_script):
         '--address',
         '127.0.0.1',
         *MNIST,
+        '--num-samples',
+        128,
         '--batch-size',
         32,
         '--kvstore',
