@@ -6,12 +6,11 @@ import signal
 import time
 
 import pytest
-from conftest import run_fields, same_weights, start
+from conftest import SMALL, run_fields, same_weights, start
 
 from training.runs.folder import RunFolder
 
 WORDS = ('--num-samples', 64, '--batch-size', 32)
-ONE_THREAD = {'OMP_NUM_THREADS': '1'}  # less is lost to other processes; results depend on it
 EPOCH_SECONDS = 0.5  # or more
 
 
@@ -42,9 +41,7 @@ def killed_and_resumed(folder, version, kills, epochs, seed=0):
     rng, done, halves = random.Random(seed), 0, 0
     while True:
         begun = RunFolder(folder).has_checkpoint
-        process = start(
-            folder, *WORDS, '--version', version, '--epochs', epochs, *['--resume'] * begun, **ONE_THREAD
-        )
+        process = start(folder, *WORDS, '--version', version, '--epochs', epochs, *['--resume'] * begun)
         if done < kills and kill_at(process, folder, rng.choice(('start', 'epoch', 'write')), rng):
             done += 1
             halves += bool(list(folder.glob('checkpoint.npz.new*')))
@@ -58,10 +55,10 @@ def killed_and_resumed(folder, version, kills, epochs, seed=0):
     'version, kills, epochs',
     [('fast', 3, 6), pytest.param('fast', 50, 100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
 )
-def test_killed_run_ends_as_the_undisturbed_one(tmp_path, version, kills, epochs):
+def test_killed_run_ends_as_the_undisturbed_one(tmp_path, run_here, version, kills, epochs):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    process = start(whole, *WORDS, '--version', version, '--epochs', epochs, **ONE_THREAD)
-    assert process.wait() == 0
+    words = (*SMALL, *WORDS, '--version', version, '--epochs', epochs, '--output-dir', whole)
+    assert run_here('train_cifar', *words) == 0
     done, halves = killed_and_resumed(killed, version, kills, epochs)
     assert done == kills and (kills < 50 or halves > 0)
     rows = run_fields(killed)
