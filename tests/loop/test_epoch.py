@@ -18,7 +18,6 @@ from training.losses import graphs
 from training.losses.build import variance_statistics
 from training.machine.cluster import Workers
 from training.machine.devices import Device
-from training.metrics import accuracy as accuracy_module
 from training.metrics import likelihood
 from training.metrics.accuracy import accuracies
 from training.model import build_model, initialize, normaliser
@@ -122,16 +121,16 @@ def test_two_contexts_give_the_gradients_of_one(make_net):
         )
 
 
-def test_evaluation_over_two_contexts_counts_every_image_once(monkeypatch):
+def test_evaluation_over_two_contexts_counts_every_image_once():
     from mxnet import cpu
 
-    monkeypatch.setattr(accuracy_module, 'EVALUATION_BATCH', 60)  # so that both have some
     for contexts in ([cpu(0)], [cpu(0), cpu(1)]):
         graph, data, _ = toy(contexts)
         want = (
-            graph.classifier(data.images[0].astype('float32')).asnumpy().argmax(axis=1)
+            graph.classifier(data.images.arrays[0].astype('float32')).asnumpy().argmax(axis=1)
             == data.labels[0].asnumpy()
         ).mean()
+        data.images.batch = 60  # so that both have some
         data.__class__ = batches.DeviceData
         assert accuracies(graph.classifier, lambda x: x.astype('float32'), data) == [pytest.approx(want)]
 
@@ -270,7 +269,7 @@ def test_recorded_covariances_are_those_of_numpy():
 def test_spread_is_of_the_training_images_and_thresholds_of_the_others():
     graph, data, _ = toy()
     _, others, _ = toy()
-    others.images, others.count = [others.images[0] / 2], 150
+    others.images.arrays, others.count = [others.images.arrays[0] / 2], 150
     drawn = []
 
     def normalise(images):
@@ -280,7 +279,7 @@ def test_spread_is_of_the_training_images_and_thresholds_of_the_others():
     mixture, features, distances = graph.classifier.mixture, [], []
     mean = mixture.mean.data().asnumpy().astype(float)
     for part in (data, others):
-        features.append(graph.classifier.net(normalise(part.images[0][: part.count])).asnumpy())
+        features.append(graph.classifier.net(normalise(part.images.arrays[0][: part.count])).asnumpy())
         distances.append(((features[-1][:, None] - mean) ** 2).sum(axis=2) / 2)
     own = distances[0][np.arange(200), data.labels[0].asnumpy()]
     spread = own.mean() * 2 / 4

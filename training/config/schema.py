@@ -6,9 +6,9 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from training.config.checks import check_cifar, check_mnist
-from training.config.fields import ABOVE_0, ABOVE_1, GIVEN, STRICT, Section, only, pair
+from training.config.fields import ABOVE_0, ABOVE_1, GIVEN, STRICT, Section, Values, only, pair
 
-FILLED_IN = 'version', 'workers'  # fields of Run that the scripts set, without an option
+FILLED_IN = 'version', 'workers', 'classes'  # fields that the scripts set, without an option
 MNIST_LIKE = 'mnist', 'fashion', 'idx'  # data sets in MNIST's files
 VARIANCE_FLOOR = 1e-4  # of a diagonal covariance
 FALSE_ALARM_RATES = 0.01, 0.05, 0.1  # at which runs keep thresholds of the log-likelihood
@@ -84,6 +84,58 @@ class CifarData(Data):
         [],
         'train on smaller images first: SIZE:EPOCHS ..., such as 16:4 24:3 32:4; the last size is kept',
     )
+
+
+@dataclass(config=STRICT)
+class ImagesData(Data):
+    """data"""
+
+    dataset: Literal['images'] = always('images', 'images of your own')
+    classes: list[str] = always([], 'the names of the classes')
+    holdout: float = always(
+        0.0,
+        'validate on a share (below 1) or about so many of the training images, of each class in '
+        'proportion, which are then not trained on',
+        ge=0,
+    )
+    validate_on: Optional[Literal['val', 'validation', 'test']] = only(holdout=Values('0', lambda n: not n))(
+        None, 'the part to validate on; default: the first of val, validation and test that there is'
+    )
+    image_size: int = always(
+        0, 'height and width that the net sees, in pixels; 0: 224, or 299 for Inception', ge=0, le=4096
+    )
+    pack_size: int = always(
+        0, 'short side at which images are packed, in pixels; 0: 8/7 of --image-size', ge=0, le=8192
+    )
+    pack_dir: Optional[str] = always(
+        None, 'folder of the packed images; default: .packed in --data-dir', min_length=1
+    )
+    augmentation: Literal['none', 'resized-crop'] = always(
+        'resized-crop', 'resized-crop: random resized crop, flip, colour jitter, lighting noise'
+    )
+    smallest_area: float = only(augmentation='resized-crop')(
+        0.08, 'share of an image that a random crop holds at least', gt=0, le=1
+    )
+    jitter: float = only(augmentation='resized-crop')(
+        0.4, 'brightness, contrast and saturation change by up to this share', ge=0, le=1
+    )
+    lighting: float = only(augmentation='resized-crop')(0.1, 'standard deviation of the lighting noise', ge=0)
+    flip: Literal['random', 'alternating', 'none'] = only(augmentation='resized-crop')(
+        'random', 'mirror each image at random, in every second epoch, or never'
+    )
+    normalisation: Literal['imagenet', 'symmetric'] = always(
+        'imagenet', "imagenet: mean and deviation of GluonCV's zoo; symmetric: (pixel - 128) / 128"
+    )
+
+    @property
+    def validation_split(self) -> str:
+        return 'held-out' if self.holdout else self.validate_on or 'validation'
+
+    def validated_on(self, count: int) -> str:
+        if self.holdout:
+            return f'{count} held-out training images'
+        some = 'the ' if self.num_samples is None else ''
+        return f'{some}{count} {self.validation_split} images'
 
 
 @dataclass(config=STRICT)

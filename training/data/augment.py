@@ -16,6 +16,7 @@ from training.data.resample import SIZE, columns, line, resample
 # By mean and standard deviation of each channel, in units of 0 to 1.
 NORMALISATIONS: dict[str, dict[str, Any]] = {
     'cifar10': {'mean': (0.4914, 0.4822, 0.4465), 'std': (0.2023, 0.1994, 0.2010)},
+    'imagenet': {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)},  # of GluonCV's zoo
     'symmetric': {'mean': (128 / 255,) * 3, 'std': (128 / 255,) * 3},
     'unit': {'mean': (0,), 'std': (1,)},
 }
@@ -112,13 +113,12 @@ class PadCropFlip(Resampled):
         return resample(F, pixels, draws, index, self._channels, self._reflect)
 
 
-class ResizedCropJitter(Resampled):
-    """The published set: resized crop, flip, colour jitter, lighting noise, normalise.
+class ColourJitter(Normalize):
+    """Colour jitter and lighting noise of images that are cropped already, then normalise.
 
-    What mxnet 1.9's RandomResizedCrop, RandomFlipLeftRight, RandomColorJitter and RandomLighting
-    make of bytes: the resized crop is rounded; brightness, contrast and saturation follow in an order
-    that is random for each image, then the lighting. After each of these four, values are clipped and
-    cut down to whole numbers, which makes images darker by 2 of 255 levels.
+    What mxnet 1.9's RandomColorJitter and RandomLighting make of bytes: brightness, contrast and
+    saturation follow in an order that is random for each image, then the lighting. After each of these
+    four, values are clipped and cut down to whole numbers, which makes images darker by 2 of 255 levels.
 
     Parameters
     ----------
@@ -126,27 +126,67 @@ class ResizedCropJitter(Resampled):
         Brightness, contrast and saturation are scaled by a factor in [1 - jitter, 1 + jitter].
     lighting : float
         Standard deviation of the weights of the three principal colours.
-    area, ratio : (float, float)
-        Bounds of the crop's share of the area, and of its width / height.
+    size : int
+        Height and width of the images.
     mean, std, inputs, outputs
         As in :class:`Normalize`, with draws.
     """
 
+    def __init__(self, jitter: float = 0.1, lighting: float = 0.1, size: int = SIZE, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._jitter, self._lighting = jitter, lighting
+        with self.name_scope():
+            kinds = np.stack([np.eye(3), np.tile(SATURATION_GRAY, (3, 1))]).reshape(2, 9)
+            self.kinds = self.params.get_constant('kinds', kinds)
+            self.gray = self.params.get_constant('gray', np.array(GRAY) / size**2)
+            self.ones = self.params.get_constant('ones', np.ones(size**2))
+
+    def draw(self, rng: np.random.Generator, flips: np.ndarray) -> np.ndarray:
+        return columns(*self._draw_colours(rng, len(flips)))
+
+    def _draw_colours(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
+        """12 columns: three changes of colour, then what the lighting adds to each channel."""
+        factors = rng.uniform(1 - self._jitter, 1 + self._jitter, (3, count))
+        kinds = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1).T
+        light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
+        return [*colour_changes(factors, kinds), *light.T]
+
+    def transform(  # type: ignore[override]
+        self, F: Any, pixels: Any, draws: Any, kinds: Any, gray: Any, ones: Any
+    ) -> Any:
+        flat = F.reshape(pixels, (0, 0, -1))
+        for column in (0, 3, 6):
+            matrix = F.reshape(F.dot(_part(F, draws, column, column + 2), kinds), (0, 3, 3))
+            mean_gray = F.expand_dims(F.dot(F.dot(flat, ones), gray), axis=1)
+            added = _part(F, draws, column + 2, column + 3) * mean_gray
+            flat = _add_whole(F, F.batch_dot(matrix, flat), added)
+        return F.reshape_like(_add_whole(F, flat, _part(F, draws, 9, 12)), pixels)
+
+
+class ResizedCropJitter(ColourJitter):
+    """The published set: resized crop, flip, colour jitter, lighting noise, normalise.
+
+    As mxnet 1.9's RandomResizedCrop and RandomFlipLeftRight make of bytes: the resized crop is rounded.
+    Its colours follow as in :class:`ColourJitter`.
+
+    Parameters
+    ----------
+    area, ratio : (float, float)
+        Bounds of the crop's share of the area, and of its width / height.
+    jitter, lighting, mean, std, inputs, outputs
+        As in :class:`ColourJitter`.
+    """
+
     def __init__(
         self,
-        jitter: float = 0.1,
-        lighting: float = 0.1,
         area: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._jitter, self._lighting, self._area, self._ratio = jitter, lighting, area, ratio
+        self._area, self._ratio = area, ratio
         with self.name_scope():
-            kinds = np.stack([np.eye(3), np.tile(SATURATION_GRAY, (3, 1))]).reshape(2, 9)
-            self.kinds = self.params.get_constant('kinds', kinds)
-            self.gray = self.params.get_constant('gray', np.array(GRAY) / SIZE**2)
-            self.ones = self.params.get_constant('ones', np.ones(SIZE**2))
+            self.index = self.params.get_constant('index', np.arange(SIZE, dtype=np.float32))
 
     def draw(self, rng: np.random.Generator, flips: np.ndarray) -> np.ndarray:
         count = len(flips)
@@ -154,10 +194,7 @@ class ResizedCropJitter(Resampled):
         geometry = []
         for first, length, flip in ((top, height, 0), (left, width, flips)):
             geometry += [*line(first, length, flip, SIZE), first, first + length - 1]
-        factors = rng.uniform(1 - self._jitter, 1 + self._jitter, (3, count))
-        kinds = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1).T
-        light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
-        return columns(*geometry, *colour_changes(factors, kinds), *light.T)
+        return columns(*geometry, *self._draw_colours(rng, count))
 
     def _draw_boxes(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:
         """Top, left, height and width of each crop: the first of the tries that fits, or all."""
@@ -177,20 +214,11 @@ class ResizedCropJitter(Resampled):
         )
 
     def transform(  # type: ignore[override]
-        self, F: Any, pixels: Any, draws: Any, index: Any, kinds: Any, gray: Any, ones: Any
+        self, F: Any, pixels: Any, draws: Any, index: Any, **colours: Any
     ) -> Any:
-        def drawn(begin: int, end: int) -> Any:
-            return F.slice_axis(draws, axis=1, begin=begin, end=end)
-
-        pixels = resample(F, pixels, drawn(0, 8), index, self._channels)
+        pixels = resample(F, pixels, _part(F, draws, 0, 8), index, self._channels)
         # OpenCV, which resizes mxnet's images, cuts off an eighth of a level before it rounds.
-        flat = F.floor(F.reshape(pixels, (0, 0, -1)) + 0.375)
-        for column in (8, 11, 14):
-            matrix = F.reshape(F.dot(drawn(column, column + 2), kinds), (0, 3, 3))
-            mean_gray = F.expand_dims(F.dot(F.dot(flat, ones), gray), axis=1)
-            added = drawn(column + 2, column + 3) * mean_gray
-            flat = _add_whole(F, F.batch_dot(matrix, flat), added)
-        return F.reshape_like(_add_whole(F, flat, drawn(17, 20)), pixels)
+        return super().transform(F, F.floor(pixels + 0.375), _part(F, draws, 8, 20), **colours)
 
 
 class Mixup(HybridBlock):
@@ -219,8 +247,15 @@ def mix(F: Any, x: Any, weight: Any) -> Any:
 
 
 def build(settings: Any) -> Normalize:
-    """The augmentation of a training.config.schema.CifarData."""
+    """The augmentation of a training.config.schema.CifarData or ImagesData.
+
+    Images of one's own come cropped and mirrored, so that their colours alone are left to it.
+    """
     scale = NORMALISATIONS[settings.normalisation]
+    if settings.dataset == 'images':
+        if settings.augmentation == 'none' or not (settings.jitter or settings.lighting):
+            return Normalize(**scale)
+        return ColourJitter(settings.jitter, settings.lighting, settings.image_size, **scale)
     if settings.augmentation == 'none':
         return Normalize(**scale)
     if settings.augmentation == 'resized-crop':
@@ -233,7 +268,7 @@ def draw_flips(how: str, rng: np.random.Generator, epoch: int, index: np.ndarray
 
     Parameters
     ----------
-    how : {'random', 'alternating'}
+    how : {'random', 'alternating', 'none'}
         Alternating mirrors each image in every second epoch, a random half of them in the even
         ones, so that any two epochs in a row show every image both ways (Jordan,
         arXiv 2404.00498, section 3.6).
@@ -244,6 +279,8 @@ def draw_flips(how: str, rng: np.random.Generator, epoch: int, index: np.ndarray
     """
     if how == 'random':
         return rng.integers(0, 1, len(index), endpoint=True)
+    if how == 'none':
+        return np.zeros(len(index), int)
     first = np.random.default_rng(seed).integers(0, 1, index.max() + 1, endpoint=True)
     return (first[index] + epoch) % 2
 
@@ -272,3 +309,7 @@ def colour_changes(factors: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
 def _add_whole(F: Any, flat: Any, added: Any) -> Any:
     """Colours (B, 3, N) plus (B, 3) or (B, 1), clipped and cut down to whole numbers as bytes are."""
     return F.floor(F.clip(F.broadcast_add(flat, F.expand_dims(added, axis=2)), 0, 255))
+
+
+def _part(F: Any, draws: Any, begin: int, end: int) -> Any:
+    return F.slice_axis(draws, axis=1, begin=begin, end=end)

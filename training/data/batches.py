@@ -1,6 +1,7 @@
 """Whole splits on the devices, and the shuffled, augmented batches that come from them."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -10,13 +11,54 @@ from mxnet.gluon import HybridBlock
 
 from training.data.augment import Mixup, draw_flips
 from training.data.datasets import Split
+from training.data.records import Records, Streamed
 from training.data.resample import SIZE, Downscale
 from training.errors import UserError
 from training.machine.cluster import Workers
 
 
+class Resident:
+    """Images as whole uint8 arrays (N, channels, H, W) on every context.
+
+    Attributes
+    ----------
+    batch : int
+        How many are looked at together outside of the training.
+    """
+
+    batch = 500
+
+    def __init__(self, images: np.ndarray, contexts: list[Context]) -> None:
+        self.arrays = [nd.array(images, ctx=ctx, dtype='uint8') for ctx in contexts]
+
+    def part(self, device: int, here: slice) -> nd.NDArray:
+        """Some of the images, as they are, on the context of this number."""
+        return self.arrays[device][here]
+
+    def steps(
+        self, order: np.ndarray, flips: np.ndarray, key: list[int], places: list[list[slice]]
+    ) -> Iterator[list[nd.NDArray]]:
+        """The images of each training step: a list of arrays, one on each context.
+
+        Parameters
+        ----------
+        order : int array (count,)
+            Numbers of the images, in their order of use.
+        flips : array of 0 and 1, shape (count,)
+            Which to mirror, where that is not left to the augmentation.
+        key : list of int
+            Seed of what is random in an image, beside its place.
+        places : list of list of slice
+            Of each step, which of the order each context gets.
+        """
+        index = [nd.array(order, ctx=array.context, dtype='int32') for array in self.arrays]
+        for step in places:
+            yield [nd.take(array, index[device][here])
+                   for device, (array, here) in enumerate(zip(self.arrays, step))]  # fmt: skip
+
+
 class DeviceData:
-    """A split as whole arrays on every context: images uint8, labels int32.
+    """A split for every context: images uint8, held there or decoded when needed; labels int32.
 
     Parameters
     ----------
@@ -35,7 +77,11 @@ class DeviceData:
         if len(split) < workers.size:
             raise UserError(f'{len(split)} images cannot be shared by {workers.size} workers')
         self.count, self.contexts, self.workers = len(split), contexts, workers
-        self.images = [nd.array(split.images, ctx=ctx, dtype='uint8') for ctx in contexts]
+        self.images: Any
+        if isinstance(split.images, Records):
+            self.images = Streamed(split.images, contexts)
+        else:
+            self.images = Resident(split.images, contexts)
         self.labels = [nd.array(split.labels, ctx=ctx, dtype='int32') for ctx in contexts]
 
 
@@ -150,24 +196,29 @@ class TrainingData(DeviceData):
         share = self.workers.share(self.batch_size)
         downscale = self.downscale.get(self.image_size(epoch))
         ends = np.ceil(np.linspace(share.start, share.stop, len(self.contexts) + 1)).astype(int)
-        for step in range(first_step, self.steps_per_epoch):
-            start = step * self.batch_size
-            yield [
-                self._part(
-                    device,
-                    downscale,
-                    weights and weights[device][step : step + 1],
-                    **{
-                        name: array[start + ends[device] : start + ends[device + 1]]
-                        for name, array in arrays[device].items()
-                    },
-                )
-                for device in range(len(self.contexts))
-            ]
+        steps = range(first_step, self.steps_per_epoch)
+        places = [
+            [slice(step * self.batch_size + a, step * self.batch_size + b) for a, b in zip(ends, ends[1:])]
+            for step in steps
+        ]
+        images = self.images.steps(order, flips, [self.seed, epoch], places)
+        with closing(images):
+            for step, here, pictures in zip(steps, places, images):
+                yield [
+                    self._part(
+                        device,
+                        pictures[device],
+                        downscale,
+                        weights and weights[device][step : step + 1],
+                        **{name: array[here[device]] for name, array in arrays[device].items()},
+                    )
+                    for device in range(len(self.contexts))
+                ]
 
     def _part(
         self,
         device: int,
+        images: Any,
         downscale: Optional[Downscale],
         weight: Any,
         index: Any,
@@ -175,7 +226,6 @@ class TrainingData(DeviceData):
         size: Any = None,
     ) -> list:
         """What the graph takes of a batch on one device: a list of arrays."""
-        images = nd.take(self.images[device], index)
         images = self.augment(images) if draws is None else self.augment(images, draws)
         rest = [nd.take(self.labels[device], index)]
         if size is not None:

@@ -26,7 +26,7 @@ TITLES = {
     'cifar100': 'CIFAR-100',
     'mnist': 'MNIST',
     'fashion': 'Fashion-MNIST',
-    'idx': 'Images of your own',
+    'idx': 'Digits of your own',
 }
 CLASS_NAMES = {
     'cifar10': ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'),
@@ -51,9 +51,9 @@ HOLDOUT_SEED = 20180613  # fixed, so that every run holds out the same images
 
 @dataclass
 class Split:
-    """images: uint8 (N, channels, height, width); labels: int32 (N,)."""
+    """images: uint8 (N, channels, height, width), or training.data.records.Records; labels: int32 (N,)."""
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -68,13 +68,42 @@ def digest(*splits: Split) -> str:
     content = hashlib.sha256()
     for split in splits:
         content.update(repr(split.images.shape).encode())
-        content.update(np.ascontiguousarray(split.images).data)
+        if isinstance(split.images, np.ndarray):
+            content.update(np.ascontiguousarray(split.images).data)
+        else:
+            split.images.update(content)
         content.update(np.ascontiguousarray(split.labels).data)
     return content.hexdigest()
 
 
-def load_splits(settings: Any) -> tuple[Split, Split]:
-    """(training Split, validation Split) of a training.config.schema.Data."""
+@dataclass(frozen=True)
+class Facts:
+    """What nets and pages need to know of a data set: its title, images (channels, H, W) and classes."""
+
+    title: str
+    shape: tuple[int, int, int]
+    names: tuple[str, ...]
+
+
+def facts(settings: Any) -> Facts:
+    """The Facts of a training.config.schema.Data; of images of one's own, once they have been loaded."""
+    name = settings.dataset
+    if name == 'images':
+        size = settings.image_size
+        title = Path(settings.data_dir or '').expanduser().resolve().name
+        return Facts(f'Images in {title}', (3, size, size), tuple(settings.classes))
+    return Facts(TITLES[name], IMAGE_SHAPES[name], CLASS_NAMES[name])
+
+
+def load_splits(settings: Any, **how: bool) -> tuple[Split, Split]:
+    """(training Split, validation Split) of a training.config.schema.Data.
+
+    Further settings, of images of one's own, are those of training.data.images.load_images.
+    """
+    if settings.dataset == 'images':
+        from training.data.images import load_images
+
+        return tuple(Split(part, part.labels) for part in load_images(settings, **how))  # type: ignore
     loader = {'cifar10': load_cifar10, 'cifar100': load_cifar100}.get(
         settings.dataset, lambda *rest: load_mnist(settings.dataset, *rest)
     )

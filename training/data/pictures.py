@@ -7,6 +7,8 @@ from typing import IO, Optional, Union
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from training.data.crops import centre_crop
+
 FORMATS = 'PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM'  # none that starts another program
 DIGIT_BOX = 20  # pixels that the longer side of a digit takes in MNIST
 
@@ -20,6 +22,7 @@ def read_picture(
     shape: tuple[int, int, int],
     most_pixels: Optional[int] = None,
     drawing: bool = False,
+    short_side: Optional[int] = None,
 ) -> np.ndarray:
     """An image file of any size and mode as uint8 of shape (channels, height, width).
 
@@ -34,6 +37,9 @@ def read_picture(
         Refuse larger images before they are decoded; None keeps to Pillow's limit.
     drawing : bool, default False
         Whether to place what is drawn, light on black, as MNIST's digits are; see `place_digit`.
+    short_side : int or None
+        If given, the image is reduced to this short side and its middle square is taken, as validation
+        sees one's own images; otherwise its sides are fitted to the shape one by one.
 
     Raises
     ------
@@ -41,6 +47,26 @@ def read_picture(
         If the file cannot be read, is damaged or has too many pixels.
     """
     channels, height, width = shape
+    image = open_picture(source, 'RGB' if channels == 3 else 'L', most_pixels, short_side)
+    if short_side is not None:
+        return centre_crop(np.asarray(image), height).transpose(2, 0, 1)
+    if drawing:
+        image = place_digit(image, (width, height))
+    elif image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def open_picture(
+    source: Union[Path, IO[bytes]],
+    mode: str = 'RGB',
+    most_pixels: Optional[int] = None,
+    short_side: Optional[int] = None,
+) -> Image.Image:
+    """An image file upright, in `mode` RGB or L; where `short_side` is given, reduced to it if larger.
+
+    The other parameters and errors are those of `read_picture`.
+    """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # GluonCV sets it, and would have half images classified
     try:
         with Image.open(source, formats=FORMATS) as file:
@@ -48,17 +74,19 @@ def read_picture(
                 raise PictureError(
                     f'{file.width} x {file.height} pixels, more than the {most_pixels:,} that are allowed'
                 )
+            if short_side is not None and file.format == 'JPEG':  # decoded at 1/2, 1/4 or 1/8
+                file.draft(file.mode, (2 * short_side, 2 * short_side))
             image: Image.Image = ImageOps.exif_transpose(file)
             if image.mode.startswith('I'):  # 16 bits, which convert() would cut off at 255
                 image = Image.fromarray((np.asarray(image, np.int64) // 257).astype(np.uint8))
             if 'transparency' in image.info or image.mode[-1] in 'Aa':
                 image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA'))
-            image = image.convert('RGB' if channels == 3 else 'L')
-            if drawing:
-                image = place_digit(image, (width, height))
-            elif image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BICUBIC)
-            return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+            image = image.convert(mode)
+            if short_side is not None and min(image.size) > short_side:
+                scale = short_side / min(image.size)
+                size = [max(1, round(side * scale)) for side in image.size]
+                image = image.resize(size, Image.Resampling.BICUBIC)
+            return image
     except UnidentifiedImageError:  # its message names a file object
         raise PictureError(
             'no image that can be read (none of the formats PNG, JPEG, WebP, GIF, BMP, TIFF)'
@@ -72,7 +100,7 @@ def read_picture(
         struct.error,
         Image.DecompressionBombError,
     ) as error:  # the last but one of EXIF data
-        raise PictureError(f'no image that can be read ({error})') from None
+        raise PictureError(f'no image that can be read ({" ".join(str(error).split())})') from None
 
 
 def place_digit(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -10,7 +10,6 @@ from mxnet.gluon import HybridBlock
 from training.data.batches import DeviceData
 
 STEPS_IN_FLIGHT = 4  # bounds memory, without idling the engine
-EVALUATION_BATCH = 500
 
 
 def accuracies(
@@ -35,12 +34,12 @@ def accuracies(
     right = [0.0] * len(data.contexts)
     in_flight: deque = deque()
     share = data.workers.share(data.count)
-    for number, start in enumerate(range(share.start, share.stop, EVALUATION_BATCH)):
+    for number, start in enumerate(range(share.start, share.stop, data.images.batch)):
         device = number % len(data.contexts)
-        here = slice(start, min(start + EVALUATION_BATCH, share.stop))
+        here = slice(start, min(start + data.images.batch, share.stop))
         labels = data.labels[device][here].astype('float32')
         told = (labels,) if tell_label else ()
-        outputs = classifier(normalise(data.images[device][here]), *told)
+        outputs = classifier(normalise(data.images.part(device, here)), *told)
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         hits = [(logits.argmax(axis=1) == labels).sum() for logits in outputs]
         right[device] = right[device] + nd.concat(*hits, dim=0)
@@ -72,8 +71,8 @@ def extract_features(
     """
     count = min(count or data.count, data.count)
     parts = [
-        net(normalise(data.images[0][start : min(start + EVALUATION_BATCH, count)]))
-        for start in range(0, count, EVALUATION_BATCH)
+        net(normalise(data.images.part(0, slice(start, min(start + data.images.batch, count)))))
+        for start in range(0, count, data.images.batch)
     ]
     columns = zip(*(part if isinstance(part, (list, tuple)) else [part] for part in parts))
     arrays = [np.concatenate([part.asnumpy() for part in column]) for column in columns]

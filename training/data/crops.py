@@ -1,0 +1,49 @@
+"""Boxes of images of any size, made square images of one size. Knows nothing of mxnet."""
+
+import cv2
+import numpy as np
+
+CENTRE = 0.875  # share of the short side that validation sees
+RATIO = 3 / 4, 4 / 3  # bounds of a random crop's width / height
+ATTEMPTS = 10  # at a random crop that fits
+
+
+def random_box(
+    height: int, width: int, smallest_area: float, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random crop of at least a share of the area.
+
+    The first of some attempts that fits, or the middle square (Szegedy et al., arXiv 1409.4842).
+    """
+    areas = rng.uniform(smallest_area, 1, ATTEMPTS) * height * width
+    ratios = np.exp(rng.uniform(*np.log(RATIO), ATTEMPTS))
+    widths, heights = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
+    fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
+    if not fits.any():
+        return middle_square(height, width, 1)
+    first = fits.argmax()
+    h, w = int(heights[first]), int(widths[first])
+    return (
+        int(rng.integers(0, height - h, endpoint=True)),
+        int(rng.integers(0, width - w, endpoint=True)),
+        h,
+        w,
+    )
+
+
+def middle_square(height: int, width: int, share: float = CENTRE) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the middle square, a share of the short side."""
+    side = max(1, round(share * min(height, width)))
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle square of an image, uint8 (height, width, 3), as (size, size, 3)."""
+    return resized(image, middle_square(*image.shape[:2]), size)
+
+
+def resized(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    """A box of an image, uint8 (height, width, 3), as (size, size, 3), by area or linearly."""
+    top, left, height, width = box
+    how = cv2.INTER_AREA if min(height, width) > size else cv2.INTER_LINEAR
+    return cv2.resize(image[top : top + height, left : left + width], (size, size), interpolation=how)
