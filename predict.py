@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
 
     def read(path: Path) -> Union[np.ndarray, PictureError]:
         try:
-            return read_picture(path, predictor.shape)
+            return read_picture(path, predictor.shape, short_side=predictor.short_side)
         except PictureError as error:
             return error
 

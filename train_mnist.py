@@ -135,7 +135,7 @@ def main(argv: list[str]) -> int:
         if method == KNN and kind == SOFTMAX:
             print('a softmax run has no centers: class means of the training features serve')
             model, number = with_class_means(
-                model, normalise, train_split, contexts, datasets.CLASSES[recipe.data.dataset]
+                model, normalise, train_split, contexts, len(datasets.facts(recipe.data).names)
             )
             val_data = batches.DeviceData(replace(val_split, labels=number[val_split.labels]), contexts)
         if method not in model.methods:

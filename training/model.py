@@ -3,17 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Union
 
+import numpy as np
 from mxnet import nd
 from mxnet.context import Context
 from mxnet.gluon import HybridBlock, Parameter
 
 from center_loss import CenterLoss, NearestCenter
 from gmloss import GaussianMixture, LGMLoss, MixtureClassifier
-from training.config.schema import CifarRecipe, Loss, MnistRecipe
+from training.config.schema import Loss, MnistRecipe, Recipe
 from training.data import augment, datasets
 from training.losses.build import build_loss, build_mixture
 from training.losses.classifiers import HeadsClassifier
-from training.losses.graphs import Graph, LGMGraph, SoftmaxGraph, soft_labels
+from training.losses.graphs import Graph, LGMGraph, SoftmaxGraph, class_weights, soft_labels
 from training.machine.devices import Device
 from training.nets import zoo
 from training.nets.lenet import LeNetPlusPlus
@@ -56,37 +57,53 @@ class Model:
     heads: list[Union[HybridBlock, Parameter]] = field(default_factory=list)
 
 
-def build_model(recipe: Union[CifarRecipe, MnistRecipe], device: Optional[Device]) -> Model:
-    """The model of a recipe, not yet initialised; `device` as in training.nets.zoo.FeatureNet."""
-    classes, loss = datasets.CLASSES[recipe.data.dataset], recipe.loss
+def build_model(recipe: Recipe, device: Optional[Device], class_counts: Optional[np.ndarray] = None) -> Model:
+    """The model of a recipe, not yet initialised.
+
+    Parameters
+    ----------
+    recipe : CifarRecipe, ImagesRecipe or MnistRecipe
+    device : training.machine.devices.Device or None
+        As in training.nets.zoo.FeatureNet.
+    class_counts : int array (C,) or None
+        Training images of each class, for its prior and weight; not needed where weights are loaded.
+    """
+    facts, loss = datasets.facts(recipe.data), recipe.loss
+    classes = len(facts.names)
+    center_loss = None
     if isinstance(recipe, MnistRecipe):
         net = LeNetPlusPlus(
             recipe.model.feature_size, None if loss.loss == LGM else classes, recipe.model.bias
         )
         if loss.loss == LGM:
             return lgm_model(net, loss, num_classes=classes)
-        center_loss = None
         if loss.loss != SOFTMAX:
-            center_loss = CenterLoss(classes, recipe.model.feature_size, recipe.loss.lmbd)
+            center_loss = CenterLoss(classes, net.feature_size, loss.lmbd)
         return softmax_model(net, center_loss, weighted=True, num_classes=classes)
     refinement = recipe.refinement
+    counts = np.ones(classes) if class_counts is None else class_counts
     settings: dict[str, Any] = {
         'num_classes': classes,
         'label_smoothing': refinement.label_smoothing,
         'mixup': refinement.mixup > 0,
         'temperature': refinement.temperature if refinement.teacher else None,
+        'class_weights': class_weights(counts, loss.class_weight_power) if loss.class_weight_power else None,
     }
     if loss.loss == LGM:
-        return lgm_model(zoo.FeatureNet(recipe.model, device), loss, **settings)
-    return softmax_model(zoo.FeatureNet(recipe.model, device, classes), **settings)
+        priors = counts if loss.class_prior == 'counts' else None
+        return lgm_model(zoo.FeatureNet(recipe.model, device, None, facts.shape), loss, priors, **settings)
+    net = zoo.FeatureNet(recipe.model, device, classes, facts.shape)
+    if loss.loss != SOFTMAX:
+        center_loss = CenterLoss(classes, net.feature_size, loss.lmbd)
+    return softmax_model(net, center_loss, **settings)
 
 
-def lgm_model(net: HybridBlock, loss: Loss, **settings: Any) -> Model:
+def lgm_model(net: HybridBlock, loss: Loss, priors: Optional[np.ndarray] = None, **settings: Any) -> Model:
     """The model of a net that gives features, under a recipe's L-GM loss.
 
-    Settings are those of training.losses.graphs.Graph.
+    `priors` as in gmloss.GaussianMixture, settings those of training.losses.graphs.Graph.
     """
-    mixture = build_mixture(loss, settings['num_classes'], net.feature_size)
+    mixture = build_mixture(loss, settings['num_classes'], net.feature_size, priors)
     loss_fn = build_loss(loss, sparse_label=not soft_labels(**settings))
     classifier = MixtureClassifier(net, mixture)
     return Model(
@@ -114,7 +131,7 @@ def softmax_model(
     return Model(
         graph,
         net,
-        weights=graph if weighted else net,
+        weights=graph if weighted or losses else net,
         classifier=HeadsClassifier(net, [NearestCenter(loss) for loss in losses]),
         methods=(SOFTMAX, NEAREST_CENTER)[: 1 + len(losses)],
         features=lambda images: net(images)[0],
@@ -123,17 +140,17 @@ def softmax_model(
     )
 
 
-def initialize(model: Model, recipe: Union[CifarRecipe, MnistRecipe], contexts: list[Context]) -> None:
+def initialize(model: Model, recipe: Recipe, contexts: list[Context]) -> None:
     """Initialise a model as its recipe says, hybridise it, and settle the shapes Gluon defers."""
     model.net.initialize(zoo.initializer(recipe.optimisation.net_init), ctx=contexts)
     for head in model.heads:
         head.initialize(ctx=contexts)
     model.graph.hybridize(static_alloc=True, static_shape=True)
     model.classifier.hybridize(static_alloc=True)
-    model.classifier(nd.zeros((1, *datasets.IMAGE_SHAPES[recipe.data.dataset]), ctx=contexts[0]))
+    model.classifier(nd.zeros((1, *datasets.facts(recipe.data).shape), ctx=contexts[0]))
 
 
-def normaliser(recipe: Union[CifarRecipe, MnistRecipe], contexts: list[Context]) -> HybridBlock:
+def normaliser(recipe: Recipe, contexts: list[Context]) -> HybridBlock:
     """The block from a recipe's uint8 images to its net's inputs."""
     block = augment.Normalize(**augment.NORMALISATIONS[recipe.data.normalisation])
     block.initialize(ctx=contexts)

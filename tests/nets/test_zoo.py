@@ -11,11 +11,12 @@ import pytest
 from conftest import ROOT
 from mxnet import autograd, gluon, init, nd
 
-from training.config.schema import CifarModel
+from training.config.schema import CifarModel, ImagesModel
 from training.errors import UserError
 from training.machine import devices
 from training.machine.devices import Device
 from training.nets import zoo
+from training.nets.layers import ReLU6
 from training.nets.rewrite import freeze
 
 
@@ -76,7 +77,7 @@ def test_feature_and_output_layers_stay_in_float32_under_low_precision():
         device = devices.prepare('cpu', 'bfloat16')
         import numpy as np
         from mxnet import nd
-        from training.config.schema import CifarModel
+        from training.config.schema import CifarModel, ImagesModel
         from training.nets import lenet, zoo
         net = lenet.LeNetPlusPlus(2, 10)
         net.initialize(zoo.initializer('xavier-2.24'))
@@ -186,13 +187,71 @@ def test_any_classifier_of_the_zoo_gives_its_features(name, width):
 
 
 @pytest.mark.parametrize(
+    'name, size, width',
+    [
+        ('mobilenetv2_0.25', 64, 1280),  # these three end in convolutions
+        ('mobilenetv3_small', 48, 1280),
+        ('squeezenet1.1', 64, 512),
+        ('googlenet', 64, 1024),  # and these have their parts as attributes
+        ('resnet18_v1b', 40, 512),
+        ('resnest14', 64, 2048),
+        ('densenet121', 64, 1024),  # which pools over 7 x 7
+    ],
+)
+def test_nets_for_photographs_give_features_embedding_and_logits(name, size, width):
+    """At other sizes than they were made for."""
+    model = ImagesModel(model=name, feature_size=6)
+    net = zoo.FeatureNet(model, Device('cpu', (0,), 'float32'), 4, (3, size, size))
+    assert net.embedding.weight.shape == (6, width) and net.feature_size == 6
+    net.initialize()
+    with autograd.record():
+        features, logits = net(nd.random.normal(shape=(2, 3, size, size)))
+    logits.backward()
+    assert features.shape == (2, 6) and logits.shape == (2, 4)
+    first = next(iter(net.features.collect_params('.*weight').values()))
+    assert first.grad().abs().sum().asscalar() > 0
+
+
+def test_relu6_is_clip_with_its_gradient():
+    x = nd.array([-3.0, 0.5, 5.9, 6.1, 40])
+    found = []
+    for block in (ReLU6(), gluon.nn.HybridLambda(lambda F, x: F.clip(x, 0, 6))):
+        x.attach_grad()
+        with autograd.record():
+            out = block(x)
+        out.backward()
+        found.append((out.asnumpy().tolist(), x.grad.asnumpy().tolist()))
+    assert found[0] == found[1]
+
+
+def test_frozen_backbone_keeps_weights_and_statistics_and_trains_the_rest():
+    model = ImagesModel(model='mobilenet0.25', feature_size=6, freeze_backbone=True)
+    net = zoo.FeatureNet(model, Device('cpu', (0,), 'float32'), 4, (3, 32, 32))
+    net.initialize()
+    net(nd.zeros((1, 3, 32, 32)))
+    before = {name: p.data().asnumpy() for name, p in net.features.collect_params().items()}
+    trainer = gluon.Trainer(net.collect_params(), 'sgd', {'learning_rate': 0.1, 'wd': 0.1})
+    with autograd.record():
+        (net(nd.random.normal(shape=(8, 3, 32, 32)))[1] ** 2).sum().backward()
+    trainer.step(8)
+    after = net.features.collect_params()
+    assert all((after[name].data().asnumpy() == array).all() for name, array in before.items())
+    assert np.abs(net.embedding.weight.grad().asnumpy()).max() > 0
+
+
+def test_backbone_has_a_learning_rate_multiplier_of_its_own():
+    model = ImagesModel(model='mobilenet0.25', feature_size=6, backbone_lr_mult=0.1)
+    net = zoo.FeatureNet(model, None, 4, (3, 32, 32))
+    assert {p.lr_mult for p in net.features.collect_params().values()} == {0.1}
+    assert net.embedding.weight.lr_mult == net.output.weight.lr_mult == 1
+
+
+@pytest.mark.parametrize(
     'settings, message',
     [
         ({'model': 'cifar_resnet21_v1'}, 'cifar_resnet21_v1: no image classifier'),
-        ({'model': 'mobilenetv2_0.25'}, 'no dense output layer'),
         ({'model': 'cifar_resnet20_v2', 'zero_gamma': True}, 'no residual block that ends'),
         ({'model': 'resnet50_v1b_gn'}, r'cannot take images of 32 x 32 \(.*Reshape'),
-        ({'model': 'resnest26'}, r'cannot take images of 32 x 32 \(.*mul'),
         ({'model': 'vgg11_bn', 'shortcut': 'pool'}, 'no strided 1 x 1'),
     ],
 )

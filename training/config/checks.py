@@ -4,13 +4,15 @@ from typing import Any
 
 
 def check_cifar(recipe: Any) -> None:
-    """Raise ValueError, with the name of the field first, where a CifarRecipe contradicts itself."""
+    """Raise ValueError, with the name of the field first, where a recipe of a zoo net contradicts itself."""
     _check(recipe)
     length = sum(epochs for _, epochs in recipe.data.resolutions)
     if length > recipe.optimisation.epochs + 1e-6:
         raise ValueError(
             f'resolutions: take {length:g} epochs in a run of {recipe.optimisation.epochs}; give them fewer'
         )
+    if recipe.refinement.mixup and recipe.loss.loss == 'softmax-center':
+        raise ValueError('mixup: the center loss needs images of one class each; use --mixup 0')
     if recipe.run.kvstore == 'dist_async' and recipe.refinement.weight_average:
         raise ValueError(
             'weight_average: under dist_async each worker sees other weights to average; use dist_sync'
@@ -25,17 +27,17 @@ def check_mnist(recipe: Any) -> None:
             'first_phase_epochs: two-phase needs more epochs than its first phase has, got '
             f'{recipe.optimisation.epochs} and {recipe.loss.first_phase_epochs}'
         )
-    if recipe.run.kvstore == 'dist_async' and recipe.loss.loss not in ('softmax', 'lgm'):
-        raise ValueError(
-            'kvstore: the servers of dist_async have one optimizer, and the centers need one of their '
-            'own; use dist_sync'
-        )
 
 
 def _check(recipe: Any) -> None:
     loss, optimisation = recipe.loss, recipe.optimisation
     if recipe.run.validate_with_label and loss.loss != 'lgm':
         raise ValueError(f'validate_with_label: {loss.loss} has no margin to validate with')
+    if recipe.run.kvstore == 'dist_async' and loss.loss not in ('softmax', 'lgm'):
+        raise ValueError(
+            'kvstore: the servers of dist_async have one optimizer, and the centers need one of their '
+            'own; use dist_sync'
+        )
     if loss.margin_factor > 1 and not 0 < loss.margin <= loss.margin_maximum:
         raise ValueError(
             'margin: a growing margin must start above 0 and not above margin_maximum, got '

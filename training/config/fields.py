@@ -17,6 +17,7 @@ class Values(NamedTuple):
 
 
 GIVEN = Values('', lambda value: value not in (None, []))
+ABSENT = Values('absent', lambda value: value in (None, []))
 ABOVE_0 = Values('above 0', lambda value: value > 0)
 ABOVE_1 = Values('above 1', lambda value: value > 1)
 

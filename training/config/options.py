@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def training_parser(doc: str, version_help: str) -> Parser:
-    """A Parser with the actions that both training scripts share."""
+    """A Parser with the actions that the training scripts share."""
     parser = Parser(doc)
     parser.add_argument(
         '--version', help=f'{version_help}; the options of the groups below override its fields'
@@ -149,8 +149,13 @@ def choose_recipe(
     elif actions['resume'] or actions['test']:
         path = folder.require_run()
     given = overrides
-    if actions['test']:  # a run that was validated on held-out images too
-        given = {'holdout': 0, 'device': 'auto', 'kvstore': 'device', **overrides}
+    if actions['test']:  # a run that was validated on held-out images too, if there are others
+        given = {
+            **({} if family == 'images' else {'holdout': 0}),
+            'device': 'auto',
+            'kvstore': 'device',
+            **overrides,
+        }
     recipe = recipes.load_recipe(path, recipe_class, given, scale=not actions['resume'])
     if actions['test']:
         _drop_idle(recipe, actions, overrides)

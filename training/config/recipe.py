@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from training.config.fields import missing_need
-from training.config.schema import MNIST_LIKE, CifarRecipe, MnistRecipe, Recipe
+from training.config.schema import MNIST_LIKE, CifarRecipe, ImagesRecipe, MnistRecipe, Recipe
 from training.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -79,8 +79,9 @@ def load_run(path: Path) -> Recipe:
     """The recipe in a run's config.yaml, of whichever class its data set asks for."""
     tree = _without_retired(read_yaml(path), path)
     data = tree.get('data') if isinstance(tree, dict) else None
-    on_mnist = isinstance(data, dict) and data.get('dataset') in MNIST_LIKE
-    return validate(tree, MnistRecipe if on_mnist else CifarRecipe, path)
+    dataset = data.get('dataset') if isinstance(data, dict) else None
+    kind = ImagesRecipe if dataset == 'images' else MnistRecipe if dataset in MNIST_LIKE else CifarRecipe
+    return validate(tree, kind, path)
 
 
 def fields_of(recipe_class: type) -> dict[str, dataclasses.Field]:

@@ -1,12 +1,12 @@
 """Every field of a recipe: type, default, limits, what it needs and means, and what goes together."""
 
-from typing import Annotated, Literal, Optional, Union
+from typing import Annotated, ClassVar, Literal, Optional, Union
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from training.config.checks import check_cifar, check_mnist
-from training.config.fields import ABOVE_0, ABOVE_1, GIVEN, STRICT, Section, Values, only, pair
+from training.config.fields import ABOVE_0, ABOVE_1, ABSENT, GIVEN, STRICT, Section, Values, only, pair
 
 FILLED_IN = 'version', 'workers', 'classes'  # fields that the scripts set, without an option
 MNIST_LIKE = 'mnist', 'fashion', 'idx'  # data sets in MNIST's files
@@ -29,6 +29,8 @@ class Data(Section):
     data_dir: Optional[str] = always(None, "folder of the data files; default: MXNet's own", min_length=1)
     num_samples: Optional[int] = always(None, 'use only the first N images of each split', ge=1)
     holdout: int = always(0, 'validate on N images kept out of the training set, not on the test set', ge=0)
+
+    short_side: ClassVar[Optional[int]] = None  # of images whose middle square is taken
 
     @property
     def validation_split(self) -> str:
@@ -92,7 +94,7 @@ class ImagesData(Data):
 
     dataset: Literal['images'] = always('images', 'images of your own')
     classes: list[str] = always([], 'the names of the classes')
-    holdout: float = always(
+    holdout: float = always(  # type: ignore[assignment]
         0.0,
         'validate on a share (below 1) or about so many of the training images, of each class in '
         'proportion, which are then not trained on',
@@ -127,6 +129,13 @@ class ImagesData(Data):
         'imagenet', "imagenet: mean and deviation of GluonCV's zoo; symmetric: (pixel - 128) / 128"
     )
 
+    resolutions: ClassVar[tuple] = ()
+
+    @property
+    def short_side(self) -> int:  # type: ignore[override]
+        """At which images are packed, and looked at by all commands."""
+        return self.pack_size or round(self.image_size * 8 / 7)
+
     @property
     def validation_split(self) -> str:
         return 'held-out' if self.holdout else self.validate_on or 'validation'
@@ -147,20 +156,61 @@ class MnistModel(Section):
 
 
 @dataclass(config=STRICT)
-class CifarModel(Section):
+class ZooModel(Section):
     """model"""
 
     model: str = always('cifar_resnet20_v1', "an image classification model of GluonCV's zoo", min_length=1)
+    zero_gamma: bool = always(False, 'start the last BatchNorm of each residual block at gamma 0')
+    shortcut: Literal['conv', 'pool'] = always(
+        'conv', "pool: ResNet-D's, average pooling before the shortcut's 1 x 1 convolution"
+    )
+
+    # What training.nets.zoo.FeatureNet asks of a model: widths of an embedding between pooled features
+    # and loss, and of the output layer if that gives the features, 0 for none; and how the body trains.
+    embedding_size: ClassVar[int] = 0
+    output_size: ClassVar[int] = 0
+    backbone_lr_mult: ClassVar[float] = 1.0
+    freeze_backbone: ClassVar[bool] = False
+
+
+@dataclass(config=STRICT)
+class CifarModel(ZooModel):
+    """model"""
+
     features: Literal['pool', 'output'] = with_lgm(
         'pool', "where the loss takes its features: the pooled ones, or the net's output layer"
     )
     feature_size: int = only(loss='lgm', features='output')(
         10, 'width of the output layer with --features output', ge=1, le=LARGEST
     )
-    zero_gamma: bool = always(False, 'start the last BatchNorm of each residual block at gamma 0')
-    shortcut: Literal['conv', 'pool'] = always(
-        'conv', "pool: ResNet-D's, average pooling before the shortcut's 1 x 1 convolution"
+
+    @property
+    def output_size(self) -> int:
+        return self.feature_size if self.features == 'output' else 0
+
+
+@dataclass(config=STRICT)
+class ImagesModel(ZooModel):
+    """model"""
+
+    model: str = always('mobilenetv2_1.0', "an image classification model of GluonCV's zoo", min_length=1)
+    feature_size: int = always(
+        0, 'width of an embedding between the pooled features and the loss; 0: none', ge=0, le=LARGEST
     )
+    pretrained: bool = only(backbone=ABSENT)(
+        False, "begin with GluonCV's ImageNet weights, which are downloaded once"
+    )
+    backbone: Optional[str] = always(
+        None, 'begin with what fits of this file of weights, of GluonCV or of another run', min_length=1
+    )
+    backbone_lr_mult: float = only(freeze_backbone=False)(
+        1.0, 'learning-rate multiplier of all but the embedding and the loss', ge=0
+    )
+    freeze_backbone: bool = always(False, 'train embedding and loss alone')
+
+    @property
+    def embedding_size(self) -> int:
+        return self.feature_size
 
 
 @dataclass(config=STRICT)
@@ -197,8 +247,20 @@ class Loss(Section):
 class CifarLoss(Loss):
     """loss"""
 
-    loss: Literal['lgm', 'softmax'] = always(
-        'lgm', 'softmax: cross entropy on an output layer, without any of the fields above'
+    loss: Literal['lgm', 'softmax', 'softmax-center'] = always(
+        'lgm', 'softmax: cross entropy on an output layer; softmax-center: with center loss on its inputs'
+    )
+    lmbd: float = only(loss='softmax-center')(0.003, 'lambda, the weight of the center loss', ge=0)
+    alpha: float = only(loss='softmax-center')(0.5, 'learning rate of the centers of the center loss', ge=0)
+    class_prior: Literal['uniform', 'counts'] = with_lgm(
+        'uniform', 'prior of each class: the same, or its share of the training images'
+    )
+    class_weight_power: float = always(
+        0.0,
+        'weigh the losses of a class of n training images by n to minus this power; 0: not, 1: all '
+        'classes count the same',
+        ge=0,
+        le=2,
     )
 
 
@@ -315,7 +377,9 @@ class Run(Section):
     )
     workers: int = always(1, 'processes that train together, as launch.py started them', ge=1)
     output_dir: Optional[str] = always(
-        None, 'the run folder; default: output/cifar-VERSION or output/mnist-VERSION', min_length=1
+        None,
+        'the run folder; default: output/cifar-VERSION, output/images-VERSION or output/mnist-VERSION',
+        min_length=1,
     )
     seed: int = always(0, 'seed of initialisation, order and augmentation', ge=0, lt=2**31)
 
@@ -326,6 +390,21 @@ class CifarRecipe:
 
     data: CifarData = Field(default_factory=CifarData)
     model: CifarModel = Field(default_factory=CifarModel)
+    loss: CifarLoss = Field(default_factory=CifarLoss)
+    refinement: Refinement = Field(default_factory=Refinement)
+    optimisation: Optimisation = Field(default_factory=Optimisation)
+    run: Run = Field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        check_cifar(self)
+
+
+@dataclass(config=STRICT)
+class ImagesRecipe:
+    """Everything that decides the outcome of a train_images.py run."""
+
+    data: ImagesData = Field(default_factory=ImagesData)
+    model: ImagesModel = Field(default_factory=ImagesModel)
     loss: CifarLoss = Field(default_factory=CifarLoss)
     refinement: Refinement = Field(default_factory=Refinement)
     optimisation: Optimisation = Field(default_factory=Optimisation)
@@ -349,4 +428,4 @@ class MnistRecipe:
         check_mnist(self)
 
 
-Recipe = Union[CifarRecipe, MnistRecipe]
+Recipe = Union[CifarRecipe, ImagesRecipe, MnistRecipe]

@@ -5,7 +5,6 @@ from typing import Any, Optional
 
 import numpy as np
 
-from training.data.crops import CENTRE
 from training.data.folders import as_text, find_parts, list_classes, list_of_some, require_classes
 from training.data.packing import pack
 from training.data.records import Records, open_records
@@ -64,11 +63,13 @@ def _load(
         require_classes(names, path)
     else:
         listing = list_classes(path, names)
-        size = settings.pack_size or round(settings.image_size / CENTRE)
         folder = Path(settings.data_dir).expanduser()
-        place = Path(settings.pack_dir or folder / '.packed').expanduser() / str(size)
+        place = Path(settings.pack_dir or folder / '.packed').expanduser() / str(settings.short_side)
         name = path.name if path != folder else 'all'
-        records, names = pack(listing, place / f'{name}.rec', size, strict, again), listing.names
+        records, names = (
+            pack(listing, place / f'{name}.rec', settings.short_side, strict, again),
+            listing.names,
+        )
     records.size = settings.image_size
     if settings.augmentation != 'none':
         records.smallest_area = settings.smallest_area

@@ -24,9 +24,12 @@ MIXTURES = {
 }
 
 
-def build_mixture(loss: Loss, num_classes: int, feature_size: int) -> GaussianMixture:
+def build_mixture(
+    loss: Loss, num_classes: int, feature_size: int, priors: Optional[np.ndarray] = None
+) -> GaussianMixture:
     """The mixture of a training.config.schema.Loss, not yet initialised."""
     settings = {
+        'priors': priors,
         'mean_initializer': initializer(loss.mean_init),
         'mean_lr_mult': loss.mean_lr_mult,
     }

@@ -8,6 +8,7 @@ Each graph maps augmented images (B, channels, H, W), labels (B,) and what `Grap
 
 from typing import Any, Optional
 
+import numpy as np
 from mxnet.gluon import HybridBlock
 
 from center_loss import CenterLoss
@@ -34,6 +35,8 @@ class Graph(HybridBlock):
         Whether images come mixed.
     temperature : float or None
         Of the distillation; None for none.
+    class_weights : array (C,) or None
+        Factors of the losses of each class's samples; of a mixed one, their mean by its label.
 
     Inputs beside images and labels, as far as the settings ask for them and in this order: how many
     samples of the batch have the same class, (B,), for a center loss; the weight of the mixed images,
@@ -48,9 +51,13 @@ class Graph(HybridBlock):
         label_smoothing: float = 0.0,
         mixup: bool = False,
         temperature: Optional[float] = None,
+        class_weights: Optional[np.ndarray] = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if class_weights is not None:
+            with self.name_scope():
+                self.class_weights = self.params.get_constant('class_weights', class_weights)
         self._num_classes = num_classes
         self._label_smoothing, self._mixup = label_smoothing, mixup
         self._temperature = temperature
@@ -58,6 +65,7 @@ class Graph(HybridBlock):
 
     def hybrid_forward(self, F: Any, images: Any, label: Any, *extra: Any, **parameters: Any) -> Any:
         target, inputs = label, list(extra)
+        weights = parameters.pop('class_weights', None)
         if self.takes_counts:
             parameters['count'] = inputs.pop(0)
         if self.soft:
@@ -69,9 +77,17 @@ class Graph(HybridBlock):
                 target = mix(F, target, F.reshape(inputs.pop(0), (1, 1)))
                 label = F.argmax(target, axis=1)  # of the image that weighs more
         loss, logits = self.classify(F, images, label, target, **parameters)
+        if weights is not None:
+            loss = loss * (F.dot(target, weights) if self.soft else F.take(weights, target))
         if self._temperature:
             loss = loss + distillation(F, logits, inputs.pop(0), self._temperature)
         return loss, statistics(F, loss, logits, label)
+
+
+def class_weights(counts: np.ndarray, power: float) -> np.ndarray:
+    """Weights (C,) in proportion to counts ** -power, of mean 1 over the counted samples."""
+    weights = np.asarray(counts, float) ** -power
+    return weights * np.sum(counts) / np.dot(weights, counts)
 
 
 class LGMGraph(Graph):

@@ -11,12 +11,12 @@ import mxnet as mx
 from mxnet import autograd, init
 from mxnet.gluon import HybridBlock, nn
 
-from training.config.schema import CifarModel
+from training.config.schema import ZooModel
 from training.data.datasets import IMAGE_SHAPES
 from training.errors import UserError
 from training.machine.devices import Device, hidden
-from training.nets.layers import Float32Dense, SeededDropout, SpatialMean
-from training.nets.rewrite import fuse_batch_norm_relu, pad_stem, replace, set_child
+from training.nets.layers import Float32Dense, ReLU6, SeededDropout, SpatialMean
+from training.nets.rewrite import NORMS, fuse_batch_norm_relu, pad_stem, replace, set_child
 
 # Modules of GluonCV's zoo whose models do something other than classify images.
 OTHER_TASKS = {
@@ -39,6 +39,7 @@ OTHER_TASKS = {
     'ssd',
     'yolo3',
 }
+LAST_MAP = 7  # height and width of the last feature map at the usual image size, at least
 
 
 class NoClassifier(Exception):
@@ -50,20 +51,21 @@ class FeatureNet(HybridBlock):
 
     Parameters
     ----------
-    model : training.config.schema.CifarModel
-        Its `model` names the classifier, such as 'cifar_resnet20_v1' or 'resnet50_v1d'. `features`
-        'pool' ends at the pooled features; 'output' keeps an output layer of `feature_size`, as the
-        published gluon_GMLoss does, and takes its outputs as features.
+    model : training.config.schema.ZooModel
+        Its `model` names the classifier, such as 'cifar_resnet20_v1' or 'resnet50_v1d'.
     device : training.machine.devices.Device or None
         Decides which swaps pay; None makes only those that are made everywhere.
     num_classes : int or None
-        If given, the net ends at the pooled features and has an output layer of this width on them.
+        If given, the net has an output layer of this width on its features.
+    shape : (int, int, int)
+        Of an image: 3, height, width.
 
     Inputs:
-        - **x**: normalised images, shape (B, 3, 32, 32).
+        - **x**: normalised images, shape (B, 3, height, width).
 
     Outputs:
-        - **features**: shape (B, `feature_size`), float32 where they come from an output layer.
+        - **features**: shape (B, `feature_size`), float32 where they come from an output layer or an
+          embedding.
         - **logits**: float32, shape (B, `num_classes`), if there are classes.
 
     Raises
@@ -73,11 +75,18 @@ class FeatureNet(HybridBlock):
     """
 
     def __init__(
-        self, model: CifarModel, device: Optional[Device], num_classes: Optional[int] = None, **kwargs: Any
+        self,
+        model: ZooModel,
+        device: Optional[Device],
+        num_classes: Optional[int] = None,
+        shape: tuple[int, int, int] = IMAGE_SHAPES['cifar10'],
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        outputs = num_classes or model.output_size
         try:
-            zoo = zoo_model(model.model, num_classes or model.feature_size)
+            sized = {'input_size': shape[1]} if model.model.startswith('resnest') else {}  # of its DropBlock
+            zoo = zoo_model(model.model, outputs or 1, **sized)
         except ImportError as error:
             raise UserError(f'GluonCV cannot be imported: {error}') from None
         except NoClassifier:
@@ -87,30 +96,44 @@ class FeatureNet(HybridBlock):
             _zero_last_gammas(self.features, model.model)
         if model.shortcut == 'pool':
             _pool_shortcuts(self.features, model.model)
-        replace(self.features, nn.GlobalAvgPool2D, lambda _: SpatialMean())
+        replace(self.features, nn.GlobalAvgPool2D, lambda _: SpatialMean(keepdims=True))
+        replace(self.features, nn.AvgPool2D, _global_where_large)
         replace(self.features, nn.Dropout, lambda stock: SeededDropout(stock._rate, stock._axes))
+        replace(self.features, _stock_relu6(), lambda _: ReLU6())
         if device is not None and device.kind == 'cpu':
             fuse_batch_norm_relu(self.features)
         if device is not None and device.dtype == 'bfloat16':
             pad_stem(self.features)
-        shape = _output_shape(self.features, model.model)
-        if len(shape) == 4:  # Darknet pools after its features
-            self.features.add(SpatialMean())
-        width = shape[1]
-        self.output = None
-        if num_classes or model.features == 'output':
-            self.output = Float32Dense(
-                num_classes or model.feature_size,
-                in_units=width,
-                use_bias=dense.bias is not None,
-                prefix=dense.prefix,
-                params=dense.params,
-            )
+        self._frozen = model.freeze_backbone
+        for parameter in self.features.collect_params().values():
+            parameter.lr_mult = model.backbone_lr_mult
+        if self._frozen:
+            self.features.apply(_keep_statistics)
+            self.features.collect_params().setattr('grad_req', 'null')
+        inferred = _output_shape(self.features, model.model, shape)
+        self._pools = len(inferred) == 4
+        self.feature_size = inferred[1]
+        self.embedding = self.output = None
+        if model.embedding_size:
+            self.embedding = Float32Dense(model.embedding_size, in_units=self.feature_size)
+            self.feature_size = model.embedding_size
+        if outputs:
+            own = {'use_bias': True}
+            if dense is not None and self.embedding is None:
+                own = {'use_bias': dense.bias is not None, 'prefix': dense.prefix, 'params': dense.params}
+            self.output = Float32Dense(outputs, in_units=self.feature_size, **own)
         self._classifies = num_classes is not None
-        self.feature_size = width if self._classifies or self.output is None else model.feature_size
+        if self.output is not None and not self._classifies:
+            self.feature_size = outputs
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = self.features(x)
+        if self._frozen:
+            x = F.stop_gradient(x)
+        if self._pools:
+            x = F.mean(x, axis=(2, 3))
+        if self.embedding is not None:
+            x = self.embedding(x)
         if self._classifies:
             return x, self.output(x)
         return x if self.output is None else self.output(x)
@@ -129,6 +152,24 @@ def zoo_model(name: str, classes: int, **settings: Any) -> HybridBlock:
     return model_zoo.get_model(name, classes=classes, **settings)
 
 
+def pretrained_model(option: str, name: str, classes: int, **settings: Any) -> HybridBlock:
+    """A model of GluonCV's zoo with the weights it publishes, which are downloaded once and verified.
+
+    Raises
+    ------
+    UserError
+        About `option`, if there are none of this name, or for this number of classes.
+    """
+    try:
+        return zoo_model(name, classes, pretrained=True, **settings)
+    except NoClassifier:
+        raise UserError(f"{option}: {name} is no classifier of GluonCV's zoo") from None
+    except AssertionError:  # of Gluon, on loading an output layer of another size
+        raise UserError(f'{option}: the pretrained weights of {name} are not for {classes} classes') from None
+    except (OSError, ValueError) as error:  # no network; none published
+        raise UserError(f'{option}: the pretrained weights of {name} cannot be fetched: {error}') from None
+
+
 def initializer(how: str) -> init.Initializer:
     """The mxnet Initializer for the name in a recipe: 2.24 is Xavier's magnitude."""
     return {
@@ -139,24 +180,72 @@ def initializer(how: str) -> init.Initializer:
     }[how]
 
 
-def _split(zoo: HybridBlock, name: str) -> tuple[HybridBlock, nn.Dense]:
-    """A zoo model's features, a block, and its dense output layer, no longer a part of them."""
+def usual_size(name: str) -> int:
+    """Height and width of the images that a model of the zoo was made for, but for those of CIFAR."""
+    return 299 if name.startswith(('inception', 'xception', 'nasnet')) else 224
+
+
+def _split(zoo: HybridBlock, name: str) -> tuple[HybridBlock, Optional[nn.Dense]]:
+    """A zoo model's features, a block, and its dense output layer, no longer a part of them.
+
+    Where the output is not dense but a convolution and what follows it, the layer is None.
+    """
     for attribute in ('output', 'fc'):
-        dense = getattr(zoo, attribute, None)
-        if isinstance(dense, nn.Dense):
+        output = getattr(zoo, attribute, None)
+        dense = output if isinstance(output, nn.Dense) else None
+        if isinstance(output, (nn.Dense, nn.HybridSequential)):
             if isinstance(getattr(zoo, 'features', None), nn.HybridSequential):
                 return zoo.features, dense
-            set_child(zoo, attribute, nn.HybridLambda('identity'))
+            _take_out(zoo, output)
             return zoo, dense
-    raise UserError(f'--model {name}: has no dense output layer, so no features to take')
+    dense = list(_dense_layers(zoo))
+    if not dense:
+        raise UserError(f'--model {name}: has no dense output layer, so no features to take')
+    _take_out(zoo, dense[-1])
+    return zoo, dense[-1]
 
 
-def _output_shape(features: HybridBlock, name: str) -> tuple[int, ...]:
+def _dense_layers(block: HybridBlock) -> Iterator[nn.Dense]:
+    for child in block._children.values():
+        if isinstance(child, nn.Dense):
+            yield child
+        else:
+            yield from _dense_layers(child)
+
+
+def _take_out(block: HybridBlock, part: HybridBlock) -> None:
+    """Replace a part, wherever it is below a block, by nothing."""
+    for name, child in block._children.items():
+        if child is part:
+            set_child(block, name, nn.HybridLambda('identity'))
+        else:
+            _take_out(child, part)
+
+
+def _global_where_large(pool: nn.AvgPool2D) -> HybridBlock:
+    """A pool over all of a usual image's last feature map, for images of any size."""
+    return SpatialMean(keepdims=True) if min(pool._kwargs['kernel']) >= LAST_MAP else pool
+
+
+def _stock_relu6() -> type:
+    from gluoncv.nn.block import ReLU6  # which zoo_model has made importable
+
+    return ReLU6
+
+
+def _keep_statistics(block: HybridBlock) -> None:
+    if isinstance(block, NORMS):
+        block._kwargs['use_global_stats'] = True
+
+
+def _output_shape(features: HybridBlock, name: str, shape: tuple[int, int, int]) -> tuple[int, ...]:
     """That of the features of one image, which some models leave to the first batch to show."""
-    shape = IMAGE_SHAPES['cifar10']
     try:
         with autograd.train_mode():  # where the masks of ResNeSt's DropBlock have a fixed size
-            _, outputs, _ = features(mx.sym.var('data')).infer_shape(data=(1, *shape))
+            symbol = features(mx.sym.var('data'))
+        if isinstance(symbol, (list, tuple)):
+            raise UserError(f'--model {name}: has auxiliary outputs, which this project does not train')
+        _, outputs, _ = symbol.infer_shape(data=(1, *shape))
     except mx.MXNetError as error:
         raise UserError(
             f'--model {name}: cannot take images of {shape[1]} x {shape[2]} '

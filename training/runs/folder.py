@@ -286,6 +286,7 @@ def summarise(
         'version': recipe.run.version,
         **totals(history),
         'validated_on': recipe.data.validated_on(validation_images),
+        'validation_images': validation_images,
         'reported_val_acc': recipe.run.reported_val_acc,
         'device': str(device),
         'dtype': device.dtype,

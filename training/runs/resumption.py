@@ -10,7 +10,7 @@ from training.errors import UserError
 from training.runs.folder import RunFolder, write_text
 
 # Fields that do not change the result.
-FREE_ON_RESUME = ('data_dir', 'output_dir', 'reported_val_acc')
+FREE_ON_RESUME = ('data_dir', 'pack_dir', 'output_dir', 'reported_val_acc')
 
 
 def check_same(folder: RunFolder, recipe: Recipe, free: Sequence[str] = ()) -> Recipe:

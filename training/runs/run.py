@@ -16,7 +16,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from training.config import recipe as recipes
 from training.config.schema import MNIST_LIKE, Recipe
-from training.data.datasets import TITLES
+from training.data.datasets import facts
 from training.errors import UserError
 from training.runs.folder import RunFolder, totals
 from training.runs.resumption import FREE_ON_RESUME
@@ -72,6 +72,7 @@ class Summary(TypedDict):
     dtype: str
     seed: int
     validated_on: NotRequired[str]
+    validation_images: NotRequired[int]
     detection: NotRequired[dict[str, Detection]]
 
 
@@ -89,7 +90,7 @@ class Run:
     @property
     def data(self) -> str:
         """The name of its data set."""
-        return TITLES[self.recipe.data.dataset]
+        return facts(self.recipe.data).title
 
     @property
     def on_mnist(self) -> bool:
@@ -109,6 +110,8 @@ class Run:
     def images(self) -> Optional[int]:
         """How many images an accuracy is of; None where the folder does not say."""
         data = self.recipe.data
+        if data.dataset == 'images':
+            return self.summary.get('validation_images')
         return data.holdout or data.num_samples or (None if data.dataset == 'idx' else TEST_IMAGES)
 
     def minutes_to(self, accuracy: float) -> Optional[float]:

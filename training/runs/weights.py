@@ -17,6 +17,7 @@ from training.errors import UserError, naming
 WEIGHTS_MAGIC, ARRAY_MAGIC = 0x112, 0xF993FAC9
 ELEMENT_BYTES = {0: 4, 1: 8, 2: 2, 3: 1, 4: 4, 5: 1, 6: 8}
 MOST_DIMENSIONS = 32
+SHOWN = 6  # names of arrays in a message
 
 
 def save_weights(path: Path, classifier: Any) -> None:
@@ -38,15 +39,73 @@ def load_weights(path: Path, classifier: Any, contexts: list[Any]) -> None:
     UserError
         If the file is missing, no weights file, or of another model; the message lists how.
     """
+    check_match(path, classifier._collect_params_with_prefix(), _check_file(path))
+    classifier.load_parameters(str(path), ctx=contexts, cast_dtype=True)
+
+
+def _check_file(path: Path) -> dict[str, tuple]:
+    """{name: shape} of a weights file; UserError if it is none."""
     with naming(path):
         if not Path(path).is_file():
             raise UserError(f'{path}: there is no such weights file')
     try:
-        shapes = stored_shapes(path)
+        return stored_shapes(path)
     except (OSError, ValueError, struct.error) as error:
         raise UserError(f'{path}: cannot be read as weights ({error})') from None
-    check_match(path, classifier._collect_params_with_prefix(), shapes)
-    classifier.load_parameters(str(path), ctx=contexts, cast_dtype=True)
+
+
+def load_backbone(source: str, arrays: dict[str, Any], net: Any) -> None:
+    """Load what fits of stored arrays into a net's backbone and embedding, and say what does not.
+
+    Parameters
+    ----------
+    source : str
+        What to call them.
+    arrays : dict of str to NDArray
+        Under the names that GluonCV gives them, or a run of this project.
+    net : training.nets.zoo.FeatureNet
+        Initialised.
+
+    Raises
+    ------
+    UserError
+        If nothing fits.
+    """
+    ours = {
+        name: parameter
+        for name, parameter in net._collect_params_with_prefix().items()
+        if not name.startswith('output.')
+    }
+
+    def renamed(before: str, after: str) -> dict[str, Any]:
+        named = {name: f'{after}{name[len(before) :]}' for name in arrays if name.startswith(before)}
+        return {
+            new: name
+            for name, new in named.items()
+            if new in ours and arrays[name].shape == tuple(ours[new].shape)
+        }
+
+    # A run has its net below `net` or by itself; not all of GluonCV's nets have their body in `features`.
+    fits = max((renamed(*way) for way in (('', ''), ('net.', ''), ('', 'features.'))), key=len)
+    if not fits:
+        raise UserError(
+            f'{source}: none of its {len(arrays)} arrays fits this net; choose the --model that it is of'
+        )
+    for new, name in fits.items():
+        ours[new].set_data(arrays[name].astype('float32'))
+    print(f'{source}: {len(fits)} of {len(ours)} arrays of the net loaded')
+    for words, names in (
+        ('begin anew, as it has none that fit', [name for name in ours if name not in fits]),
+        ('of the file left out', [name for name in arrays if name not in fits.values()]),
+    ):
+        if names:
+            print(f'{words}: {", ".join(names[:SHOWN])}' + ' ...' * (len(names) > SHOWN))
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a weights file by name; UserError if it is none."""
+    _check_file(path)
+    return {name.partition(':')[2] or name: array for name, array in mx.nd.load(str(path)).items()}
 
 
 def require_same_data(option: str, config: Path, data: Data, *fields: str) -> None:
@@ -60,7 +119,7 @@ def require_same_data(option: str, config: Path, data: Data, *fields: str) -> No
         The run's config.yaml.
     """
     for field in fields:
-        theirs, ours = getattr(load_run(config).data, field), getattr(data, field)
+        theirs, ours = (getattr(part, field, None) for part in (load_run(config).data, data))
         if theirs != ours:
             raise UserError(
                 f'{option}: was trained with {field} {theirs}, not {ours}; choose others '

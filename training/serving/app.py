@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from training.data.datasets import TITLES
 from training.data.pictures import PictureError
 from training.machine.devices import usable_cores
 from training.serving import messages
@@ -98,7 +97,10 @@ class Service:
         self, query: Union[messages.Query, messages.Upload], predictor: Predictor
     ) -> list[Union[np.ndarray, PictureError]]:
         pixels = self.intake.limits.pixels
-        return [decode(image, predictor.shape, pixels, query.drawing) for image in query.images]
+        return [
+            decode(image, predictor.shape, pixels, query.drawing, predictor.short_side)
+            for image in query.images
+        ]
 
     def _entry(
         self, predictor: Predictor, image: np.ndarray, answer: Answer, include: Sequence[str]
@@ -122,7 +124,7 @@ class Service:
     def _describe(self, predictor: Predictor) -> dict[str, Any]:
         return {
             'name': predictor.name,
-            'dataset': TITLES[predictor.recipe.data.dataset],
+            'dataset': predictor.title,
             'loss': predictor.recipe.loss.loss,
             'classes': predictor.class_names,
             'shape': predictor.shape,

@@ -150,13 +150,17 @@ def overloaded(message: str) -> HTTPException:
 
 
 def decode(
-    image: Union[str, bytes], shape: tuple[int, int, int], pixels: int, drawing: bool
+    image: Union[str, bytes],
+    shape: tuple[int, int, int],
+    pixels: int,
+    drawing: bool,
+    short_side: Optional[int] = None,
 ) -> Union[np.ndarray, PictureError]:
     """An image file, or one in base64, as of `read_picture`, or what is wrong with it."""
     try:
         if isinstance(image, str):
             image = base64.b64decode(image, validate=True)
-        return read_picture(io.BytesIO(image), shape, pixels, drawing)
+        return read_picture(io.BytesIO(image), shape, pixels, drawing, short_side)
     except binascii.Error as error:
         return PictureError(f'no base64 ({error})')
     except PictureError as error:

@@ -63,8 +63,9 @@ class Predictor:
         self.name = self.folder.path.name
         self._context = context
         self._net, self.recipe = restore.pixel_classifier(self.folder, device, [context], features=True)
-        self.class_names = datasets.CLASS_NAMES[self.recipe.data.dataset]
-        self.shape = datasets.IMAGE_SHAPES[self.recipe.data.dataset]
+        facts = datasets.facts(self.recipe.data)
+        self.title, self.shape, self.class_names = facts.title, facts.shape, facts.names
+        self.short_side = self.recipe.data.short_side
         summary = self.folder.read_summary() if self.folder.summary.exists() else {}
         self.accuracy = summary.get('val_acc')  # on the validation images, after the last epoch
         self.spread, thresholds = self.folder.read_calibration()
