@@ -106,8 +106,9 @@ def lgm_model(net: HybridBlock, loss: Loss, priors: Optional[np.ndarray] = None,
     mixture = build_mixture(loss, settings['num_classes'], net.feature_size, priors)
     loss_fn = build_loss(loss, sparse_label=not soft_labels(**settings))
     classifier = MixtureClassifier(net, mixture)
+    graph = LGMGraph(classifier, loss_fn, **settings)
     return Model(
-        LGMGraph(classifier, loss_fn, **settings),
+        graph,
         net,
         weights=classifier,
         classifier=classifier,
@@ -115,7 +116,7 @@ def lgm_model(net: HybridBlock, loss: Loss, priors: Optional[np.ndarray] = None,
         features=net,
         mixture=mixture,
         loss_fn=loss_fn,
-        heads=[mixture, loss_fn],
+        heads=[mixture, loss_fn, *graph.constants],
     )
 
 
@@ -136,7 +137,7 @@ def softmax_model(
         methods=(SOFTMAX, NEAREST_CENTER)[: 1 + len(losses)],
         features=lambda images: net(images)[0],
         center_loss=center_loss,
-        heads=losses + ([graph.softmax_weight] if weighted else []),
+        heads=[*losses, *([graph.softmax_weight] if weighted else []), *graph.constants],
     )
 
 

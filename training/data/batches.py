@@ -156,7 +156,7 @@ class TrainingData(DeviceData):
     def image_size(self, epoch: int) -> int:
         """Height and width of the images of an epoch, counted from 0; sizes change between epochs."""
         end = 0.0
-        for size, epochs in self.resolutions:  # noqa: B007 used behind the loop
+        for size, epochs in self.resolutions:
             end += epochs
             if epoch < round(end):
                 return size

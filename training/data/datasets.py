@@ -46,6 +46,7 @@ CLASS_NAMES = {
         'ankle boot',
     ),
 }
+MOST_AT_ONCE, PIXELS_AT_ONCE = 500, 64 * 224 * 224
 HOLDOUT_SEED = 20180613  # fixed, so that every run holds out the same images
 
 
@@ -84,6 +85,16 @@ class Facts:
     shape: tuple[int, int, int]
     names: tuple[str, ...]
 
+    @property
+    def batch(self) -> int:
+        """How many of the images are looked at together outside of the training."""
+        return batch_size(self.shape)
+
+
+def batch_size(shape: tuple[int, ...]) -> int:
+    """How many images (channels, height, width) are looked at together outside of the training."""
+    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (shape[1] * shape[2])))
+
 
 def facts(settings: Any) -> Facts:
     """The Facts of a training.config.schema.Data; of images of one's own, once they have been loaded."""
@@ -111,13 +122,15 @@ def load_splits(settings: Any, **how: bool) -> tuple[Split, Split]:
 
 
 def load_first(settings: Any, count: int, data_dir: Optional[str] = None) -> Any:
-    """The first `count` training and test images of a training.config.schema.Data, two Splits.
+    """The first `count` training and test images of a training.config.schema.Data, two Splits of arrays.
 
-    From `data_dir` if given.
+    From `data_dir` if given. Of images of one's own, so many are chosen evenly, for testing of those that
+    the run was validated on.
     """
-    return load_splits(
-        replace(settings, data_dir=data_dir or settings.data_dir, holdout=0, num_samples=count)
-    )
+    settings = replace(settings, data_dir=data_dir or settings.data_dir)
+    if settings.dataset == 'images':
+        return [Split(*split.images.array(count)) for split in load_splits(settings)]
+    return load_splits(replace(settings, holdout=0, num_samples=count))
 
 
 def load_cifar10(

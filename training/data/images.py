@@ -5,12 +5,12 @@ from typing import Any, Optional
 
 import numpy as np
 
+from training.data.datasets import HOLDOUT_SEED
 from training.data.folders import as_text, find_parts, list_classes, list_of_some, require_classes
 from training.data.packing import pack
 from training.data.records import Records, open_records
 from training.errors import UserError
 
-HOLDOUT_SEED = 20180613  # fixed, so that every run holds out the same images
 LISTED = 20  # classes whose counts are printed one by one
 
 

@@ -15,7 +15,8 @@ from mxnet import nd, recordio
 from mxnet.context import Context
 
 from training.data.crops import centre_crop, random_box, resized
-from training.data.folders import list_of_some
+from training.data.datasets import batch_size
+from training.data.folders import as_text, list_of_some
 from training.errors import UserError, naming
 from training.machine.devices import usable_cores
 
@@ -25,7 +26,6 @@ LENGTH_BITS = (
 )
 MOST_CLASSES = 10**6
 STEPS_AHEAD = 2  # that are decoded while one is computed
-EVALUATION_PIXELS = 64 * 224 * 224  # of a batch
 
 
 @dataclass
@@ -70,6 +70,12 @@ class Records:
         parts = {name: getattr(self, name) for name in ('offsets', 'labels', 'files', 'digests')}
         return replace(self, **{name: part[index] for name, part in parts.items() if part is not None})
 
+    def array(self, count: int) -> 'tuple[np.ndarray, np.ndarray]':
+        """The middles of `count` images, uint8 (count, 3, size, size), chosen evenly; and their labels."""
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            return np.stack(list(pool.map(self.centre, chosen))), self.labels[chosen]
+
     def update(self, digest: Any) -> None:
         """Feed the images' content to a digest of hashlib."""
         if self.digests is not None:
@@ -77,6 +83,10 @@ class Records:
         else:
             for offset in self.offsets:
                 digest.update(read_record(self.content, int(offset)))
+
+    def name(self, number: int) -> str:
+        """What to call an image: the file it was packed from, or its place among the records."""
+        return f'record {number}' if self.files is None else as_text(self.files[number])
 
     def image(self, number: int) -> np.ndarray:
         """An image as it is stored: uint8 (height, width, 3), blue first."""
@@ -217,7 +227,7 @@ class Streamed:
 
     def __init__(self, records: Records, contexts: list[Context]) -> None:
         self.records, self.contexts = records, contexts
-        self.batch = max(1, EVALUATION_PIXELS // records.size**2)
+        self.batch = batch_size(records.shape[1:])
         cv2.setNumThreads(0)  # an image is too small to be shared by threads
         self._pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix='decode')
 

@@ -57,6 +57,9 @@ class Job:
         Whether curves and feature maps are drawn after every epoch, not only curves at the end.
     restart_epoch : int or None
         The epoch, counted from 0, that begins with the best weights so far and new optimizers.
+    report : callable
+        Called at the end with a training.runs.background_plots.BackgroundPlots; returns what the summary is
+        to say besides.
     """
 
     recipe: Any
@@ -71,6 +74,7 @@ class Job:
     average: Optional[MovingAverage] = None
     plotting: bool = False
     restart_epoch: Optional[int] = None
+    report: Callable[[BackgroundPlots], dict[str, Any]] = lambda figures: {}
     guard: Optional[OverflowGuard] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -286,7 +290,8 @@ def _draw_results(
     _draw_curves(job, history, figures)
     if job.plotting:
         maps.draw_results(figures)
-    return job.validation.likelihoods(job.data, draw_likelihoods)
+    with job.folder.writing():
+        return {**job.report(figures), **job.validation.likelihoods(job.data, draw_likelihoods)}
 
 
 def _conclude(job: Job, history: list[dict], findings: dict[str, Any]) -> None:

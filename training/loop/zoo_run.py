@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 import mxnet as mx
 import numpy as np
+from mxnet.gluon import HybridBlock
 
 from training.config.schema import ImagesRecipe
 from training.data import augment, batches, datasets
@@ -13,12 +14,15 @@ from training.loop.rates import Rates
 from training.loop.validation import Validation
 from training.machine.cluster import Workers
 from training.machine.devices import Device
-from training.metrics.accuracy import accuracies
+from training.metrics.accuracy import accuracies, extract_features
+from training.metrics.classes import ClassReport, class_report
 from training.model import Model, build_model, initialize, normaliser
 from training.nets import zoo
 from training.optim import schedules
 from training.optim.average import build_moving_average
 from training.optim.trainer import build_trainer, make_trainer
+from training.runs import class_pages, tables
+from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder
 from training.runs.teacher import load_teacher
 from training.runs.weights import (
@@ -30,6 +34,7 @@ from training.runs.weights import (
 )
 
 IMAGENET_CLASSES = 1000
+CLASSES_SAID = 20
 
 
 def run_zoo_net(
@@ -82,6 +87,8 @@ def run_zoo_net(
         values = accuracies(model.classifier, normalise, val_data)
         text = ', '.join(f'{value:.4f} by {name}' for name, value in zip(model.methods, values))
         print(f'{weights}: accuracy {text} on {val_data.count} {recipe.data.validation_split} images')
+        if isinstance(recipe, ImagesRecipe):
+            say(report_classes(model, recipe, normalise, val_data))
         return 0
 
     # Batches, and the teacher that looks at them too.
@@ -127,6 +134,20 @@ def run_zoo_net(
     validated = average.model if average else model
     validation = Validation(validated, normalise, val_data, model.loss_fn, recipe.run.validate_with_label)
 
+    def report(figures: BackgroundPlots) -> dict[str, Any]:
+        if not isinstance(recipe, ImagesRecipe):
+            return {}
+        found = report_classes(validated, recipe, normalise, val_data)
+        say(found)
+        class_pages.write_classes(folder, found)
+        records, split = val_split.images, recipe.data.validation_split
+        class_pages.write_mistakes(
+            folder, found, val_split.labels, split, records.centre, lambda number: records.name(number)
+        )
+        title = f'{folder.path.name}, {split} images'
+        figures.submit(folder.write_figure, 'classes.png', class_pages.class_figure, found, title)
+        return found.summary()
+
     job = Job(
         recipe=recipe,
         device=device,
@@ -139,6 +160,7 @@ def run_zoo_net(
         validation=validation,
         average=average,
         plotting=actions['plotting'],
+        report=report,
     )
     return fit(job, actions['resume'], actions['tensorboard'])
 
@@ -158,3 +180,26 @@ def begin_with_backbone(model: Model, recipe: Any) -> None:
         load_backbone(source, arrays, model.net)
     elif recipe.model.freeze_backbone:
         print('--freeze-backbone: keeps a body with random weights; give --pretrained or --backbone FILE')
+
+
+def report_classes(
+    model: Model, recipe: Any, normalise: HybridBlock, data: batches.DeviceData
+) -> ClassReport:
+    """What a model says of validation images, class by class."""
+
+    def logits(images: Any) -> Any:
+        outputs = model.classifier(images)
+        return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+
+    return class_report(*extract_features(logits, normalise, data), datasets.facts(recipe.data).names)
+
+
+def say(report: ClassReport) -> None:
+    """Print a report; of many classes, those that are recognised worst."""
+    print(f'top-1 {report.top1:.4f}, top-5 {report.top5:.4f}, balanced {report.balanced:.4f}')
+    rows = report.rows()
+    if len(rows) > CLASSES_SAID:
+        rows = sorted(rows, key=lambda row: 2 if row['accuracy'] is None else row['accuracy'])[:CLASSES_SAID]
+        print(f'the {CLASSES_SAID} classes that are recognised worst, of {len(report.names)}:')
+    cells = [['-' if value is None else str(value) for value in row.values()] for row in rows]
+    print(tables.markdown([name.replace('_', ' ') for name in rows[0]], cells), end='')

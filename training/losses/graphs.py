@@ -55,9 +55,11 @@ class Graph(HybridBlock):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.constants = []  # to be initialised
         if class_weights is not None:
             with self.name_scope():
                 self.class_weights = self.params.get_constant('class_weights', class_weights)
+            self.constants.append(self.class_weights)
         self._num_classes = num_classes
         self._label_smoothing, self._mixup = label_smoothing, mixup
         self._temperature = temperature

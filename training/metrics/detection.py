@@ -12,10 +12,10 @@ from mxnet.gluon.nn import HybridLambda
 from tqdm import tqdm
 
 from gmloss import MahalanobisScore, fit_mixture
+from training.data.datasets import batch_size
 from training.metrics import attacks, ood_scores
 from training.metrics.ood_images import ImageSet
 
-BATCH = 500
 NET, SOFTMAX_NET = 'net', 'softmax net'
 
 
@@ -139,8 +139,9 @@ def net_outputs(
     """The net's outputs for an ImageSet, which is attacked against this net first if it has a strength."""
     starts = np.random.default_rng([seed, int(images.strength or 0)])
     batches = []
-    for start in range(0, len(images.images), BATCH):
-        part = slice(start, start + BATCH)
+    batch = batch_size(images.images.shape[1:])
+    for start in range(0, len(images.images), batch):
+        part = slice(start, start + batch)
         pixels = nd.array(images.images[part], ctx=context)
         if images.strength is not None:
             labels = nd.array(images.labels[part], ctx=context)
