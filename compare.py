@@ -86,9 +86,11 @@ def all_tables(runs: list[Run], ablations: list[Path]) -> dict[str, str]:
 def all_figures(runs: list[Run]) -> dict[str, tuple[Callable, list]]:
     """{file name: (function that draws it, its content)} of runs."""
     figures: dict[str, tuple[Callable, list]] = {}
-    for dataset in dict.fromkeys(run.recipe.data.dataset for run in runs):
-        groups = by_recipe(run for run in runs if run.recipe.data.dataset == dataset)
-        figures[f'accuracy-{dataset}.png'] = comparison_plots.accuracies, groups
+    for data in dict.fromkeys(run.data for run in runs):
+        groups = by_recipe(run for run in runs if run.data == data)
+        dataset = groups[0].first.recipe.data.dataset
+        name = dataset if dataset != 'images' else re.sub(r'\W+', '-', data.lower())
+        figures[f'accuracy-{name}.png'] = comparison_plots.accuracies, groups
     trained = by_recipe(run for run in runs if 'mean_log_det' in run.metrics[0])
     if trained:
         figures['covariance.png'] = comparison_plots.covariances, trained

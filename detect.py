@@ -4,12 +4,12 @@
     python detect.py output/record/cifar-fast-softmax-seed0 --fit 50000 --output-dir output/detection
 
 Out of distribution are adversarial images (FGSM, PGD) of several strengths, noise, rotated and
-shuffled images, and the images of other data sets. Scores are the log-likelihood under the mixture,
-the distance to the predicted class and the highest softmax probability, as far as the run has them,
-and the last one also of a net trained by softmax. With --fit also the Mahalanobis distance (Lee et al.,
-2018) and the relative one (Ren et al., 2021) under Gaussians fitted to the features of training images,
-which any net has. Adversarial images are crafted anew against each
-net that is scored. Writes detection.json, roc.png and scores.png into the run folder, and the table
+shuffled images, the images of other data sets, and those in folders named with --against. Scores are the
+log-likelihood under the mixture, the distance to the predicted class and the highest softmax
+probability, as far as the run has them, and the last one also of a net trained by softmax. With --fit
+also the Mahalanobis distance (Lee et al., 2018) and the relative one (Ren et al., 2021) under Gaussians
+fitted to the features of training images, which any net has. Adversarial images are crafted anew against
+each net that is scored. Writes detection.json, roc.png and scores.png into the run folder, and the table
 into its summary.json.
 """
 
@@ -44,6 +44,14 @@ def make_parser() -> Parser:
     parser.add_argument(
         '--fashion-dir', metavar='FOLDER', help="folder of Fashion-MNIST's IDX files, to set against MNIST"
     )
+    parser.add_argument(
+        '--against',
+        nargs='+',
+        type=Path,
+        default=[],
+        metavar='FOLDER',
+        help='folders of other images, of any usual format and size, as further sets',
+    )
     parser.add_argument('--output-dir', type=Path, help='write here, and leave the run folder as it is')
     parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
     parser.add_argument('--seed', type=int, default=0, help='of noise, shuffling and PGD')
@@ -76,16 +84,20 @@ def main(argv: list[str]) -> int:
     nets, names = {detection.NET: net}, {detection.NET: folder.path.name}
     if options.softmax_run:
         net, other = restore.pixel_classifier(RunFolder(options.softmax_run), device, contexts, with_features)
-        if other.loss.loss not in ('softmax', 'softmax-center') or other.data.dataset != recipe.data.dataset:
+        ours, theirs = datasets.facts(recipe.data), datasets.facts(other.data)
+        same = ours.names == theirs.names and ours.shape == theirs.shape
+        if other.loss.loss not in ('softmax', 'softmax-center') or not same:
             raise UserError(
                 f'--softmax-run {options.softmax_run}: expected a run on '
-                f'{recipe.data.dataset} trained by softmax, this one is '
+                f'{recipe.data.dataset} trained by softmax, of the same classes and image size; this is '
                 f'{other.loss.loss} on {other.data.dataset}'
             )
         nets[detection.SOFTMAX_NET] = net
         names[detection.SOFTMAX_NET] = RunFolder(options.softmax_run).path.name
     _, test = datasets.load_first(recipe.data, options.samples, options.data_dir)
-    sets, missing = ood_images.image_sets(test, recipe.data.dataset, options.seed, options.fashion_dir)
+    sets, missing = ood_images.image_sets(
+        test, recipe.data, options.seed, options.fashion_dir, options.against
+    )
     for name, reason in missing.items():
         print(f'{name}: left out, {reason}')
 

@@ -4,28 +4,31 @@
     python export.py output/record/cifar-fast-seed0 --int8
 
 model-symbol.json and model-0000.params are for all of MXNet's bindings, model.onnx for whatever
-reads ONNX, model-int8.onnx the same with its convolutions in INT8. The one input, `data`, takes images
+reads ONNX, model-int8.onnx the same with its convolutions in INT8, and model.json holds the classes' names
+and how an image is prepared; model.onnx has that in its metadata. The one input, `data`, takes images
 of float32 pixel values 0 to 255, of shape (N, channels, H, W) for any N; normalisation is in the graph.
 Outputs are `logits` (N, C), under L-GM and center loss `distance` (N, C), half the squared distance to
 each class, and under L-GM `log_likelihood` (N,). What was written is loaded again and compared with the
 run on test images; INT8 may cost 0.01 of the accuracy.
 """
 
+import json
 import os
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 from training import errors
 from training.config.options import Parser
+from training.data.datasets import Facts
 from training.errors import UserError, naming
 from training.machine import devices
-from training.runs.folder import RunFolder, check_writable
+from training.runs.folder import RunFolder, check_writable, write_text
 
-SAMPLES = 1000  # test images
+SAMPLES = 1000  # test images, of small ones
 TOLERANCE = 1e-4  # of an output's largest value, or of 1 if that is smaller
 CALIBRATION_SAMPLES = 256  # training images
 INT8_LOSS = 0.01  # of top-1 accuracy
@@ -60,6 +63,22 @@ def write_mxnet(net: Any, folder: Path, images: np.ndarray, wanted: list[np.ndar
     outputs = outputs if isinstance(outputs, list) else [outputs]
     compare(symbol_file.name, [output.asnumpy() for output in outputs], wanted)
     return symbol_file, weights_file
+
+
+def describe(facts: Facts, short_side: Optional[int], outputs: tuple[str, ...]) -> dict[str, Any]:
+    """What a program has to know of an exported net: model.json, and the metadata of model.onnx."""
+    channels, height, width = facts.shape
+    how = f'resized to {height} x {width}'
+    if short_side:
+        how = f'reduced to a short side of {short_side} if larger; its middle square of 7/8 of that, {how}'
+    return {
+        'classes': list(facts.names),
+        'input': {'name': 'data', 'shape': ['N', channels, height, width], 'values': '0 to 255'},
+        'channels': 'red, green, blue' if channels == 3 else 'gray',
+        'image': how,
+        'normalisation': 'in the graph',
+        'outputs': list(outputs),
+    }
 
 
 def accuracy_of(path: Path, outputs: list[np.ndarray], labels: np.ndarray, speed: float) -> float:
@@ -107,7 +126,9 @@ def main(argv: list[str]) -> int:
     from training.runs import onnx_files, restore
 
     net, recipe = restore.pixel_classifier(folder, None, device.contexts())
-    train, test = datasets.load_first(recipe.data, SAMPLES, options.data_dir)
+    facts = datasets.facts(recipe.data)
+    count = min(SAMPLES, 2 * facts.batch)
+    train, test = datasets.load_first(recipe.data, count, options.data_dir)
     wanted = [output.asnumpy() for output in net(nd.array(test.images))]
 
     # Written, loaded again, and asked the same; put in place only then.
@@ -115,10 +136,13 @@ def main(argv: list[str]) -> int:
         target.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target) as draft:
             files = write_mxnet(net, Path(draft), test.images, wanted)
+            about = describe(facts, recipe.data.short_side, net.outputs)
+            write_text(Path(draft) / 'model.json', json.dumps(about, indent=1, ensure_ascii=False) + '\n')
             if options.onnx or options.int8:
                 model = Path(draft) / 'model.onnx'
                 shapes = [array.shape for array in (test.images, *wanted)]
-                onnx_files.write_onnx(*files, shapes, model)
+                metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in about.items()}
+                onnx_files.write_onnx(*files, shapes, model, metadata)
                 outputs, speed = onnx_files.run_onnx(model, test.images)
                 compare(model.name, outputs, wanted)
                 accuracy = accuracy_of(model, outputs, test.labels, speed)

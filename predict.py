@@ -1,11 +1,13 @@
 """Classify images with a finished run, and say which are unlike what it was trained on.
 
     python predict.py output/record/cifar-fast-seed0 photo.png folder/ --output predictions.csv
+    python predict.py output/record/cifar-fast-seed0 folder/ --embeddings features.npz
 
-Images may be PNG or JPEG of any size, grey or in colour; what is transparent is taken for white.
+Images may be of any usual format and size, grey or in colour; what is transparent is taken for white.
 Folders are searched through. For each image the output holds file, class, probability and, under an
 L-GM run, the log-likelihood and whether it is lower than that of all but a few images held out of the
-training. Images that cannot be read are named and left out, and the exit code is then 1.
+training. --embeddings also writes each image's features, which the loss compares. Images that cannot be
+read are named and left out, and the exit code is then 1.
 """
 
 import csv
@@ -14,22 +16,22 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
+from boltons.fileutils import atomic_save
 from boltons.iterutils import chunked_iter
 from tqdm import tqdm
 
 from training import errors
 from training.config.options import Parser
 from training.config.schema import FALSE_ALARM_RATES
+from training.data.folders import image_files
 from training.data.pictures import PictureError, read_picture
 from training.errors import UserError, naming
 from training.machine import devices
 from training.runs.folder import check_writable, write_text
 
-BATCH = 500
-ENDINGS = {'.png', '.jpg', '.jpeg'}
 COLUMNS = 'file', 'class', 'probability', 'log_likelihood', 'unlike_training'
 
 
@@ -39,15 +41,40 @@ def find_images(paths: list[str]) -> list[Path]:
     for path in map(Path, paths):
         with naming(path):
             if path.is_dir():
-                images = sorted(file for file in path.rglob('*') if file.suffix.lower() in ENDINGS)
+                images = list(image_files(path))
                 if not images:
-                    raise UserError(f'{path}: there is no PNG or JPEG in this folder')
+                    raise UserError(f'{path}: there is no image in this folder')
                 files += images
             elif path.is_file():
                 files.append(path)
             else:
                 raise UserError(f'{path}: there is no such file or folder')
     return files
+
+
+def check_target(option: str, path: Path, *endings: str) -> None:
+    """UserError unless a file of this name, with one of these endings, can be written."""
+    if path.suffix not in endings:
+        raise UserError(f'{option} {path}: expected a name that ends in {" or ".join(endings)}')
+    if not path.parent.is_dir():
+        raise UserError(f'{option} {path}: there is no folder {path.parent}')
+    if path.is_dir():
+        raise UserError(f'{option} {path}: is a folder; expected the name of a file')
+    check_writable(path.parent, option)
+
+
+def write_embeddings(path: Path, rows: list[dict[str, Any]], features: np.ndarray) -> None:
+    """Files, predicted classes and features (N, D): arrays of these names in .npz, or columns of .csv."""
+    if path.suffix == '.npz':
+        with atomic_save(str(path), overwrite_part=True) as file:
+            names = {name: np.array([row[name] for row in rows], str) for name in ('file', 'class')}
+            np.savez_compressed(file, **names, features=features)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['file', 'class', *range(features.shape[1])])
+    writer.writerows([row['file'], row['class'], *map(str, vector)] for row, vector in zip(rows, features))
+    write_text(path, text.getvalue())
 
 
 def main(argv: list[str]) -> int:
@@ -58,6 +85,12 @@ def main(argv: list[str]) -> int:
         '--output', type=Path, default=Path('predictions.csv'), help='.csv or .json (default predictions.csv)'
     )
     parser.add_argument(
+        '--embeddings',
+        type=Path,
+        metavar='FILE',
+        help='also write the features of each image, as .npz or .csv',
+    )
+    parser.add_argument(
         '--false-alarm-rate',
         default='0.05',
         choices=list(map(str, FALSE_ALARM_RATES)),
@@ -66,16 +99,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
     parser.add_argument('--dtype', default='float32', choices=('auto', 'float32', 'bfloat16', 'float16'))
     options = parser.parse_args(argv)
-    if options.output.suffix not in ('.csv', '.json'):
-        raise UserError(f'--output {options.output}: expected a name that ends in .csv or .json')
-    if not options.output.parent.is_dir():
-        raise UserError(f'--output {options.output}: there is no folder {options.output.parent}')
-    if options.output.is_dir():
-        raise UserError(f'--output {options.output}: is a folder; expected the name of a file')
-    check_writable(options.output.parent, '--output')
+    check_target('--output', options.output, '.csv', '.json')
+    if options.embeddings:
+        check_target('--embeddings', options.embeddings, '.npz', '.csv')
     files = find_images(options.images)
     device = devices.prepare(options.device, options.dtype)
 
+    from training.data.datasets import batch_size
     from training.serving.predictor import Predictor
 
     predictor = Predictor(options.run, device, device.contexts()[0], options.false_alarm_rate)
@@ -86,12 +116,12 @@ def main(argv: list[str]) -> int:
         except PictureError as error:
             return error
 
-    rows, problems = [], []
+    rows, problems, features = [], [], []
     with (
         ThreadPoolExecutor(devices.usable_cores()) as pool,
         tqdm(total=len(files), unit=' images', disable=None, leave=False) as bar,
     ):
-        for chunk in chunked_iter(files, BATCH):
+        for chunk in chunked_iter(files, batch_size(predictor.shape)):
             images = list(zip(chunk, pool.map(read, chunk)))
             problems += [
                 f'{path}: left out, {image}' for path, image in images if isinstance(image, Exception)
@@ -99,6 +129,7 @@ def main(argv: list[str]) -> int:
             good = [(path, image) for path, image in images if not isinstance(image, Exception)]
             if good:
                 predictions = predictor(np.stack([image for _, image in good]))
+                features.append(predictions.features)
             for number, (path, _) in enumerate(good):
                 name = str(path).encode(errors='backslashreplace').decode()  # of whatever bytes
                 rows.append({'file': name, **predictor.describe(predictions, number)})
@@ -114,6 +145,9 @@ def main(argv: list[str]) -> int:
         write_text(options.output, text.getvalue())
     except OSError as error:
         raise UserError(f'--output {options.output}: {error.strerror}') from None
+    if options.embeddings and rows:
+        with naming(f'--embeddings {options.embeddings}'):
+            write_embeddings(options.embeddings, rows, np.concatenate(features))
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f'{len(rows)} of {len(files)} images in {options.output}')

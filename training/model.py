@@ -68,7 +68,8 @@ def build_model(recipe: Recipe, device: Optional[Device], class_counts: Optional
     class_counts : int array (C,) or None
         Training images of each class, for its prior and weight; not needed where weights are loaded.
     """
-    facts, loss = datasets.facts(recipe.data), recipe.loss
+    facts = datasets.facts(recipe.data)
+    loss: Any = recipe.loss
     classes = len(facts.names)
     center_loss = None
     if isinstance(recipe, MnistRecipe):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from training.config.schema import CifarData
 from training.errors import UserError
 from training.metrics import ood_images
 
@@ -47,25 +48,25 @@ def test_noise_has_the_images_mean_and_deviation(cifar):
 
 
 def test_other_data_sets_are_fitted_and_missing_ones_named(cifar):
-    found, missing = ood_images.other_data('mnist', 5)
+    found, missing = ood_images.other_data('mnist', 5, (1, 28, 28))
     assert list(missing) == ['Fashion-MNIST'] and found['CIFAR-10'].shape == (5, 1, 28, 28)
     gray = np.tensordot(cifar[1].images[:5], [0.299, 0.587, 0.114], (1, 0)).mean(axis=(1, 2))
     np.testing.assert_allclose(found['CIFAR-10'].mean(axis=(1, 2, 3)), gray, rtol=0.02)
-    found, missing = ood_images.other_data('cifar10', 5)
+    found, missing = ood_images.other_data('cifar10', 5, (3, 32, 32))
     assert not missing and found['MNIST'].shape == (5, 3, 32, 32)
     assert (found['MNIST'][:, 0] == found['MNIST'][:, 2]).all() and found['MNIST'].max() > 200
     for dataset, message in (('mnist', 'neither'), ('cifar10', 'not set against cifar10, but MNIST')):
         with pytest.raises(UserError, match=message):
-            ood_images.other_data(dataset, 5, str(ROOT / 'configs'))
+            ood_images.other_data(dataset, 5, (1, 28, 28), str(ROOT / 'configs'))
 
 
 def test_test_images_come_first_and_attacks_are_on_them(cifar):
     test = cifar[1].select(slice(6))
-    (inside, *others), missing = ood_images.image_sets(test, 'cifar10', 0)
+    (inside, *others), missing = ood_images.image_sets(test, CifarData(), 0)
     assert not missing and inside.name == 'test images' and inside.images is test.images
     attacked = [one for one in others if one.strength is not None]
     assert [one.name for one in attacked][:4] == ['FGSM 2/255', 'FGSM 4/255', 'FGSM 8/255', 'FGSM 16/255']
     assert len(attacked) == 8 and all(one.labels is test.labels for one in attacked)
     assert len(others) == 15 and all(one.images.shape == test.images.shape for one in others)
-    again, _ = ood_images.image_sets(test, 'cifar10', 0)
+    again, _ = ood_images.image_sets(test, CifarData(), 0)
     assert all((one.images == other.images).all() for one, other in zip(others, again[1:]))

@@ -9,7 +9,7 @@ import pytest
 from conftest import RECORD
 from PIL import Image
 
-import predict
+from training.data import datasets
 from training.data.datasets import CLASS_NAMES
 
 RUN = RECORD / 'cifar-fast-seed0'
@@ -48,7 +48,7 @@ def test_batches_change_nothing(pictures, run_here, tmp_path, monkeypatch, capsy
     folder, _ = pictures
     (tmp_path / 'broken.png').write_bytes(b'none')
     for name, size in (('whole', 500), ('parts', 10)):
-        monkeypatch.setattr(predict, 'BATCH', size)
+        monkeypatch.setattr(datasets, 'MOST_AT_ONCE', size)
         assert (
             run_here(
                 'predict',

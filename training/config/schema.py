@@ -167,10 +167,16 @@ class ZooModel(Section):
 
     # What training.nets.zoo.FeatureNet asks of a model: widths of an embedding between pooled features
     # and loss, and of the output layer if that gives the features, 0 for none; and how the body trains.
-    embedding_size: ClassVar[int] = 0
-    output_size: ClassVar[int] = 0
     backbone_lr_mult: ClassVar[float] = 1.0
     freeze_backbone: ClassVar[bool] = False
+
+    @property
+    def embedding_size(self) -> int:
+        return 0
+
+    @property
+    def output_size(self) -> int:
+        return 0
 
 
 @dataclass(config=STRICT)
@@ -203,10 +209,10 @@ class ImagesModel(ZooModel):
     backbone: Optional[str] = always(
         None, 'begin with what fits of this file of weights, of GluonCV or of another run', min_length=1
     )
-    backbone_lr_mult: float = only(freeze_backbone=False)(
+    backbone_lr_mult: float = only(freeze_backbone=False)(  # type: ignore[misc]
         1.0, 'learning-rate multiplier of all but the embedding and the loss', ge=0
     )
-    freeze_backbone: bool = always(False, 'train embedding and loss alone')
+    freeze_backbone: bool = always(False, 'train embedding and loss alone')  # type: ignore[misc]
 
     @property
     def embedding_size(self) -> int:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 CENTRE = 0.875  # share of the short side that validation sees
-RATIO = 3 / 4, 4 / 3  # bounds of a random crop's width / height
+RATIO = (3 / 4, 4 / 3)  # bounds of a random crop's width / height
 ATTEMPTS = 10  # at a random crop that fits
 
 
@@ -16,7 +16,7 @@ def random_box(
     The first of some attempts that fits, or the middle square (Szegedy et al., arXiv 1409.4842).
     """
     areas = rng.uniform(smallest_area, 1, ATTEMPTS) * height * width
-    ratios = np.exp(rng.uniform(*np.log(RATIO), ATTEMPTS))
+    ratios = np.exp(rng.uniform(np.log(RATIO[0]), np.log(RATIO[1]), ATTEMPTS))
     widths, heights = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
     fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
     if not fits.any():

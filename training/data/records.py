@@ -108,7 +108,8 @@ class Records:
         if self.smallest_area is None:
             return self.centre(number)
         image = self.image(number)
-        box = random_box(*image.shape[:2], self.smallest_area, np.random.default_rng(key))
+        height, width = image.shape[:2]
+        box = random_box(height, width, self.smallest_area, np.random.default_rng(key))
         return planes(resized(image[:, ::-1] if flip else image, box, self.size))
 
 

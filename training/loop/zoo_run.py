@@ -199,7 +199,7 @@ def say(report: ClassReport) -> None:
     print(f'top-1 {report.top1:.4f}, top-5 {report.top5:.4f}, balanced {report.balanced:.4f}')
     rows = report.rows()
     if len(rows) > CLASSES_SAID:
-        rows = sorted(rows, key=lambda row: 2 if row['accuracy'] is None else row['accuracy'])[:CLASSES_SAID]
+        rows = [rows[k] for k in np.argsort(np.nan_to_num(report.recalls, nan=2))[:CLASSES_SAID]]
         print(f'the {CLASSES_SAID} classes that are recognised worst, of {len(report.names)}:')
     cells = [['-' if value is None else str(value) for value in row.values()] for row in rows]
     print(tables.markdown([name.replace('_', ' ') for name in rows[0]], cells), end='')

@@ -71,11 +71,13 @@ def fit_scores(
         Ren et al. (2021).
     """
 
+    batch = batch_size(images.shape[1:])
+
     def features() -> Iterator[np.ndarray]:
         with tqdm(total=len(images), unit=' images', disable=None, leave=False) as bar:
-            for start in range(0, len(images), BATCH):
-                yield net(nd.array(images[start : start + BATCH], ctx=context))[-1].asnumpy()
-                bar.update(BATCH)
+            for start in range(0, len(images), batch):
+                yield net(nd.array(images[start : start + batch], ctx=context))[-1].asnumpy()
+                bar.update(batch)
 
     every = np.concatenate(list(features()))
     mixture = fit_mixture(every, labels, int(labels.max()) + 1, ctx=context)

@@ -1,13 +1,17 @@
 """Images unlike those a net was trained on: adversarial and transformed ones, noise, other data sets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 
 from training.data import datasets
 from training.data.augment import GRAY
-from training.errors import UserError
+from training.data.folders import image_files
+from training.data.pictures import PictureError, read_picture
+from training.errors import UserError, naming
 
 OTHERS = {
     'cifar10': ('mnist',),
@@ -15,6 +19,7 @@ OTHERS = {
     'mnist': ('fashion', 'cifar10'),
     'fashion': ('mnist', 'cifar10'),
     'idx': ('mnist', 'cifar10'),
+    'images': ('cifar10',),
 }
 PATCHES = 4  # along each side
 STRENGTHS = {3: (2, 4, 8, 16), 1: (25.5, 51, 76.5)}  # by channels: largest change of a pixel, of 255
@@ -44,17 +49,25 @@ class ImageSet:
 
 
 def image_sets(
-    test: datasets.Split, dataset: str, seed: int, fashion_dir: Optional[str] = None
+    test: datasets.Split,
+    settings: Any,
+    seed: int,
+    fashion_dir: Optional[str] = None,
+    against: Sequence[Path] = (),
 ) -> tuple[list[ImageSet], dict[str, str]]:
     """The test images first, then the sets that are out of their distribution.
 
     Parameters
     ----------
     test : training.data.datasets.Split
-    dataset, fashion_dir
-        As in :func:`other_data`.
+    settings : training.config.schema.Data
+        Of the run.
     seed : int
-        Of noise and shuffling.
+        Of noise and shuffling, and of which images of a folder are taken.
+    fashion_dir : str or None
+        As in :func:`other_data`.
+    against : sequence of Path
+        Folders of further images.
 
     Returns
     -------
@@ -62,7 +75,11 @@ def image_sets(
         And the sets that are missing, with the reason.
     """
     rng = np.random.default_rng(seed)
-    others, missing = other_data(dataset, len(test), fashion_dir)
+    others, missing = other_data(settings.dataset, len(test), test.images.shape[1:], fashion_dir)
+    for folder in against:
+        others[folder.resolve().name] = from_folder(
+            folder, len(test), test.images.shape[1:], settings.short_side, seed
+        )
     families = {
         'noise': noise(test.images, rng),
         'transformed': transformed(test.images, rng),
@@ -114,9 +131,14 @@ def transformed(images: np.ndarray, rng: np.random.Generator) -> dict[str, np.nd
     return {
         'rotated by 90': np.rot90(images, 1, (2, 3)),
         'rotated by 180': np.rot90(images, 2, (2, 3)),
-        'shuffled patches': shuffled(images, images.shape[2] // PATCHES, rng),
+        'shuffled patches': shuffled(images, patch_size(images.shape[2]), rng),
         'shuffled pixels': shuffled(images, 1, rng),
     }
+
+
+def patch_size(side: int) -> int:
+    """The size of the patches of an image: a quarter of its side, or what divides it best."""
+    return max(size for size in range(1, max(1, side // PATCHES) + 1) if side % size == 0)
 
 
 def shuffled(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -141,7 +163,7 @@ def shuffled(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
 
 
 def other_data(
-    dataset: str, count: int, fashion_dir: Optional[str] = None
+    dataset: str, count: int, shape: tuple[int, ...], fashion_dir: Optional[str] = None
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The first test images of the data sets that stand against `dataset`, in its format.
 
@@ -150,6 +172,8 @@ def other_data(
     dataset : str
         As in training.data.datasets.CLASSES.
     count : int
+    shape : (int, int, int)
+        Channels, height and width of the images of `dataset`.
     fashion_dir : str or None
         Folder of Fashion-MNIST's files; the others are looked for as everywhere.
 
@@ -184,11 +208,32 @@ def other_data(
                 raise
             missing[datasets.TITLES[name]] = str(error)
         else:
-            images[datasets.TITLES[name]] = fitted(test.images, datasets.IMAGE_SHAPES[dataset])
+            images[datasets.TITLES[name]] = fitted(test.images, shape)
     return images, missing
 
 
-def fitted(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def from_folder(
+    folder: Path, count: int, shape: tuple[int, ...], short_side: Optional[int], seed: int
+) -> np.ndarray:
+    """`count` of the images below a folder, chosen at random, uint8 (N, channels, H, W).
+
+    `shape` and `short_side` as in training.data.pictures.read_picture. UserError where none can be read.
+    """
+    with naming(folder):
+        files = list(image_files(folder))
+    order = np.random.default_rng(seed).permutation(len(files))[:count]
+    images = []
+    for number in sorted(order):
+        try:
+            images.append(read_picture(files[number], shape, short_side=short_side))
+        except PictureError as error:
+            print(f'{files[number]}: left out, {error}')
+    if not images:
+        raise UserError(f'--against {folder}: there is no image in this folder that can be read')
+    return np.stack(images)
+
+
+def fitted(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Square images in another shape (channels, S, S): made gray or repeated, and resampled."""
     channels, side, _ = shape
     pixels = images.astype(np.float32)

@@ -22,8 +22,16 @@ CALIBRATION_BATCH = 64
 TIMED_RUNS, TIMED_IMAGES = 5, 100
 
 
-def write_onnx(symbol_file: Path, weights_file: Path, shapes: list[tuple[int, ...]], path: Path) -> None:
+def write_onnx(
+    symbol_file: Path,
+    weights_file: Path,
+    shapes: list[tuple[int, ...]],
+    path: Path,
+    metadata: Optional[dict[str, str]] = None,
+) -> None:
     """The exported symbol as an ONNX file; `shapes` are those of the input, then of the outputs.
+
+    `metadata` becomes the model's own.
 
     Raises
     ------
@@ -53,6 +61,7 @@ def write_onnx(symbol_file: Path, weights_file: Path, shapes: list[tuple[int, ..
         value.CopyFrom(
             onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, ('N', *shape[1:]))
         )
+    onnx.helper.set_model_props(model, metadata or {})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 

@@ -9,7 +9,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Optional, Union
+from typing import Annotated, Any, Optional, Union
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
@@ -73,6 +73,8 @@ class Summary(TypedDict):
     seed: int
     validated_on: NotRequired[str]
     validation_images: NotRequired[int]
+    top5_acc: NotRequired[float]
+    balanced_acc: NotRequired[float]
     detection: NotRequired[dict[str, Detection]]
 
 
@@ -109,7 +111,7 @@ class Run:
     @property
     def images(self) -> Optional[int]:
         """How many images an accuracy is of; None where the folder does not say."""
-        data = self.recipe.data
+        data: Any = self.recipe.data
         if data.dataset == 'images':
             return self.summary.get('validation_images')
         return data.holdout or data.num_samples or (None if data.dataset == 'idx' else TEST_IMAGES)

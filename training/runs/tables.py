@@ -24,7 +24,7 @@ def run_table(runs: list[Run]) -> str:
     runs : list of Run
         Of one data set.
     """
-    on_mnist = runs[0].on_mnist
+    on_mnist, of_photographs = runs[0].on_mnist, runs[0].recipe.data.dataset == 'images'
     rows = []
     for run in runs:
         summary = run.summary
@@ -37,15 +37,22 @@ def run_table(runs: list[Run]) -> str:
             f'{summary["images_per_second"]:.0f}',
             f'{summary["seconds"] / 60:.1f}',
         ]
-        if on_mnist:
+        if of_photographs:
+            row += [_number(summary.get(name)) for name in ('top5_acc', 'balanced_acc')]
+            row.append(_number(run.metrics[-1].get('knn_acc')))
+        elif on_mnist:
             row.append(_number(run.metrics[-1].get('knn_acc')))
         else:
             row += [_number(run.minutes_to(accuracy), '.1f') for accuracy in MILESTONES]
         rows.append(row)
     header = ['run', 'epochs', 'dtype', 'last', 'best (epoch)', 'images/s', 'minutes']
-    return markdown(
-        header + (['nearest center'] if on_mnist else [f'minutes to {value}' for value in MILESTONES]), rows
-    )
+    if of_photographs:
+        header += ['top-5', 'balanced', 'nearest center']
+    elif on_mnist:
+        header += ['nearest center']
+    else:
+        header += [f'minutes to {value}' for value in MILESTONES]
+    return markdown(header, rows)
 
 
 def recipe_table(groups: list[Repeats]) -> str:

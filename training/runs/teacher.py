@@ -1,12 +1,11 @@
 """The teacher of a distillation: a saved run, or a pretrained model of GluonCV's zoo."""
 
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from mxnet.context import Context
 from mxnet.gluon import HybridBlock
 
-from training.config.schema import Data
 from training.data import datasets
 from training.errors import UserError, naming
 from training.machine.devices import Device
@@ -17,7 +16,7 @@ from training.runs.weights import require_same_data
 
 
 def load_teacher(
-    name: str, data: Data, device: Device, contexts: list[Context], student: Optional[RunFolder] = None
+    name: str, data: Any, device: Device, contexts: list[Context], student: Optional[RunFolder] = None
 ) -> HybridBlock:
     """A hybridised block from normalised images to logits (B, C).
 
