@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         if other.loss.loss not in ('softmax', 'softmax-center') or not same:
             raise UserError(
                 f'--softmax-run {options.softmax_run}: expected a run on '
-                f'{recipe.data.dataset} trained by softmax, of the same classes and image size; this is '
+                f'{recipe.data.dataset}, of the same classes and image size, trained by softmax; this one is '
                 f'{other.loss.loss} on {other.data.dataset}'
             )
         nets[detection.SOFTMAX_NET] = net

@@ -163,7 +163,7 @@ def pretrained_model(option: str, name: str, classes: int, **settings: Any) -> H
     try:
         return zoo_model(name, classes, pretrained=True, **settings)
     except NoClassifier:
-        raise UserError(f"{option}: {name} is no classifier of GluonCV's zoo") from None
+        raise UserError(f"{option}: neither a run folder nor a classifier of GluonCV's zoo") from None
     except AssertionError:  # of Gluon, on loading an output layer of another size
         raise UserError(f'{option}: the pretrained weights of {name} are not for {classes} classes') from None
     except (OSError, ValueError) as error:  # no network; none published
