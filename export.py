@@ -2,6 +2,7 @@
 
     python export.py output/record/cifar-fast-seed0 --onnx
     python export.py output/record/cifar-fast-seed0 --int8
+    python export.py output/images-finetune --gluoncv backbone.params
 
 model-symbol.json and model-0000.params are for all of MXNet's bindings, model.onnx for whatever
 reads ONNX, model-int8.onnx the same with its convolutions in INT8, and model.json holds the classes' names
@@ -9,7 +10,8 @@ and how an image is prepared; model.onnx has that in its metadata. The one input
 of float32 pixel values 0 to 255, of shape (N, channels, H, W) for any N; normalisation is in the graph.
 Outputs are `logits` (N, C), under L-GM and center loss `distance` (N, C), half the squared distance to
 each class, and under L-GM `log_likelihood` (N,). What was written is loaded again and compared with the
-run on test images; INT8 may cost 0.01 of the accuracy.
+run on test images; INT8 may cost 0.01 of the accuracy. With --gluoncv the body of the net alone is
+written, for GluonCV's detectors and segmentation nets of the same backbone.
 """
 
 import json
@@ -106,17 +108,40 @@ def write_int8(model: Path, calibration: np.ndarray, test: Any, accuracy: float)
         )
 
 
+def write_gluoncv(folder: RunFolder, path: Path) -> int:
+    """Write a run's backbone for GluonCV, and say how it is loaded there; the exit code."""
+    from training.config.recipe import load_run
+    from training.data import datasets
+    from training.runs.gluoncv_files import write_backbone
+
+    recipe = load_run(folder.require_run())
+    with naming(path):
+        digest = write_backbone(folder, recipe, datasets.facts(recipe.data).shape, path)
+    name = recipe.model.model
+    print(
+        f"written: {path}; get_model('{name}').load_parameters('{path}') takes it, and, as a file of the name"
+    )
+    print(f"{name}-{digest[:8]}.params in DIR, get_model('{name}', pretrained='{digest[:8]}', root='DIR')")
+    return 0
+
+
 def main(argv: list[str]) -> int:
     parser = Parser(__doc__)
     parser.add_argument('run', type=Path, help='folder of a finished run')
     parser.add_argument('--onnx', action='store_true', help='also write model.onnx')
     parser.add_argument('--int8', action='store_true', help='also write model.onnx and model-int8.onnx')
+    parser.add_argument(
+        '--gluoncv',
+        type=Path,
+        metavar='FILE',
+        help="only write the net's body as a weights file of GluonCV's own names",
+    )
     parser.add_argument('--output-dir', type=Path, help='where to write (default RUN/export)')
     parser.add_argument('--data-dir', help="folder of the run's data files; default: the recipe's")
     options = parser.parse_args(argv)
     folder, target = RunFolder(options.run), options.output_dir or options.run / 'export'
     folder.require_run()
-    check_writable(target)
+    check_writable(options.gluoncv.parent if options.gluoncv else target)
     device = devices.prepare('cpu', 'float32')
 
     # What the run says of some test images.
@@ -125,6 +150,8 @@ def main(argv: list[str]) -> int:
     from training.data import datasets
     from training.runs import onnx_files, restore
 
+    if options.gluoncv:
+        return write_gluoncv(folder, options.gluoncv)
     net, recipe = restore.pixel_classifier(folder, None, device.contexts())
     facts = datasets.facts(recipe.data)
     count = min(SAMPLES, 2 * facts.batch)

@@ -1,17 +1,23 @@
 """train_images.py from a folder of images to a run that every other command takes."""
 
+import csv
 import json
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
+import onnx
 import pytest
 import yaml
 from conftest import run_fields, same_weights
 from photos import NAMES, write_photos, write_set
 
 from training.config import recipe as recipes
+from training.machine.devices import Device
+from training.model import build_model, initialize
 from training.nets import zoo
 from training.runs.run import read_run
+from training.runs.weights import load_weights
 
 SMALL = (
     *('--version', 'scratch-small', '--model', 'mobilenet0.25', '--image-size', 32, '--batch-size', 9),
@@ -129,6 +135,126 @@ def test_priors_and_weights_of_classes_follow_the_counts(train, tmp_path, cifar,
     np.testing.assert_allclose(prior[order], [0.6, 0.2, 0.2], rtol=1e-5)
 
 
+@pytest.mark.parametrize('loss', ['lgm', 'softmax'])
+def test_pictures_are_predicted_as_they_were_validated_with_embeddings(
+    loss, runs, photos, run_here, tmp_path
+):
+    for ending in ('.csv', '.npz'):
+        words = '--output', tmp_path / 'out.json', '--embeddings', tmp_path / f'out{ending}'
+        assert run_here('predict', runs / loss, photos / 'val', *words) == 0
+    rows = json.loads((tmp_path / 'out.json').read_text())
+    accuracy = np.mean([Path(row['file']).parent.name == row['class'] for row in rows])
+    assert len(rows) == 18 and accuracy == pytest.approx(read_run(runs / loss).summary['val_acc'], abs=0.06)
+    with np.load(tmp_path / 'out.npz') as stored:
+        assert stored['features'].shape == (18, 8) and stored['class'].tolist() == [
+            row['class'] for row in rows
+        ]
+        features = stored['features']
+    table = list(csv.reader(open(tmp_path / 'out.csv')))
+    assert table[0] == ['file', 'class', *map(str, range(8))] and table[1][0].endswith('.png')
+    np.testing.assert_allclose(np.array([row[2:] for row in table[1:]], float), features, rtol=1e-6)
+
+
+def test_class_table_figure_and_page_of_mistakes(runs, photos, capsys):
+    folder = runs / 'softmax'
+    table = list(csv.DictReader(open(folder / 'classes.csv')))
+    assert [row['class'] for row in table] == sorted(NAMES) and {row['images'] for row in table} == {'6'}
+    summary = read_run(folder).summary
+    balanced = np.mean([float(row['accuracy']) for row in table])
+    assert summary['balanced_acc'] == pytest.approx(balanced, abs=1e-3) and summary['top5_acc'] == 1
+    page = (folder / 'mistakes.html').read_text()
+    wrong = round(18 * (1 - summary['val_acc']))
+    assert page.count('<figure>') == wrong and f'{wrong} of 18 val images' in page
+    assert (folder / 'classes.png').stat().st_size > 5000
+
+
+def test_export_holds_classes_and_says_how_images_are_prepared(runs, run_here, tmp_path):
+    assert run_here('export', runs / 'lgm', '--onnx', '--output-dir', tmp_path) == 0
+    about = json.loads((tmp_path / 'model.json').read_text())
+    assert about['classes'] == sorted(NAMES) and 'short side of 37' in about['image']
+    metadata = {
+        entry.key: json.loads(entry.value) for entry in onnx.load(str(tmp_path / 'model.onnx')).metadata_props
+    }
+    assert metadata == about
+
+
+def test_backbone_goes_back_to_gluoncv(runs, run_here, photos, tmp_path, capsys):
+    assert run_here('export', runs / 'lgm', '--gluoncv', tmp_path / 'body.params') == 0
+    digest = capsys.readouterr().out.split('-')[-1][:8]
+    for way in ('file', 'hash'):
+        if way == 'file':
+            stock = zoo.zoo_model('mobilenet0.25', 1000)
+            stock.load_parameters(str(tmp_path / 'body.params'))
+        else:
+            (tmp_path / 'body.params').rename(tmp_path / f'mobilenet0.25-{digest}.params')
+            stock = zoo.zoo_model('mobilenet0.25', 1000, pretrained=digest, root=str(tmp_path))
+        recipe = recipes.load_run(runs / 'lgm' / 'config.yaml')
+        device = Device('cpu', (0,), 'float32')
+        model = build_model(recipe, device)
+        initialize(model, recipe, device.contexts())
+        load_weights(runs / 'lgm' / 'last.params', model.weights, device.contexts())
+        x = mx.nd.random.normal(shape=(2, 3, 32, 32))
+        embedded = model.net.embedding(stock.features(x)).asnumpy()
+        np.testing.assert_allclose(embedded, model.net(x).asnumpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_other_images_are_set_against_a_run(runs, run_here, cifar, tmp_path):
+    write_photos(tmp_path / 'others', cifar[1], 4, names=['truck'], first=90)
+    words = '--against', tmp_path / 'others', '--samples', 6, '--output-dir', tmp_path / 'out'
+    assert run_here('detect', runs / 'lgm', *words, '--softmax-run', runs / 'softmax') == 0
+    sets = json.loads((tmp_path / 'out' / 'detection.json').read_text())['sets']
+    assert {'others', 'CIFAR-10', 'uniform noise', 'FGSM 2/255'} <= set(sets)
+    assert 0 <= sets['others']['scores']['log_likelihood']['auroc'] <= 1
+
+
+def test_runs_on_images_are_compared(runs, run_here, tmp_path, capsys):
+    assert run_here('compare', *runs.iterdir(), '--output-dir', tmp_path) == 0
+    text = (tmp_path / 'comparison.md').read_text()
+    assert 'balanced' in text and 'Images in photos' in text
+    assert len(list(tmp_path.glob('accuracy-images-in-photos*.png'))) == 1
+
+
+def test_verification_on_other_classes(runs, run_here, cifar, tmp_path, capsys):
+    names = ['frog', 'horse', 'ship']
+    write_photos(tmp_path / 'others', cifar[1], 5, names=names, first=30)
+    assert (
+        run_here('verify', runs / 'lgm', '--data-dir', tmp_path / 'others', '--output-dir', tmp_path / 'out')
+        == 0
+    )
+    assert 'training classes too, which is no fair test: ship' in capsys.readouterr().out
+    report = json.loads((tmp_path / 'out' / 'verification.json').read_text())
+    assert report['pairs'] == 15 * 14 / 2 and report['pairs_of_one_class'] == 30
+    assert set(report['results']) == {
+        'features, cosine', 'features, euclidean', 'pixels, cosine', 'pixels, euclidean',
+    }  # fmt: skip
+    assert all(0 <= value <= 1 for row in report['results'].values() for value in row.values())
+
+
+def test_verification_of_a_list_of_pairs(runs, run_here, cifar, tmp_path, capsys):
+    for name in ('a b', 'c'):
+        for number, path in enumerate(write_photos(tmp_path / 'lfw', cifar[0], 2, names=[name]), 1):
+            path.rename(path.with_name(f'{name}_{number:04d}{path.suffix}'))
+    pairs = tmp_path / 'pairs.txt'
+    words = (
+        'verify',
+        runs / 'softmax',
+        '--data-dir',
+        tmp_path / 'lfw',
+        '--output-dir',
+        tmp_path,
+        '--pairs',
+        pairs,
+    )
+    pairs.write_text('1\t1\na b\t1\t2\nc\t1\t2\na b\t1\tc\t2\n')
+    assert run_here(*words) == 0
+    assert json.loads((tmp_path / 'verification.json').read_text())['pairs'] == 3
+    for text in ('', 'a b\t1\t2\n', 'a b\t1\t9\nc\t1\t2\n'):
+        pairs.write_text(text)
+        capsys.readouterr()
+        assert run_here(*words) == 2
+        assert str(pairs) in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     'words, message',
     [
@@ -153,7 +279,3 @@ def test_recipes_are_valid(path):
     recipe = recipes.load_recipe(path, recipes.ImagesRecipe, {})
     assert recipe.optimisation.epochs and recipe.model.model in path.read_text()
     assert not recipes.without_effect(recipe, set(yaml.safe_load(path.read_text())['data']))
-
-
-def test_summary_is_json(runs):
-    json.loads((runs / 'lgm' / 'summary.json').read_text())
