@@ -114,7 +114,7 @@ def write_gluoncv(folder: RunFolder, path: Path) -> int:
     from training.data import datasets
     from training.runs.gluoncv_files import write_backbone
 
-    recipe = load_run(folder.require_run())
+    recipe: Any = load_run(folder.require_run())
     with naming(path):
         digest = write_backbone(folder, recipe, datasets.facts(recipe.data).shape, path)
     name = recipe.model.model

@@ -212,6 +212,19 @@ def test_nets_for_photographs_give_features_embedding_and_logits(name, size, wid
     assert first.grad().abs().sum().asscalar() > 0
 
 
+def test_embedding_takes_features_of_one_scale_whatever_the_nets():
+    model = ImagesModel(model='mobilenet0.25', feature_size=6)
+    net = zoo.FeatureNet(model, Device('cpu', (0,), 'float32'), 4, (3, 32, 32))
+    net.initialize()
+    x = nd.random.normal(shape=(16, 3, 32, 32))
+    with autograd.train_mode():
+        pooled = net.features(x).asnumpy().reshape(16, 256)
+        embedded = net(x)[0].asnumpy()
+    scaled = (pooled - pooled.mean(axis=0)) / np.sqrt(pooled.var(axis=0) + 1e-5) * 10 / 256**0.5
+    weight, bias = net.embedding.weight.data().asnumpy(), net.embedding.bias.data().asnumpy()
+    np.testing.assert_allclose(embedded, scaled @ weight.T + bias, rtol=1e-3, atol=1e-4)
+
+
 def test_relu6_is_clip_with_its_gradient():
     x = nd.array([-3.0, 0.5, 5.9, 6.1, 40])
     found = []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from mxnet import gluon, nd
+from photos import write_set
 from serving.processes import serving
 
 import center_loss
@@ -20,6 +21,10 @@ BLOCKS = [
     for language, text in re.findall(r'```(\w*)\n(.*?)```', page.read_text(), re.DOTALL)
 ]
 SMALL = ['--num-samples', '64', '--epochs', '1', '--batch-size', '16', '--dtype', 'float32', '--lr', '0.01']
+SMALL_IMAGES = (
+    '--version scratch-small --model mobilenet0.25 --image-size 32 --epochs 1 --batch-size 9 --warmup none '
+    '--dtype float32'
+).split()
 DEFAULTS = {'train_cifar.py': 'fast', 'train_mnist.py': 'softmax-center'}
 
 
@@ -40,6 +45,8 @@ def own_place(word, scratch):
     """The paths that a word of a command stands for: those to be written are in `scratch`."""
     if word.startswith('docs/'):
         return [shutil.copy(ROOT / word, scratch)]
+    if Path(word).parts[:1] == ('photos',):
+        return [scratch / word]
     if word.startswith('output/') and not word.startswith('output/record'):
         return sorted(scratch.glob(Path(word).name)) or [scratch / Path(word).name]
     return sorted(ROOT.glob(word)) if '*' in word else [word]
@@ -56,11 +63,13 @@ def test_commands_of_a_page_run_in_their_order_on_a_small_budget(page, commands,
 
 
 @pytest.fixture
-def run_page_command(run_script, run_here, in_place_of_processes, tmp_path, capsys):
+def run_page_command(run_script, run_here, in_place_of_processes, cifar, tmp_path, capsys):
     """Run a command with little data; returns exit code and output. Files go to a folder of the test's."""
 
     def run(command):
         script, *words = own_words(command, tmp_path)
+        if 'photos' in command and not (tmp_path / 'photos').exists():
+            write_set(tmp_path / 'photos', cifar, names=['cat', 'dog', 'ship'])
         if script == 'launch.py':
             result = run_script(script, *words)
             return result.returncode, result.stdout + result.stderr
@@ -77,7 +86,7 @@ def run_page_command(run_script, run_here, in_place_of_processes, tmp_path, caps
 def own_words(command, scratch):
     """The words of a command, with little data and with `scratch` in place of output/."""
     script, *words = [str(path) for word in command.split()[1:] for path in own_place(word, scratch)]
-    if script in ('compare.py', 'detect.py', 'export.py'):
+    if script in ('compare.py', 'detect.py', 'export.py', 'verify.py'):
         words += ['--output-dir', str(scratch / 'written')]
     elif script == 'predict.py':
         words += ['--output', str(scratch / 'predictions.csv')]
@@ -85,6 +94,9 @@ def own_words(command, scratch):
         version = 'center' if '--second-train' in words else DEFAULTS[script]
         version = words[words.index('--version') + 1] if '--version' in words else version
         words += ['--output-dir', str(scratch / f'{script[6:-3]}-{version}')]
+    if script == 'train_images.py':
+        words += ['--output-dir', str(scratch / 'images-finetune')] * ('--output-dir' not in words)
+        words += SMALL_IMAGES * (not {'--resume', '--test'} & set(words))
     if script == 'ablate.py':
         if '--output-dir' not in words:
             words += ['--output-dir', str(scratch / Path(words[0]).stem)]

@@ -163,7 +163,7 @@ def shuffled(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
 
 
 def other_data(
-    dataset: str, count: int, shape: tuple[int, ...], fashion_dir: Optional[str] = None
+    dataset: str, count: int, shape: tuple[int, int, int], fashion_dir: Optional[str] = None
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The first test images of the data sets that stand against `dataset`, in its format.
 
@@ -213,7 +213,7 @@ def other_data(
 
 
 def from_folder(
-    folder: Path, count: int, shape: tuple[int, ...], short_side: Optional[int], seed: int
+    folder: Path, count: int, shape: tuple[int, int, int], short_side: Optional[int], seed: int
 ) -> np.ndarray:
     """`count` of the images below a folder, chosen at random, uint8 (N, channels, H, W).
 
@@ -233,7 +233,7 @@ def from_folder(
     return np.stack(images)
 
 
-def fitted(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def fitted(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Square images in another shape (channels, S, S): made gray or repeated, and resampled."""
     channels, side, _ = shape
     pixels = images.astype(np.float32)

@@ -39,6 +39,7 @@ OTHER_TASKS = {
     'ssd',
     'yolo3',
 }
+EMBEDDED_NORM = 10.0  # of the features that an embedding takes, on average
 LAST_MAP = 7  # height and width of the last feature map at the usual image size, at least
 
 
@@ -113,8 +114,12 @@ class FeatureNet(HybridBlock):
         inferred = _output_shape(self.features, model.model, shape)
         self._pools = len(inferred) == 4
         self.feature_size = inferred[1]
-        self.embedding = self.output = None
+        self.norm = self.embedding = self.output = None
         if model.embedding_size:
+            # Pooled features of different nets differ in scale, by 20 times and more, and so would the
+            # learning rates that an embedding bears.
+            self.norm = nn.BatchNorm(scale=False, center=False, in_channels=self.feature_size)
+            self._scale = EMBEDDED_NORM / self.feature_size**0.5
             self.embedding = Float32Dense(model.embedding_size, in_units=self.feature_size)
             self.feature_size = model.embedding_size
         if outputs:
@@ -133,7 +138,7 @@ class FeatureNet(HybridBlock):
         if self._pools:
             x = F.mean(x, axis=(2, 3))
         if self.embedding is not None:
-            x = self.embedding(x)
+            x = self.embedding(self.norm(x) * self._scale)
         if self._classifies:
             return x, self.output(x)
         return x if self.output is None else self.output(x)

@@ -38,7 +38,7 @@ def run_table(runs: list[Run]) -> str:
             f'{summary["seconds"] / 60:.1f}',
         ]
         if of_photographs:
-            row += [_number(summary.get(name)) for name in ('top5_acc', 'balanced_acc')]
+            row += [_number(summary.get('top5_acc')), _number(summary.get('balanced_acc'))]
             row.append(_number(run.metrics[-1].get('knn_acc')))
         elif on_mnist:
             row.append(_number(run.metrics[-1].get('knn_acc')))
