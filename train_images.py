@@ -16,8 +16,8 @@ from typing import Any
 from training import errors
 from training.begin import begin
 from training.config import recipe as recipes
+from training.config.inputs import ImagesData
 from training.config.options import Parser, choose_recipe, parse_options, training_parser
-from training.config.schema import ImagesData
 from training.runs.folder import RunFolder
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from training.config.schema import CifarData
+from training.config.inputs import CifarData
 from training.errors import UserError
 from training.metrics import ood_images
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from mxnet import autograd, gluon, init, nd
 
-from training.config.schema import CifarModel, ImagesModel
+from training.config.inputs import CifarModel, ImagesModel
 from training.errors import UserError
 from training.machine import devices
 from training.machine.devices import Device

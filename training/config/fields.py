@@ -18,6 +18,7 @@ class Values(NamedTuple):
 
 GIVEN = Values('', lambda value: value not in (None, []))
 ABSENT = Values('absent', lambda value: value in (None, []))
+LARGEST = 10**6  # of counts: none is sensibly larger, and arithmetic on them stays exact
 ABOVE_0 = Values('above 0', lambda value: value > 0)
 ABOVE_1 = Values('above 1', lambda value: value > 1)
 
@@ -49,6 +50,9 @@ def pair(value: Any) -> Any:
     if not isinstance(parts, (list, tuple)) or len(parts) != 2:
         raise ValueError(f'expected pairs such as 16:4, or [16, 4] in a file, got {value!r}')
     return parts
+
+
+always, with_lgm = only(), only(loss='lgm')
 
 
 def missing_need(item: dataclasses.Field, values: dict[str, Any]) -> Optional[str]:

@@ -97,7 +97,7 @@ def batch_size(shape: tuple[int, ...]) -> int:
 
 
 def facts(settings: Any) -> Facts:
-    """The Facts of a training.config.schema.Data; of images of one's own, once they have been loaded."""
+    """The Facts of a training.config.inputs.Data; of images of one's own, once they have been loaded."""
     name = settings.dataset
     if name == 'images':
         size = settings.image_size
@@ -107,7 +107,7 @@ def facts(settings: Any) -> Facts:
 
 
 def load_splits(settings: Any, **how: bool) -> tuple[Split, Split]:
-    """(training Split, validation Split) of a training.config.schema.Data.
+    """(training Split, validation Split) of a training.config.inputs.Data.
 
     Further settings, of images of one's own, are those of training.data.images.load_images.
     """
@@ -122,7 +122,7 @@ def load_splits(settings: Any, **how: bool) -> tuple[Split, Split]:
 
 
 def load_first(settings: Any, count: int, data_dir: Optional[str] = None) -> Any:
-    """The first `count` training and test images of a training.config.schema.Data, two Splits of arrays.
+    """The first `count` training and test images of a training.config.inputs.Data, two Splits of arrays.
 
     From `data_dir` if given. Of images of one's own, so many are chosen evenly, for testing of those that
     the run was validated on.

@@ -58,8 +58,7 @@ class Job:
     restart_epoch : int or None
         The epoch, counted from 0, that begins with the best weights so far and new optimizers.
     report : callable
-        Called at the end with a training.runs.background_plots.BackgroundPlots; returns what the summary is
-        to say besides.
+        Called at the end with a BackgroundPlots; returns further entries of the summary.
     """
 
     recipe: Any
@@ -299,14 +298,9 @@ def _conclude(job: Job, history: list[dict], findings: dict[str, Any]) -> None:
     folder = job.folder
     save_weights(folder.last_weights, job.result)
     folder.write_metrics(history)
-    trained = [
-        parameter
-        for parameter in job.model.graph._collect_params_with_prefix().values()
-        if parameter.grad_req != 'null'
-    ]
-    summary = summarise(
-        job.recipe, job.device, history, job.validation.count, sum(math.prod(p.shape) for p in trained)
-    )
+    parameters = job.model.graph._collect_params_with_prefix().values()
+    trained = sum(math.prod(p.shape) for p in parameters if p.grad_req != 'null')
+    summary = summarise(job.recipe, job.device, history, job.validation.count, trained)
     summary.update(findings)
     folder.write_summary({**folder.found_since(len(history)), **summary})
     print(f'files in {folder.path}')

@@ -60,7 +60,7 @@ def image_sets(
     Parameters
     ----------
     test : training.data.datasets.Split
-    settings : training.config.schema.Data
+    settings : training.config.inputs.Data
         Of the run.
     seed : int
         Of noise and shuffling, and of which images of a folder are taken.

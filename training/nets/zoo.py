@@ -11,7 +11,7 @@ import mxnet as mx
 from mxnet import autograd, init
 from mxnet.gluon import HybridBlock, nn
 
-from training.config.schema import ZooModel
+from training.config.inputs import ZooModel
 from training.data.datasets import IMAGE_SHAPES
 from training.errors import UserError
 from training.machine.devices import Device, hidden
@@ -52,7 +52,7 @@ class FeatureNet(HybridBlock):
 
     Parameters
     ----------
-    model : training.config.schema.ZooModel
+    model : training.config.inputs.ZooModel
         Its `model` names the classifier, such as 'cifar_resnet20_v1' or 'resnet50_v1d'.
     device : training.machine.devices.Device or None
         Decides which swaps pay; None makes only those that are made everywhere.

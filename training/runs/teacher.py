@@ -24,7 +24,7 @@ def load_teacher(
     ----------
     name : str
         A run folder of the same script, or a model's name.
-    data : training.config.schema.CifarData or ImagesData
+    data : training.config.inputs.CifarData or ImagesData
         Of the student: the teacher sees its images, normalised as they are.
     device : training.machine.devices.Device
     contexts : list of Context
