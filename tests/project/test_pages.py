@@ -21,10 +21,22 @@ BLOCKS = [
     for language, text in re.findall(r'```(\w*)\n(.*?)```', page.read_text(), re.DOTALL)
 ]
 SMALL = ['--num-samples', '64', '--epochs', '1', '--batch-size', '16', '--dtype', 'float32', '--lr', '0.01']
-SMALL_IMAGES = (
-    '--version scratch-small --model mobilenet0.25 --image-size 32 --epochs 1 --batch-size 9 --warmup none '
-    '--dtype float32'
-).split()
+SMALL_IMAGES = [
+    '--version',
+    'scratch-small',
+    '--model',
+    'mobilenet0.25',
+    '--image-size',
+    '32',
+    '--epochs',
+    '1',
+    '--batch-size',
+    '9',
+    '--warmup',
+    'none',
+    '--dtype',
+    'float32',
+]
 DEFAULTS = {'train_cifar.py': 'fast', 'train_mnist.py': 'softmax-center'}
 
 
