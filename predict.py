@@ -64,11 +64,11 @@ def check_target(option: str, path: Path, *endings: str) -> None:
 
 
 def write_embeddings(path: Path, rows: list[dict[str, Any]], features: np.ndarray) -> None:
-    """Files, predicted classes and features (N, D): arrays of these names in .npz, or columns of .csv."""
+    """Files, predicted classes and features (N, D): arrays `files`, `classes`, `features`, or columns of .csv."""
     if path.suffix == '.npz':
         with atomic_save(str(path), overwrite_part=True) as file:
-            names = {name: np.array([row[name] for row in rows], str) for name in ('file', 'class')}
-            np.savez_compressed(file, **names, features=features)
+            names, classes = (np.array([row[name] for row in rows], str) for name in ('file', 'class'))
+            np.savez_compressed(file, files=names, classes=classes, features=features)
         return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
