@@ -64,7 +64,7 @@ def check_target(option: str, path: Path, *endings: str) -> None:
 
 
 def write_embeddings(path: Path, rows: list[dict[str, Any]], features: np.ndarray) -> None:
-    """Files, predicted classes and features (N, D): arrays `files`, `classes`, `features`, or columns of .csv."""
+    """Files, classes and features (N, D): the arrays `files`, `classes`, `features`, or columns of .csv."""
     if path.suffix == '.npz':
         with atomic_save(str(path), overwrite_part=True) as file:
             names, classes = (np.array([row[name] for row in rows], str) for name in ('file', 'class'))

@@ -99,7 +99,7 @@ def test_batches_change_nothing(subject, monkeypatch):
     run, net, images, labels = subject
     logits = []
     for size in (500, 7):
-        monkeypatch.setattr(detection, 'BATCH', size)
+        monkeypatch.setattr(datasets, 'MOST_AT_ONCE', size)
         attacked = ImageSet('FGSM', 'FGSM', images.asnumpy(), labels.asnumpy(), STRENGTH[run])
         logits.append(detection.net_outputs(net, attacked, 0, images.context, tqdm(disable=True))[0])
     np.testing.assert_allclose(logits[0], logits[1], rtol=1e-3, atol=1e-2)

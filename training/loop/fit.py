@@ -4,7 +4,7 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from mxnet import MXNetError
 
@@ -18,16 +18,13 @@ from training.loop.validation import Validation
 from training.machine.devices import Device
 from training.model import Model
 from training.optim.average import MovingAverage
-from training.optim.overflow import OverflowGuard
+from training.optim.overflow import LOSS_SCALE, OverflowGuard, loss_scale
 from training.runs import checkpoint, plots, resumption, tables
 from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder, summarise
 from training.runs.run import read_run
 from training.runs.weights import load_weights, save_weights
 
-# Of the mean loss over a device's images. Lifts small gradients over float16's underflow; large ones, of v5's
-# kernels, come to 10,000 of the 65,504 there are. A step in which one exceeds that is skipped.
-LOSS_SCALE = {'float16': 128.0}
 FORWARD_ALONE = 3  # times as fast as a training step, roughly
 # A run that has not begun, but for its history.
 BLANK: dict[str, Any] = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0}
@@ -103,8 +100,7 @@ def fit(job: Job, resume: bool = False, tensorboard: bool = False) -> int:
     Raises
     ------
     UserError
-        If the run cannot be resumed, the loss is no number, a file cannot be written, or the device
-        runs out of memory.
+        If the run cannot be resumed, the loss is no number, a file cannot be written, or memory runs out.
     """
     try:
         with _claim(job, resume):
@@ -112,14 +108,8 @@ def fit(job: Job, resume: bool = False, tensorboard: bool = False) -> int:
     except MXNetError as error:
         if 'out of memory' not in str(error):
             raise
-        raise UserError(
-            f'device {job.device}: out of memory; stopped. A smaller --batch-size takes less'
-        ) from None
-
-
-def loss_scale(dtype: str, batch_size: int) -> float:
-    """What the losses of `batch_size` images on a device are multiplied by before they are added."""
-    return LOSS_SCALE.get(dtype, batch_size) / batch_size
+        message = f'device {job.device}: out of memory; stopped. A smaller --batch-size takes less'
+        raise UserError(message) from None
 
 
 def _claim(job: Job, resume: bool) -> Any:
@@ -142,7 +132,7 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
     progress = Progress(work, quiet=not workers.is_rank_zero)
     with folder.writing():
         events = folder.event_writer(len(history)) if tensorboard and workers.is_rank_zero else nullcontext()
-    names = datasets.CLASS_NAMES[job.recipe.data.dataset]
+    names = datasets.facts(job.recipe.data).names
     maps = FeatureMaps(folder, job.validation, job.data, names, job.recipe.data.validation_split, epochs)
     with BackgroundPlots() as figures, StopRequest().listening() as stop, events as board:
         for epoch in range(state['epoch'], epochs):
@@ -273,18 +263,17 @@ def _record(job: Job, state: dict[str, Any], figures: BackgroundPlots, board: An
 
 
 def _draw_curves(job: Job, history: list[dict], figures: BackgroundPlots) -> None:
-    folder = job.folder
-    figures.submit(folder.write_figure, 'curves.png', plots.curves, history, folder.path.name)
+    figures.submit(job.folder.write_figure, 'curves.png', plots.curves, history, job.folder.path.name)
 
 
 def _draw_results(
     job: Job, history: list[dict], figures: BackgroundPlots, maps: FeatureMaps
 ) -> dict[str, Any]:
     """Draw what a whole run shows; return what the likelihoods add to its summary."""
+    name = job.folder.path.name
 
     def draw_likelihoods(splits: list[tuple]) -> None:
-        title = job.folder.path.name
-        figures.submit(job.folder.write_figure, 'likelihood.png', plots.likelihoods, splits, title)
+        figures.submit(job.folder.write_figure, 'likelihood.png', plots.likelihoods, splits, name)
 
     _draw_curves(job, history, figures)
     if job.plotting:

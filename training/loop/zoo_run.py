@@ -191,7 +191,8 @@ def report_classes(
         outputs = model.classifier(images)
         return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
 
-    return class_report(*extract_features(logits, normalise, data), datasets.facts(recipe.data).names)
+    outputs, labels = extract_features(logits, normalise, data)
+    return class_report(outputs, labels, datasets.facts(recipe.data).names)
 
 
 def say(report: ClassReport) -> None:

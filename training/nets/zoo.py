@@ -116,8 +116,7 @@ class FeatureNet(HybridBlock):
         self.feature_size = inferred[1]
         self.norm = self.embedding = self.output = None
         if model.embedding_size:
-            # Pooled features of different nets differ in scale, by 20 times and more, and so would the
-            # learning rates that an embedding bears.
+            # Pooled features of nets differ in scale, and so would the learning rates that this bears.
             self.norm = nn.BatchNorm(scale=False, center=False, in_channels=self.feature_size)
             self._scale = EMBEDDED_NORM / self.feature_size**0.5
             self.embedding = Float32Dense(model.embedding_size, in_units=self.feature_size)
