@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, write_cifar100, write_fashion
 
-from training.config.schema import CifarData
+from training.config.images import CifarData
 from training.data import datasets, download, sources
 from training.errors import UserError
 

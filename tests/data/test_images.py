@@ -12,7 +12,7 @@ from mxnet import recordio
 from photos import NAMES, ORIENTATION, write_photos, write_set
 from PIL import Image
 
-from training.config.schema import ImagesData
+from training.config.images import ImagesData
 from training.data import augment, batches, crops, folders, packing, records
 from training.data.datasets import Split, digest, load_splits
 from training.data.images import load_images

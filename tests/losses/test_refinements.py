@@ -10,7 +10,8 @@ from conftest import RECORD, ROOT
 from mxnet import autograd, gluon, nd
 
 from gmloss import DiagonalMixture, LGMLoss, MixtureClassifier
-from training.config.schema import CifarData, Optimisation
+from training.config.images import CifarData
+from training.config.schema import Optimisation
 from training.data import augment, batches
 from training.data.datasets import Split
 from training.errors import UserError

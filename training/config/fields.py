@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Optional
 
 from pydantic import ConfigDict, Field, field_validator
 
+LARGEST = 10**6  # of counts: none is sensibly larger, and arithmetic on them stays exact
 STRICT = ConfigDict(extra='forbid', allow_inf_nan=False, validate_default=True)
 
 

@@ -12,7 +12,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from training.config.fields import missing_need
-from training.config.schema import MNIST_LIKE, CifarRecipe, MnistRecipe, Recipe
+from training.config.images import MNIST_LIKE
+from training.config.schema import CifarRecipe, MnistRecipe, Recipe
 from training.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

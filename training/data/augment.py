@@ -247,7 +247,7 @@ def mix(F: Any, x: Any, weight: Any) -> Any:
 
 
 def build(settings: Any) -> Normalize:
-    """The augmentation of a training.config.schema.CifarData or ImagesData.
+    """The augmentation of a training.config.images.CifarData or ImagesData.
 
     Images of one's own come cropped and mirrored, so that their colours alone are left to it.
     """

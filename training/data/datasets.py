@@ -86,7 +86,7 @@ class Facts:
 
 
 def facts(settings: Any) -> Facts:
-    """The Facts of a training.config.schema.Data; of images of one's own, once they have been loaded."""
+    """The Facts of a training.config.images.Data; of images of one's own, once they have been loaded."""
     name = settings.dataset
     if name == 'images':
         size = settings.image_size
@@ -96,7 +96,7 @@ def facts(settings: Any) -> Facts:
 
 
 def load_splits(settings: Any, **how: bool) -> tuple[Split, Split]:
-    """(training Split, validation Split) of a training.config.schema.Data.
+    """(training Split, validation Split) of a training.config.images.Data.
 
     Further settings, of images of one's own, are those of training.data.images.load_images.
     """
@@ -111,7 +111,7 @@ def load_splits(settings: Any, **how: bool) -> tuple[Split, Split]:
 
 
 def load_first(settings: Any, count: int, data_dir: Optional[str] = None) -> Any:
-    """The first `count` training and test images of a training.config.schema.Data, two Splits.
+    """The first `count` training and test images of a training.config.images.Data, two Splits.
 
     From `data_dir` if given.
     """

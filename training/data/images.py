@@ -16,13 +16,13 @@ LISTED = 20  # classes whose counts are printed one by one
 
 
 def load_images(settings: Any, strict: bool = False, again: bool = False) -> tuple[Records, Records]:
-    """Training and validation images of a training.config.schema.ImagesData.
+    """Training and validation images of a training.config.images.ImagesData.
 
     Its `classes` are filled in if it has none, and `validate_on` too.
 
     Parameters
     ----------
-    settings : training.config.schema.ImagesData
+    settings : training.config.images.ImagesData
         `image_size` above 0.
     strict, again
         As in training.data.packing.pack.

@@ -15,7 +15,8 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from training.config import recipe as recipes
-from training.config.schema import MNIST_LIKE, Recipe
+from training.config.images import MNIST_LIKE
+from training.config.schema import Recipe
 from training.data.datasets import TITLES
 from training.errors import UserError
 from training.runs.folder import RunFolder, totals

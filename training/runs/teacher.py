@@ -6,7 +6,7 @@ from typing import Optional
 from mxnet.context import Context
 from mxnet.gluon import HybridBlock
 
-from training.config.schema import CifarData
+from training.config.images import CifarData
 from training.data import datasets
 from training.errors import UserError, naming
 from training.machine.devices import Device
@@ -25,7 +25,7 @@ def load_teacher(
     ----------
     name : str
         A run folder of train_cifar.py or a model's name.
-    data : training.config.schema.CifarData
+    data : training.config.images.CifarData
         Of the student: the teacher sees its images, normalised as they are.
     device : training.machine.devices.Device
     contexts : list of Context

@@ -9,8 +9,8 @@ from typing import Any
 import mxnet as mx
 from boltons.fileutils import atomic_save
 
+from training.config.images import Data
 from training.config.recipe import load_run
-from training.config.schema import Data
 from training.errors import UserError, naming
 
 # mxnet's weights files: magic numbers, and bytes an element by type number.
