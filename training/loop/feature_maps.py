@@ -9,7 +9,7 @@ from mxnet import nd
 from gmloss import fit_spread
 from training.data.batches import DeviceData
 from training.loop.validation import Validation
-from training.metrics.accuracy import EVALUATION_BATCH, extract_features
+from training.metrics.accuracy import extract_features
 from training.metrics.likelihood import log_likelihoods
 from training.runs import feature_page, plots
 from training.runs.background_plots import BackgroundPlots
@@ -160,8 +160,8 @@ class FeatureMaps:
         images, labels = [], []
         for data, most in zip(self._splits, self._counts):
             count = min(most, data.count)
-            for start in range(0, count, EVALUATION_BATCH):
-                part = slice(start, min(start + EVALUATION_BATCH, count))
-                images.append(shrink(data.images[0][part].asnumpy()))
+            for start in range(0, count, data.images.batch):
+                part = slice(start, min(start + data.images.batch, count))
+                images.append(shrink(data.images.part(0, part).asnumpy()))
                 labels.append(data.labels[0][part].asnumpy())
         return np.concatenate(images), np.concatenate(labels)
