@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Optional
 
 from pydantic import ConfigDict, Field, field_validator
 
+LARGEST = 10**6  # of counts: none is sensibly larger, and arithmetic on them stays exact
 STRICT = ConfigDict(extra='forbid', allow_inf_nan=False, validate_default=True)
 
 
@@ -18,7 +19,6 @@ class Values(NamedTuple):
 
 GIVEN = Values('', lambda value: value not in (None, []))
 ABSENT = Values('absent', lambda value: value in (None, []))
-LARGEST = 10**6  # of counts: none is sensibly larger, and arithmetic on them stays exact
 ABOVE_0 = Values('above 0', lambda value: value > 0)
 ABOVE_1 = Values('above 1', lambda value: value > 1)
 

@@ -17,8 +17,8 @@ from training.runs.features import Snapshot, is_recorded
 from training.runs.folder import RunFolder, epoch_of
 from training.runs.sample import shrink, write_sample
 
-SAMPLE = 2000  # images of each split
-MOST_VALUES = 2**19  # of their features: fewer images where there are many dimensions
+SAMPLE = 1000, 2000  # training and validation images: on CIFAR their features take 2 % of an epoch's time
+MOST_VALUES = 2**19  # of a split's features: fewer images where there are many dimensions
 
 
 class FeatureMaps:
@@ -49,14 +49,16 @@ class FeatureMaps:
         self.folder, self.model, self._normalise = folder, validation.model, validation.normalise
         self._splits = train_data, validation.data
         self._class_names, self._test_name, self._epochs = class_names, test_name, epochs
-        self._count = min(SAMPLE, max(1, MOST_VALUES // self.model.net.feature_size))
+        most = max(1, MOST_VALUES // self.model.net.feature_size)
+        self._counts = [min(count, most) for count in SAMPLE]
         self._has_sample = False
 
     def snapshot(self, epoch: int) -> Snapshot:
         """The features of the first images of both splits as they are now."""
         mixture, center_loss = self.model.mixture, self.model.center_loss
         (train, train_scores, train_labels), (test, test_scores, test_labels) = (
-            extract_features(self._look, self._normalise, data, self._count) for data in self._splits
+            extract_features(self._look, self._normalise, data, count)
+            for data, count in zip(self._splits, self._counts)
         )
         scores, of_loss = np.concatenate([train_scores, test_scores]), {}
         if mixture:
@@ -156,8 +158,8 @@ class FeatureMaps:
     def _images(self) -> tuple[np.ndarray, np.ndarray]:
         """Small images (N, channels, height, width) and labels (N,) of both splits."""
         images, labels = [], []
-        for data in self._splits:
-            count = min(self._count, data.count)
+        for data, most in zip(self._splits, self._counts):
+            count = min(most, data.count)
             for start in range(0, count, data.images.batch):
                 part = slice(start, min(start + data.images.batch, count))
                 images.append(shrink(data.images.part(0, part).asnumpy()))
