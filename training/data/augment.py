@@ -1,6 +1,6 @@
 """Augmentation as batch arithmetic on the device.
 
-Each block but `Mixup` is in two parts. `draw` makes, on the host and once an epoch, the random
+Each block is in two parts. `draw` makes, on the host and once an epoch, the random
 numbers of every image from a NumPy generator; the block itself is a deterministic function of
 images and draws. So a run depends on its seed alone, whatever the device, and can resume at any
 epoch.
@@ -219,31 +219,6 @@ class ResizedCropJitter(ColourJitter):
         pixels = resample(F, pixels, _part(F, draws, 0, 8), index, self._channels)
         # OpenCV, which resizes mxnet's images, cuts off an eighth of a level before it rounds.
         return super().transform(F, F.floor(pixels + 0.375), _part(F, draws, 8, 20), **colours)
-
-
-class Mixup(HybridBlock):
-    """Mixes each image of a batch with another one; see `mix`.
-
-    Inputs:
-        - **images**: shape (B, channels, H, W).
-        - **weight**: shape (1,), drawn from Beta(a, a) for each batch.
-
-    Outputs:
-        - **mixed**: same shape as images.
-    """
-
-    def hybrid_forward(self, F: Any, images: Any, weight: Any) -> Any:
-        return mix(F, images, F.reshape(weight, (1, 1, 1, 1)))
-
-
-def mix(F: Any, x: Any, weight: Any) -> Any:
-    """weight * x_i + (1 - weight) * x_(B-1-i), for images or for labels as distributions.
-
-    Batches come in random order, so the one from the other end is a random one. Source: Zhang et
-    al., "mixup" (ICLR 2018), as in He et al., arXiv 1812.01187, section 5.4.
-    """
-    other = F.reverse(x, axis=0)
-    return other + F.broadcast_mul(x - other, weight)
 
 
 def build(settings: Any) -> Normalize:

@@ -9,8 +9,9 @@ from mxnet import nd
 from mxnet.context import Context
 from mxnet.gluon import HybridBlock
 
-from training.data.augment import Mixup, draw_flips
+from training.data.augment import draw_flips
 from training.data.datasets import Split
+from training.data.mixup import Mixup
 from training.data.records import Records, Streamed
 from training.data.resample import SIZE, Downscale
 from training.errors import UserError

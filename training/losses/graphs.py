@@ -12,7 +12,7 @@ from mxnet.gluon import HybridBlock
 
 from center_loss import CenterLoss
 from gmloss import LGMLoss, MixtureClassifier, label_free_logits
-from training.data.augment import mix
+from training.data.mixup import mix
 
 
 def soft_labels(label_smoothing: float = 0.0, mixup: bool = False, **_: Any) -> bool:
