@@ -203,7 +203,7 @@ def test_nets_for_photographs_give_features_embedding_and_logits(name, size, wid
     model = ImagesModel(model=name, feature_size=6)
     net = zoo.FeatureNet(model, Device('cpu', (0,), 'float32'), 4, (3, size, size))
     assert net.embedding.weight.shape == (6, width) and net.feature_size == 6
-    net.initialize()
+    net.initialize(init.MSRAPrelu())
     with autograd.record():
         features, logits = net(nd.random.normal(shape=(2, 3, size, size)))
     logits.backward()
@@ -215,7 +215,7 @@ def test_nets_for_photographs_give_features_embedding_and_logits(name, size, wid
 def test_embedding_takes_features_of_one_scale_whatever_the_nets():
     model = ImagesModel(model='mobilenet0.25', feature_size=6)
     net = zoo.FeatureNet(model, Device('cpu', (0,), 'float32'), 4, (3, 32, 32))
-    net.initialize()
+    net.initialize(init.MSRAPrelu())
     x = nd.random.normal(shape=(16, 3, 32, 32))
     with autograd.train_mode():
         pooled = net.features(x).asnumpy().reshape(16, 256)
@@ -240,7 +240,7 @@ def test_relu6_is_clip_with_its_gradient():
 def test_frozen_backbone_keeps_weights_and_statistics_and_trains_the_rest():
     model = ImagesModel(model='mobilenet0.25', feature_size=6, freeze_backbone=True)
     net = zoo.FeatureNet(model, Device('cpu', (0,), 'float32'), 4, (3, 32, 32))
-    net.initialize()
+    net.initialize(init.MSRAPrelu())
     net(nd.zeros((1, 3, 32, 32)))
     before = {name: p.data().asnumpy() for name, p in net.features.collect_params().items()}
     trainer = gluon.Trainer(net.collect_params(), 'sgd', {'learning_rate': 0.1, 'wd': 0.1})

@@ -1,4 +1,4 @@
-"""Images, or labels as distributions, mixed in pairs."""
+"""Images and labels mixed in pairs."""
 
 from typing import Any
 
