@@ -15,7 +15,17 @@ def test_last_snapshot_has_what_the_finished_run_says_of_its_images(run_here, tm
     folder = RunFolder(tmp_path / 'run')
     words = '--version', 'lgm-full', '--num-samples', 100, '--batch-size', 50, '--epochs', 1
     assert (
-        run_here('train_mnist', *words, '--dtype', 'float32', '--plotting', '--output-dir', folder.path) == 0
+        run_here(
+            'train_mnist',
+            *words,
+            '--dtype',
+            'float32',
+            '--plotting',
+            '--tensorboard',
+            '--output-dir',
+            folder.path,
+        )
+        == 0
     )
     snapshot = Snapshot.load(folder.snapshots[-1])
     net, _ = restore.pixel_classifier(folder, devices.choose('cpu', 'float32'), [mx.cpu()])
@@ -28,3 +38,12 @@ def test_last_snapshot_has_what_the_finished_run_says_of_its_images(run_here, tm
     np.testing.assert_array_equal(snapshot.predicted[certain], posterior.argmax(axis=1)[certain])
     np.testing.assert_allclose(snapshot.log_likelihood, likelihood, rtol=1e-3, atol=1e-3)
     assert len(snapshot.train_labels) == len(snapshot.test_labels) == 100
+    (projector,) = (folder.path / 'tensorboard').glob('*/features')
+    header, *rows = (projector / 'metadata.tsv').read_text().splitlines()
+    assert header.split('\t') == ['split', 'class', 'predicted', 'mistake', 'probability', 'log-likelihood']
+    names = [row.split('\t')[2] for row in rows]
+    assert names == [str(label) for label in snapshot.predicted]
+    vectors = np.loadtxt(projector / 'tensors.tsv')
+    features = np.concatenate([snapshot.train_features, snapshot.test_features])
+    np.testing.assert_allclose(vectors, features, rtol=1e-4, atol=1e-5)
+    assert (projector / 'sprite.png').exists()
