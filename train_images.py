@@ -40,10 +40,10 @@ def main(argv: list[str]) -> int:
 
     from training.data import datasets
     from training.loop.zoo_run import run_zoo_net
-    from training.nets import zoo
+    from training.nets.sizes import usual_size
 
     # Images, then net, loss, schedules and the training itself.
-    recipe.data.image_size = recipe.data.image_size or zoo.usual_size(recipe.model.model)
+    recipe.data.image_size = recipe.data.image_size or usual_size(recipe.model.model)
     splits = datasets.load_splits(recipe.data, strict=actions['strict'], again=actions['repack'])
     return run_zoo_net(recipe, device, workers, folder, actions, splits)
 

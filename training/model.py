@@ -18,6 +18,7 @@ from training.losses.graphs import Graph, LGMGraph, SoftmaxGraph, class_weights,
 from training.machine.devices import Device
 from training.nets import zoo
 from training.nets.lenet import LeNetPlusPlus
+from training.nets.sizes import require_sizes
 
 SOFTMAX, NEAREST_CENTER, LGM = 'softmax', 'knn', 'lgm'
 
@@ -90,10 +91,11 @@ def build_model(recipe: Recipe, device: Optional[Device], class_counts: Optional
         'temperature': refinement.temperature if refinement.teacher else None,
         'class_weights': class_weights(counts, loss.class_weight_power) if loss.class_weight_power else None,
     }
+    net = zoo.FeatureNet(recipe.model, device, None if loss.loss == LGM else classes, facts.shape)
+    require_sizes(net, (size for size, _ in recipe.data.resolutions), facts.shape[1])
     if loss.loss == LGM:
         priors = counts if loss.class_prior == 'counts' else None
-        return lgm_model(zoo.FeatureNet(recipe.model, device, None, facts.shape), loss, priors, **settings)
-    net = zoo.FeatureNet(recipe.model, device, classes, facts.shape)
+        return lgm_model(net, loss, priors, **settings)
     if loss.loss != SOFTMAX:
         center_loss = CenterLoss(classes, net.feature_size, loss.lmbd)
     return softmax_model(net, center_loss, **settings)

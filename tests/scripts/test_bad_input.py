@@ -91,6 +91,11 @@ COMMAND_LINES = [
     ('train_cifar', '--teacher data', 'data: there is no run in this folder'),
     (
         'train_cifar',
+        '--model vgg11 --shortcut conv --resolutions 16:1',
+        'cannot take images of 16 x 16',
+    ),
+    (
+        'train_cifar',
         '--weights run/best.params --normalisation symmetric',
         '--weights run/best.params: was trained with normalisation cifar10, not symmetric; choose others or ',
     ),

@@ -7,8 +7,7 @@ stock net, the CPU and the GPU.
 from collections.abc import Iterator
 from typing import Any, Optional
 
-import mxnet as mx
-from mxnet import autograd, init
+from mxnet import init
 from mxnet.gluon import HybridBlock, nn
 
 from training.config.inputs import ZooModel
@@ -17,6 +16,7 @@ from training.errors import UserError
 from training.machine.devices import Device, hidden
 from training.nets.layers import Float32Dense, ReLU6, SeededDropout, SpatialMean
 from training.nets.rewrite import NORMS, fuse_batch_norm_relu, pad_stem, replace, set_child
+from training.nets.sizes import output_shape
 
 # Modules of GluonCV's zoo whose models do something other than classify images.
 OTHER_TASKS = {
@@ -111,7 +111,7 @@ class FeatureNet(HybridBlock):
         if self._frozen:
             self.features.apply(_keep_statistics)
             self.features.collect_params().setattr('grad_req', 'null')
-        inferred = _output_shape(self.features, model.model, shape)
+        inferred = output_shape(self.features, model.model, shape)
         self._pools = len(inferred) == 4
         self.feature_size = inferred[1]
         self.norm = self.embedding = self.output = None
@@ -184,11 +184,6 @@ def initializer(how: str) -> init.Initializer:
     }[how]
 
 
-def usual_size(name: str) -> int:
-    """Height and width of the images that a model of the zoo was made for, but for those of CIFAR."""
-    return 299 if name.startswith(('inception', 'xception', 'nasnet')) else 224
-
-
 def _split(zoo: HybridBlock, name: str) -> tuple[HybridBlock, Optional[nn.Dense]]:
     """A zoo model's features, a block, and its dense output layer, no longer a part of them.
 
@@ -240,22 +235,6 @@ def _stock_relu6() -> type:
 def _keep_statistics(block: HybridBlock) -> None:
     if isinstance(block, NORMS):
         block._kwargs['use_global_stats'] = True
-
-
-def _output_shape(features: HybridBlock, name: str, shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """That of the features of one image, which some models leave to the first batch to show."""
-    try:
-        with autograd.train_mode():  # where the masks of ResNeSt's DropBlock have a fixed size
-            symbol = features(mx.sym.var('data'))
-        if isinstance(symbol, (list, tuple)):
-            raise UserError(f'--model {name}: has auxiliary outputs, which this project does not train')
-        _, outputs, _ = symbol.infer_shape(data=(1, *shape))
-    except mx.MXNetError as error:
-        raise UserError(
-            f'--model {name}: cannot take images of {shape[1]} x {shape[2]} '
-            f'({str(error).strip().splitlines()[-1]})'
-        ) from None
-    return outputs[0]
 
 
 def _residual_blocks(block: HybridBlock) -> Iterator[HybridBlock]:
