@@ -347,7 +347,8 @@ def test_plotting_of_a_run_that_is_finished_already_says_that_it_has_no_maps(run
     assert train(run_here, run, '--version', 'softmax', '--epochs', 1) == 0
     assert train(run_here, run, '--version', 'softmax', '--epochs', 1, '--resume', '--plotting') == 0
     captured = capsys.readouterr()
-    assert 'feature maps: none' in captured.out and not (run / 'features.gif').exists()
+    assert 'feature space: not drawn' in captured.out
+    assert not any((run / name).exists() for name in ('features.gif', 'features.html'))
     assert 'could not be drawn' not in captured.err
 
 
