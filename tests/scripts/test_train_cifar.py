@@ -21,6 +21,7 @@ from training.loop import validation as validation_module
 from training.loop.epoch import average_statistics
 from training.machine import devices
 from training.machine.cluster import Workers
+from training.optim import overflow
 from training.runs.background_plots import BackgroundPlots
 from training.runs.folder import RunFolder
 from training.runs.weights import save_weights
@@ -68,6 +69,7 @@ def test_run_folder_holds_everything_promised(finished):
         'best_val_acc',
         'best_epoch',
         'validated_on',
+        'validation_images',
         'reported_val_acc',
         'images_per_second',
         'seconds',
@@ -113,7 +115,7 @@ def test_event_files_hold_the_metrics(finished):
 def test_accuracy_of_saved_weights_is_the_recorded_one(finished, run_here, capsys):
     folder, _ = finished
     assert run_here('train_cifar', *SMALL, '--output-dir', folder, '--test') == 0
-    wanted = f'accuracy {float(run_fields(folder)[-1]["val_acc"]):.4f} on 128'
+    wanted = f'accuracy {float(run_fields(folder)[-1]["val_acc"]):.4f} by lgm on 128'
     assert wanted in capsys.readouterr().out
 
 
@@ -126,7 +128,7 @@ def test_run_of_another_machine_is_tested_on_this_one(finished, run_here, tmp_pa
     assert run_here('train_cifar', '--test', '--output-dir', folder) == 0
     output = capsys.readouterr().out
     assert 'device cpu, float32' in output
-    assert f'accuracy {float(run_fields(folder)[-1]["val_acc"]):.4f} on 128' in output
+    assert f'accuracy {float(run_fields(folder)[-1]["val_acc"]):.4f} by lgm on 128' in output
 
 
 def test_interrupted_and_resumed_run_equals_the_whole_one(finished, run_here, tmp_path):
@@ -304,7 +306,7 @@ def test_device_without_enough_memory_is_one_clear_line(run_here, tmp_path, monk
 
 
 def test_steps_out_of_range_are_skipped_and_reported(run_here, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fit_module, 'LOSS_SCALE', {'float32': 8e37})  # what 65,504 is to float16
+    monkeypatch.setitem(overflow.LOSS_SCALE, 'float32', 8e37)  # what 65,504 is to float16
     assert (
         run_here(
             'train_cifar',
@@ -355,15 +357,20 @@ def test_plotting_draws_the_curves_after_every_epoch(run_here, tmp_path, monkeyp
     monkeypatch.setattr(
         BackgroundPlots,
         'submit',
-        lambda _, write, *rest: drawn.append((rest[0], len(rest[2])) if rest else write.__name__),
+        lambda _, write, *rest: drawn.append(rest[0] if rest else write.__name__),
     )
     assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run', '--epochs', 2, '--plotting') == 0
+    of_epoch = ['features.npz', 'features/epoch-00{}.npz', 'features/epoch-00{}.png']
     assert drawn == [
-        ('curves.png', 1),
-        ('curves.png', 2),
-        ('curves.png', 2),
+        'curves.png',
+        'features/sample.npz',
+        *(name.format(1) for name in of_epoch),
+        'curves.png',
+        *(name.format(2) for name in of_epoch),
+        'curves.png',
         'animate_features',
-        ('likelihood.png', 2),
+        'features.html',
+        'likelihood.png',
     ]
 
 
