@@ -425,7 +425,10 @@ function listen() {
   let waiting;
   new ResizeObserver(() => {
     clearTimeout(waiting);
-    waiting = setTimeout(fitAll, 120);
+    waiting = setTimeout(() => {
+      fitAll();
+      document.body.dataset.ready = 'yes';
+    }, 120);
   }).observe($('maps'));
 }
 
@@ -446,8 +449,7 @@ async function begin() {
   maps = loaded;
   maps.forEach(map => map.fit());
   paint();
-  listen();
-  document.body.dataset.ready = 'yes';
+  listen(); // whose observer fits the maps once more when the layout has settled
 }
 
 begin();
