@@ -24,8 +24,7 @@ from boltons.iterutils import chunked_iter
 from tqdm import tqdm
 
 from training import errors
-from training.config.options import Parser
-from training.config.schema import FALSE_ALARM_RATES
+from training.config.options import Parser, add_prediction_options
 from training.data.folders import image_files
 from training.data.pictures import PictureError, read_picture
 from training.errors import UserError, naming
@@ -90,14 +89,7 @@ def main(argv: list[str]) -> int:
         metavar='FILE',
         help='also write the features of each image, as .npz or .csv',
     )
-    parser.add_argument(
-        '--false-alarm-rate',
-        default='0.05',
-        choices=list(map(str, FALSE_ALARM_RATES)),
-        help='share of ordinary images that may be called unlike the training data (default 0.05)',
-    )
-    parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
-    parser.add_argument('--dtype', default='float32', choices=('auto', 'float32', 'bfloat16', 'float16'))
+    add_prediction_options(parser)
     options = parser.parse_args(argv)
     check_target('--output', options.output, '.csv', '.json')
     if options.embeddings:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Optional
 
 from training import errors
-from training.config.options import Parser
-from training.config.schema import FALSE_ALARM_RATES
+from training.config.options import Parser, add_prediction_options
 from training.errors import UserError, naming
 from training.machine import devices
 
@@ -32,14 +31,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         '--port', type=int, default=8000, metavar='N', help='0 takes a free one (default 8000)'
     )
-    parser.add_argument(
-        '--false-alarm-rate',
-        default='0.05',
-        choices=list(map(str, FALSE_ALARM_RATES)),
-        help='share of ordinary images that may be called unlike the training data (default 0.05)',
-    )
-    parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
-    parser.add_argument('--dtype', default='float32', choices=('auto', 'float32', 'bfloat16', 'float16'))
+    add_prediction_options(parser)
     return parser
 
 

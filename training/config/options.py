@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from training.config import aliases
 from training.config import recipe as recipes
-from training.config.schema import FILLED_IN, Recipe
+from training.config.schema import FALSE_ALARM_RATES, FILLED_IN, Recipe
 from training.errors import UserError, naming
 
 R = TypeVar('R', bound=Recipe)
@@ -116,6 +116,18 @@ def add_fields(parser: argparse.ArgumentParser, recipe_class: type) -> None:
             else:
                 options['metavar'] = 'N' if item.type in (int, float) else 'VALUE'
             group.add_argument('--' + item.name.replace('_', '-'), **options)
+
+
+def add_prediction_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options that predict.py and serve.py share."""
+    parser.add_argument(
+        '--false-alarm-rate',
+        default='0.05',
+        choices=list(map(str, FALSE_ALARM_RATES)),
+        help='share of ordinary images that may be called unlike the training data (default 0.05)',
+    )
+    parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
+    parser.add_argument('--dtype', default='float32', choices=('auto', 'float32', 'bfloat16', 'float16'))
 
 
 def choose_recipe(
