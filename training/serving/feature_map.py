@@ -7,7 +7,7 @@ from typing import Any, Optional
 import numpy as np
 
 from training.errors import UserError
-from training.runs.features import Snapshot
+from training.runs.features import Snapshot, principal_axes
 from training.serving.predictor import Predictor
 
 POINTS = 1000  # at most, of the background
@@ -73,8 +73,7 @@ def feature_map(predictor: Predictor) -> Optional[FeatureMap]:
     origin, axes = np.zeros(dimensions), np.eye(dimensions, 2)
     if dimensions > 2:
         origin = spread_out.mean(axis=0)
-        principal = np.linalg.svd(spread_out - origin, full_matrices=False)[2][:2]
-        axes[:, : len(principal)] = principal.T
+        axes, _ = principal_axes(spread_out)
     plane = FeatureMap(origin, axes, np.empty((0, 2)), np.empty(0, int))
     if kept is not None:
         plane.points, plane.labels = plane.place(kept[0]), kept[1]
