@@ -10,7 +10,7 @@ from mxnet.context import Context
 from mxnet.gluon import HybridBlock
 
 from training.data.augment import draw_flips
-from training.data.datasets import Split
+from training.data.datasets import Split, batch_size
 from training.data.mixup import Mixup
 from training.data.records import Records, Streamed
 from training.data.resample import SIZE, Downscale
@@ -27,9 +27,8 @@ class Resident:
         How many are looked at together outside of the training.
     """
 
-    batch = 500
-
     def __init__(self, images: np.ndarray, contexts: list[Context]) -> None:
+        self.batch = batch_size(images.shape[1:])
         self.arrays = [nd.array(images, ctx=ctx, dtype='uint8') for ctx in contexts]
 
     def part(self, device: int, here: slice) -> nd.NDArray:
