@@ -1,4 +1,4 @@
-"""The server's answers are those of predict.py, and what is wrong with a request is said in one line."""
+"""The server answers as predict.py does, and names in one line what is wrong with a request."""
 
 import base64
 import io

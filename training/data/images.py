@@ -1,4 +1,4 @@
-"""A data set of one's own images: its parts, its classes, and what is said of them."""
+"""Your own images as a data set: finds the parts and classes, and prints what they hold."""
 
 from pathlib import Path
 from typing import Any, Optional
