@@ -50,10 +50,13 @@ class SeededDropout(nn.Dropout):
 
 
 class ReLU6(HybridBlock):
-    """min(max(x, 0), 6), the numbers of `clip`, whose kernels take four times as long on a CPU."""
+    """min(max(x, 0), 6), the numbers of `clip`, whose kernels take four times as long on a CPU.
+
+    `Activation` keeps oneDNN's layout, which `relu` would first undo.
+    """
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return F._internal._minimum_scalar(F.relu(x), scalar=6)
+        return F._internal._minimum_scalar(F.Activation(x, act_type='relu'), scalar=6)
 
 
 class PaddedStem(nn.Conv2D):
