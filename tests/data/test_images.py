@@ -13,9 +13,10 @@ from photos import NAMES, ORIENTATION, write_photos, write_set
 from PIL import Image
 
 from training.config.inputs import ImagesData
-from training.data import augment, batches, crops, folders, packing, records
+from training.data import augment, batches, crops, folders, packing
 from training.data.datasets import Split, digest, load_splits
 from training.data.images import load_images
+from training.data.record_file import MAGIC, framed, read_record
 from training.errors import UserError
 
 
@@ -86,7 +87,7 @@ def test_pack_is_read_again_and_by_mxnets_own_reader(photos, monkeypatch):
 
 
 def test_records_that_hold_the_magic_number_are_written_and_read_as_mxnet_does(tmp_path):
-    magic = records.MAGIC
+    magic = MAGIC
     contents = [
         b'',
         b'abc',
@@ -100,10 +101,10 @@ def test_records_that_hold_the_magic_number_are_written_and_read_as_mxnet_does(t
     for content in contents:
         writer.write(content)
     writer.close()
-    ours = b''.join(map(records.framed, contents))
+    ours = b''.join(map(framed, contents))
     assert ours == (tmp_path / 'theirs.rec').read_bytes()
-    offsets = np.cumsum([0] + [len(records.framed(content)) for content in contents[:-1]])
-    assert [records.read_record(ours, int(offset)) for offset in offsets] == contents
+    offsets = np.cumsum([0] + [len(framed(content)) for content in contents[:-1]])
+    assert [read_record(ours, int(offset)) for offset in offsets] == contents
 
 
 def test_unreadable_files_are_named_and_left_out_or_an_error(tmp_path, cifar, capsys):
@@ -266,6 +267,18 @@ def test_existing_record_file_is_read_as_it_is(record_file):
             (record_file.parent / 'parts').mkdir(exist_ok=True)
             shutil.copy(record_file.with_suffix(ending), record_file.parent / 'parts' / f'{name}{ending}')
     assert [len(part) for part in load_images(settings(record_file.parent / 'parts'))] == [30, 30]
+
+
+def test_first_of_several_labels_is_the_class(tmp_path, cifar):
+    path = tmp_path / 'mine.rec'
+    writer = recordio.MXIndexedRecordIO(str(path.with_suffix('.idx')), str(path), 'w')
+    for number in range(8):
+        header = recordio.IRHeader(0, [number % 2, 0.5, 0.7] if number < 6 else number % 2, number, 0)
+        writer.write_idx(number, recordio.pack_img(header, cifar[0].images[number].transpose(1, 2, 0)))
+    writer.close()
+    train, held_out = load_images(settings(path, holdout=0.25))
+    assert sorted([*train.labels, *held_out.labels]) == [0] * 4 + [1] * 4
+    assert train.image(0).shape == (32, 32, 3)
 
 
 def test_damaged_record_file_is_one_line(record_file):

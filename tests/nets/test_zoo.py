@@ -212,6 +212,14 @@ def test_nets_for_photographs_give_features_embedding_and_logits(name, size, wid
     assert first.grad().abs().sum().asscalar() > 0
 
 
+@pytest.mark.parametrize('name', ['shufflenet_v1', 'resnext101e_64x4d', 'se_resnext101e_64x4d'])
+def test_net_without_published_weights_is_made_and_is_one_line_with_pretrained(name):
+    assert zoo.zoo_model(name, 4).output._units == 4
+    with pytest.raises(UserError, match=f'--pretrained: the pretrained weights of {name} cannot') as error:
+        zoo.pretrained_model('--pretrained', name, 1000)
+    assert '\n' not in str(error.value)
+
+
 def test_embedding_takes_features_of_one_scale_whatever_the_nets():
     model = ImagesModel(model='mobilenet0.25', feature_size=6)
     net = zoo.FeatureNet(model, Device('cpu', (0,), 'float32'), 4, (3, 32, 32))

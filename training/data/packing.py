@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from training.data.folders import Listing, as_text, list_of_some
 from training.data.pictures import PictureError, open_picture
-from training.data.records import Records, framed, packed_records
+from training.data.record_file import framed
+from training.data.records import Records, packed_records
 from training.errors import UserError, unwinding
 from training.machine.devices import usable_cores
 

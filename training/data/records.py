@@ -1,6 +1,5 @@
 """Images in a RecordIO file, decoded, cropped and resized by threads while the net computes."""
 
-import mmap
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -17,14 +16,12 @@ from mxnet.context import Context
 from training.data.crops import centre_crop, random_box, resized
 from training.data.datasets import batch_size
 from training.data.folders import as_text, list_of_some
+from training.data.record_file import Content, read_label, read_record
 from training.errors import UserError, naming
 from training.machine.devices import usable_cores
 
-MAGIC, ALIGNMENT = struct.pack('<I', 0xCED7230A), 4
-LENGTH_BITS = (
-    29  # the three bits above say whether a record is whole, or the first, a middle or the last part
-)
 MOST_CLASSES = 10**6
+DIGESTED = 100  # records that tell a file from others
 STEPS_AHEAD = 2  # that are decoded while one is computed
 
 
@@ -35,8 +32,8 @@ class Records:
     Attributes
     ----------
     path : Path
-    content : mmap
-        The whole file, of which the system keeps in memory what it has room for.
+    content : Content
+        The file's bytes.
     offsets : int array (N,)
         Where each image's record begins.
     labels : int32 array (N,)
@@ -51,7 +48,7 @@ class Records:
     """
 
     path: Path
-    content: Any
+    content: Content
     offsets: np.ndarray
     labels: np.ndarray
     files: Optional[np.ndarray] = None
@@ -77,11 +74,16 @@ class Records:
             return np.stack(list(pool.map(self.centre, chosen))), self.labels[chosen]
 
     def update(self, digest: Any) -> None:
-        """Feed the images' content to a digest of hashlib."""
+        """Feed what tells these images from others to a digest of hashlib.
+
+        That is each file's own digest; or the places of the records, which tell their lengths, and some
+        of them, as reading all takes minutes.
+        """
         if self.digests is not None:
             digest.update('\n'.join(self.digests).encode())
         else:
-            for offset in self.offsets:
+            digest.update(self.offsets.tobytes())
+            for offset in self.offsets[:: -(-len(self) // DIGESTED)]:
                 digest.update(read_record(self.content, int(offset)))
 
     def name(self, number: int) -> str:
@@ -90,8 +92,11 @@ class Records:
 
     def image(self, number: int) -> np.ndarray:
         """An image as it is stored: uint8 (height, width, 3), blue first."""
-        _, jpeg = recordio.unpack(read_record(self.content, int(self.offsets[number])))
-        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        try:
+            _, jpeg = recordio.unpack(read_record(self.content, int(self.offsets[number])))
+            image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        except (ValueError, struct.error, cv2.error):
+            image = None
         if image is None:
             raise UserError(f'{self.path}: record {number} holds no image that can be read')
         return image
@@ -132,12 +137,11 @@ def open_records(path: Path, names: Optional[list[str]] = None) -> tuple[Records
     with naming(path):
         if not index.is_file():
             raise UserError(f"{path}: has no {index.name} beside it; write one with MXNet's tools/rec2idx.py")
-        content = _mapped(path)
+        content = Content(path)
         lines = index.read_text(errors='replace').split('\n')
     try:
         offsets = np.array([int(line.split('\t')[1]) for line in lines if line], np.int64)
-        headers = [recordio.unpack(read_record(content, int(offset)))[0] for offset in offsets]
-        labels = np.array([np.ravel(header.label)[0] for header in headers])
+        labels = np.array([read_label(content, int(offset)) for offset in offsets])
     except (ValueError, LookupError, struct.error) as error:
         raise UserError(f'{path}: cut or damaged, or {index.name} is of another file ({error})') from None
     if not len(labels):
@@ -162,7 +166,7 @@ def packed_records(path: Path, facts: dict[str, Any]) -> Records:
     """The file that training.data.packing has written, with what it noted of it."""
     numbers, offsets, _, labels, digests = zip(*facts['rows'])
     with naming(path):
-        content = _mapped(path)
+        content = Content(path)
     files = np.array([facts['files'][number][0] for number in numbers], object)
     return Records(
         path,
@@ -172,47 +176,6 @@ def packed_records(path: Path, facts: dict[str, Any]) -> Records:
         files,
         np.array(digests, object),
     )
-
-
-def _mapped(path: Path) -> Any:
-    with open(path, 'rb') as file:
-        try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:  # of a length of 0
-            raise UserError(f'{path}: is empty') from None
-
-
-def read_record(content: Any, offset: int) -> bytes:
-    """The record at an offset; ValueError where there is none, or it is cut."""
-    parts = []
-    while True:
-        head = content[offset : offset + 8]
-        if len(head) < 8 or head[:4] != MAGIC:
-            raise ValueError(f'no record at byte {offset}')
-        (word,) = struct.unpack('<I', head[4:])
-        kind, length = word >> LENGTH_BITS, word & (1 << LENGTH_BITS) - 1
-        part = content[offset + 8 : offset + 8 + length]
-        if len(part) < length:
-            raise ValueError(f'the record at byte {offset} is cut')
-        parts.append(part)
-        if kind in (0, 3):
-            return MAGIC.join(parts)
-        offset += 8 + length + -length % ALIGNMENT
-
-
-def framed(content: bytes) -> bytes:
-    """A record as MXNet writes it: in parts where the magic number occurs at a multiple of 4 bytes."""
-    cuts, place = [], content.find(MAGIC)
-    while place >= 0:
-        cuts += [place] if place % ALIGNMENT == 0 else []
-        place = content.find(MAGIC, place + (ALIGNMENT if place % ALIGNMENT == 0 else 1))
-    starts, ends = [0, *(cut + len(MAGIC) for cut in cuts)], [*cuts, len(content)]
-    kinds = [1, *[2] * (len(cuts) - 1), 3] if cuts else [0]
-    parts = []
-    for kind, start, end in zip(kinds, starts, ends):
-        head = struct.pack('<I', kind << LENGTH_BITS | end - start)
-        parts += [MAGIC, head, content[start:end], bytes((start - end) % ALIGNMENT)]
-    return b''.join(parts)
 
 
 def planes(image: np.ndarray) -> np.ndarray:

@@ -143,7 +143,7 @@ class FeatureNet(HybridBlock):
         return x if self.output is None else self.output(x)
 
 
-def zoo_model(name: str, classes: int, **settings: Any) -> HybridBlock:
+def zoo_model(name: str, classes: int, pretrained: Any = False, **settings: Any) -> HybridBlock:
     """A model of GluonCV's zoo, not initialised; NoClassifier where the zoo has no such classifier.
 
     GluonCV refuses to be imported beside a PyTorch of today, so PyTorch is hidden from it.
@@ -153,7 +153,7 @@ def zoo_model(name: str, classes: int, **settings: Any) -> HybridBlock:
     module = getattr(model_zoo._models.get(name.lower()), '__module__', 'unknown').split('.')
     if name.endswith('_s') or not OTHER_TASKS.isdisjoint(module):  # HRNet's _s label pixels
         raise NoClassifier(name)
-    return model_zoo.get_model(name, classes=classes, **settings)
+    return model_zoo.get_model(name, classes=classes, pretrained=pretrained, **settings)
 
 
 def pretrained_model(option: str, name: str, classes: int, **settings: Any) -> HybridBlock:
@@ -165,13 +165,17 @@ def pretrained_model(option: str, name: str, classes: int, **settings: Any) -> H
         About `option`, if there are none of this name, or for this number of classes.
     """
     try:
-        return zoo_model(name, classes, pretrained=True, **settings)
+        net = zoo_model(name, classes, pretrained=True, **settings)
+        if any(parameter._data is None for parameter in net.collect_params().values()):
+            raise ValueError('GluonCV publishes none')  # of ShuffleNet, whatever it is asked for
+        return net
     except NoClassifier:
         raise UserError(f"{option}: neither a run folder nor a classifier of GluonCV's zoo") from None
     except AssertionError:  # of Gluon, on loading an output layer of another size
         raise UserError(f'{option}: the pretrained weights of {name} are not for {classes} classes') from None
-    except (OSError, ValueError) as error:  # no network; none published
-        raise UserError(f'{option}: the pretrained weights of {name} cannot be fetched: {error}') from None
+    except (OSError, ValueError, RuntimeError) as error:  # no network; none published
+        why = ' '.join(str(error).split())
+        raise UserError(f'{option}: the pretrained weights of {name} cannot be fetched: {why}') from None
 
 
 def initializer(how: str) -> init.Initializer:
