@@ -74,6 +74,15 @@ def test_resumed_run_is_the_whole_one(train, tmp_path, run_here, photos):
     assert same_weights(tmp_path / 'run', tmp_path / 'whole')
 
 
+def test_run_may_begin_on_small_images(train, tmp_path):
+    fields = '--resolutions', '16:1', '32:1', '--schedule', 'step', '--warmup', 'none'
+    train(tmp_path / 'run', *fields, '--epochs', 2)
+    row, _ = run_fields(tmp_path / 'run')
+    train(tmp_path / 'half', '--schedule', 'step', '--warmup', 'none', '--epochs', 1)
+    assert row['train_loss'] != run_fields(tmp_path / 'half')[0]['train_loss']
+    assert read_run(tmp_path / 'run').finished
+
+
 def test_resumption_with_other_images_is_refused(runs, run_here, tmp_path, cifar, capsys):
     folder = write_set(tmp_path, cifar, train=11)
     words = (
@@ -262,6 +271,8 @@ def test_verification_of_a_list_of_pairs(runs, run_here, cifar, tmp_path, capsys
         (('--data-dir', 'nowhere'), 'nowhere: there is no such folder'),
         (('--mixup', '0.2', '--loss', 'softmax-center'), 'mixup: the center loss needs images of one class'),
         (('--image-size', '-1'), 'image-size'),
+        (('--resolutions', '320:2', '--data-dir', '.'), 'sizes go up to the --image-size, which is 160'),
+        (('--resolutions', '96:1', '--teacher', 'resnet18_v1b'), 'a teacher takes images of one size'),
         (('--validate-on', 'all'), 'validate-on'),
     ],
 )

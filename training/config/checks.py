@@ -11,6 +11,8 @@ def check_cifar(recipe: Any) -> None:
         raise ValueError(
             f'resolutions: take {length:g} epochs in a run of {recipe.optimisation.epochs}; give them fewer'
         )
+    if recipe.data.dataset == 'images' and recipe.data.resolutions and recipe.refinement.teacher:
+        raise ValueError('resolutions: a teacher takes images of one size; leave out one of the two')
     if recipe.refinement.mixup and recipe.loss.loss == 'softmax-center':
         raise ValueError('mixup: the center loss needs images of one class each; use --mixup 0')
     if recipe.run.kvstore == 'dist_async' and recipe.refinement.weight_average:

@@ -8,10 +8,9 @@ from pydantic.dataclasses import dataclass
 from training.config.fields import ABSENT, LARGEST, STRICT, Section, Values, always, only, pair, with_lgm
 
 MNIST_LIKE = 'mnist', 'fashion', 'idx'  # data sets in MNIST's files
-Stage = Annotated[
-    tuple[Annotated[int, Field(ge=8, le=32, multiple_of=4)], Annotated[float, Field(gt=0, le=LARGEST)]],
-    BeforeValidator(pair),
-]
+Epochs = Annotated[float, Field(gt=0, le=LARGEST)]
+Stage = Annotated[tuple[Annotated[int, Field(ge=8, le=32, multiple_of=4)], Epochs], BeforeValidator(pair)]
+ImagesStage = Annotated[tuple[Annotated[int, Field(ge=8, le=4096)], Epochs], BeforeValidator(pair)]
 
 
 @dataclass(config=STRICT)
@@ -121,7 +120,10 @@ class ImagesData(Data):
         'imagenet', "imagenet: mean and deviation of GluonCV's zoo; symmetric: (pixel - 128) / 128"
     )
 
-    resolutions: ClassVar[tuple] = ()
+    resolutions: list[ImagesStage] = always(
+        [],
+        'train on smaller images first: SIZE:EPOCHS ..., such as 96:4 128:2 160:4; the last size is kept',
+    )
 
     @property
     def short_side(self) -> int:  # type: ignore[override]

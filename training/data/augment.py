@@ -9,8 +9,9 @@ epoch.
 from typing import Any, Optional
 
 import numpy as np
-from mxnet.gluon import HybridBlock
+from mxnet.gluon import Block, HybridBlock
 
+from training.data.colours import GRAY, LIGHTING
 from training.data.resample import SIZE, columns, line, resample
 
 # By mean and standard deviation of each channel, in units of 0 to 1.
@@ -21,16 +22,10 @@ NORMALISATIONS: dict[str, dict[str, Any]] = {
     'unit': {'mean': (0,), 'std': (1,)},
 }
 CROP_ATTEMPTS = 10
-GRAY = (0.299, 0.587, 0.114)
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 # mxnet 1.9's random_saturation mixes each pixel with this in place of its gray: its loop over the
 # channels overwrites the sum, so that the last channel's part alone is left.
 SATURATION_GRAY = (0, 0, 0.114)
-# Principal axes of ImageNet's colours, scaled by their standard deviations (rows: R, G, B), as in
-# Krizhevsky et al. (2012) and in mxnet's random_lighting; in units of 0 to 255.
-LIGHTING = np.array(
-    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-) * np.array([55.46, 4.794, 1.148])
 
 
 class Normalize(HybridBlock):
@@ -113,88 +108,52 @@ class PadCropFlip(Resampled):
         return resample(F, pixels, draws, index, self._channels, self._reflect)
 
 
-class ColourJitter(Normalize):
-    """Colour jitter and lighting noise of images that are cropped already, then normalise.
+class ResizedCropJitter(Resampled):
+    """The published set: resized crop, flip, colour jitter, lighting noise, normalise.
 
-    What mxnet 1.9's RandomColorJitter and RandomLighting make of bytes: brightness, contrast and
+    What mxnet 1.9's transforms make of bytes: the resized crop is rounded; brightness, contrast and
     saturation follow in an order that is random for each image, then the lighting. After each of these
     four, values are clipped and cut down to whole numbers, which makes images darker by 2 of 255 levels.
 
     Parameters
     ----------
+    area, ratio : (float, float)
+        Bounds of the crop's share of the area, and of its width / height.
     jitter : float
         Brightness, contrast and saturation are scaled by a factor in [1 - jitter, 1 + jitter].
     lighting : float
         Standard deviation of the weights of the three principal colours.
-    size : int
-        Height and width of the images.
     mean, std, inputs, outputs
         As in :class:`Normalize`, with draws.
-    """
-
-    def __init__(self, jitter: float = 0.1, lighting: float = 0.1, size: int = SIZE, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._jitter, self._lighting = jitter, lighting
-        with self.name_scope():
-            kinds = np.stack([np.eye(3), np.tile(SATURATION_GRAY, (3, 1))]).reshape(2, 9)
-            self.kinds = self.params.get_constant('kinds', kinds)
-            self.gray = self.params.get_constant('gray', np.array(GRAY) / size**2)
-            self.ones = self.params.get_constant('ones', np.ones(size**2))
-
-    def draw(self, rng: np.random.Generator, flips: np.ndarray) -> np.ndarray:
-        return columns(*self._draw_colours(rng, len(flips)))
-
-    def _draw_colours(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:
-        """12 columns: three changes of colour, then what the lighting adds to each channel."""
-        factors = rng.uniform(1 - self._jitter, 1 + self._jitter, (3, count))
-        kinds = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1).T
-        light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
-        return [*colour_changes(factors, kinds), *light.T]
-
-    def transform(  # type: ignore[override]
-        self, F: Any, pixels: Any, draws: Any, kinds: Any, gray: Any, ones: Any
-    ) -> Any:
-        flat = F.reshape(pixels, (0, 0, -1))
-        for column in (0, 3, 6):
-            matrix = F.reshape(F.dot(_part(F, draws, column, column + 2), kinds), (0, 3, 3))
-            mean_gray = F.expand_dims(F.dot(F.dot(flat, ones), gray), axis=1)
-            added = _part(F, draws, column + 2, column + 3) * mean_gray
-            flat = _add_whole(F, F.batch_dot(matrix, flat), added)
-        return F.reshape_like(_add_whole(F, flat, _part(F, draws, 9, 12)), pixels)
-
-
-class ResizedCropJitter(ColourJitter):
-    """The published set: resized crop, flip, colour jitter, lighting noise, normalise.
-
-    As mxnet 1.9's RandomResizedCrop and RandomFlipLeftRight make of bytes: the resized crop is rounded.
-    Its colours follow as in :class:`ColourJitter`.
-
-    Parameters
-    ----------
-    area, ratio : (float, float)
-        Bounds of the crop's share of the area, and of its width / height.
-    jitter, lighting, mean, std, inputs, outputs
-        As in :class:`ColourJitter`.
     """
 
     def __init__(
         self,
         area: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        jitter: float = 0.1,
+        lighting: float = 0.1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._area, self._ratio = area, ratio
+        self._area, self._ratio, self._jitter, self._lighting = area, ratio, jitter, lighting
         with self.name_scope():
-            self.index = self.params.get_constant('index', np.arange(SIZE, dtype=np.float32))
+            kinds = np.stack([np.eye(3), np.tile(SATURATION_GRAY, (3, 1))]).reshape(2, 9)
+            self.kinds = self.params.get_constant('kinds', kinds)
+            self.gray = self.params.get_constant('gray', np.array(GRAY) / SIZE**2)
+            self.ones = self.params.get_constant('ones', np.ones(SIZE**2))
 
     def draw(self, rng: np.random.Generator, flips: np.ndarray) -> np.ndarray:
+        """Columns: 8 for the crop, 3 for each change of colour, what the lighting adds to each channel."""
         count = len(flips)
         top, left, height, width = self._draw_boxes(rng, count)
         geometry = []
         for first, length, flip in ((top, height, 0), (left, width, flips)):
             geometry += [*line(first, length, flip, SIZE), first, first + length - 1]
-        return columns(*geometry, *self._draw_colours(rng, count))
+        factors = rng.uniform(1 - self._jitter, 1 + self._jitter, (3, count))
+        kinds = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1).T
+        light = rng.normal(0, self._lighting, (count, 3)) @ LIGHTING.T
+        return columns(*geometry, *colour_changes(factors, kinds), *light.T)
 
     def _draw_boxes(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:
         """Top, left, height and width of each crop: the first of the tries that fits, or all."""
@@ -214,23 +173,34 @@ class ResizedCropJitter(ColourJitter):
         )
 
     def transform(  # type: ignore[override]
-        self, F: Any, pixels: Any, draws: Any, index: Any, **colours: Any
+        self, F: Any, pixels: Any, draws: Any, index: Any, kinds: Any, gray: Any, ones: Any
     ) -> Any:
-        pixels = resample(F, pixels, _part(F, draws, 0, 8), index, self._channels)
+        cropped = resample(F, pixels, _part(F, draws, 0, 8), index, self._channels)
         # OpenCV, which resizes mxnet's images, cuts off an eighth of a level before it rounds.
-        return super().transform(F, F.floor(pixels + 0.375), _part(F, draws, 8, 20), **colours)
+        flat = F.reshape(F.floor(cropped + 0.375), (0, 0, -1))
+        for column in (8, 11, 14):
+            matrix = F.reshape(F.dot(_part(F, draws, column, column + 2), kinds), (0, 3, 3))
+            mean_gray = F.expand_dims(F.dot(F.dot(flat, ones), gray), axis=1)
+            added = _part(F, draws, column + 2, column + 3) * mean_gray
+            flat = _add_whole(F, F.batch_dot(matrix, flat), added)
+        return F.reshape_like(_add_whole(F, flat, _part(F, draws, 17, 20)), pixels)
 
 
-def build(settings: Any) -> Normalize:
-    """The augmentation of a training.config.inputs.CifarData or ImagesData.
+class Untouched(Block):
+    """What is augmented and normalised already, as the images that training.data.records reads."""
 
-    Images of one's own come cropped and mirrored, so that their colours alone are left to it.
-    """
-    scale = NORMALISATIONS[settings.normalisation]
+    def draw(self, rng: np.random.Generator, flips: np.ndarray) -> None:
+        """No random numbers."""
+
+    def forward(self, images: Any) -> Any:
+        return images
+
+
+def build(settings: Any) -> Block:
+    """The augmentation of a training.config.inputs.CifarData or ImagesData."""
     if settings.dataset == 'images':
-        if settings.augmentation == 'none' or not (settings.jitter or settings.lighting):
-            return Normalize(**scale)
-        return ColourJitter(settings.jitter, settings.lighting, settings.image_size, **scale)
+        return Untouched()
+    scale = NORMALISATIONS[settings.normalisation]
     if settings.augmentation == 'none':
         return Normalize(**scale)
     if settings.augmentation == 'resized-crop':

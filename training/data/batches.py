@@ -13,7 +13,7 @@ from training.data.augment import draw_flips
 from training.data.datasets import Split, batch_size
 from training.data.mixup import Mixup
 from training.data.records import Records, Streamed
-from training.data.resample import SIZE, Downscale
+from training.data.resample import Downscale
 from training.errors import UserError
 from training.machine.cluster import Workers
 
@@ -36,7 +36,7 @@ class Resident:
         return self.arrays[device][here]
 
     def steps(
-        self, order: np.ndarray, flips: np.ndarray, key: list[int], places: list[list[slice]]
+        self, order: np.ndarray, flips: np.ndarray, key: list[int], places: list[list[slice]], size: int
     ) -> Iterator[list[nd.NDArray]]:
         """The images of each training step: a list of arrays, one on each context.
 
@@ -50,6 +50,8 @@ class Resident:
             Seed of what is random in an image, beside its place.
         places : list of list of slice
             Of each step, which of the order each context gets.
+        size : int
+            Height and width at which training sees them; these are of full size, to be reduced later.
         """
         index = [nd.array(order, ctx=array.context, dtype='int32') for array in self.arrays]
         for step in places:
@@ -102,7 +104,7 @@ class TrainingData(DeviceData):
         If not 0, images are mixed with weights from Beta(mixup, mixup), and each pair is followed
         by its weight, shape (1,).
     teacher : block or None
-        If given, its logits for the images, at full size, come last in each pair.
+        If given, its logits for the images come last in each pair; those in memory it sees at full size.
     class_sizes : bool, default False
         Whether each pair is followed by how many images of the step, over all devices, are of the
         same class as each image, (B,).
@@ -130,8 +132,10 @@ class TrainingData(DeviceData):
         resolutions: Sequence[tuple[int, float]] = (),
     ) -> None:
         super().__init__(split, contexts, workers)
-        self.resolutions = resolutions or [(SIZE, 1)]
-        self.downscale = {size: Downscale(size) for size, _ in self.resolutions if size != SIZE}
+        self.full_size = split.images.shape[-1]
+        self.resolutions = resolutions or [(self.full_size, 1)]
+        sizes = {size for size, _ in self.resolutions} - {self.full_size}
+        self.downscale = {size: Downscale(size) for size in sizes if isinstance(self.images, Resident)}
         for block in self.downscale.values():
             block.initialize(ctx=contexts)
             block.hybridize(static_alloc=True)
@@ -164,7 +168,7 @@ class TrainingData(DeviceData):
 
     def work(self, epoch: int) -> float:
         """What an image of an epoch takes, relative to one at full size."""
-        return (self.image_size(epoch) / SIZE) ** 2
+        return (self.image_size(epoch) / self.full_size) ** 2
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[list]:
         """Yield, step by step, a list of [augmented images, labels, ...], one list a context.
@@ -194,14 +198,15 @@ class TrainingData(DeviceData):
             drawn = rng.beta(self.mixup, self.mixup, self.steps_per_epoch)
             weights = [nd.array(drawn, ctx=context) for context in self.contexts]
         share = self.workers.share(self.batch_size)
-        downscale = self.downscale.get(self.image_size(epoch))
+        size = self.image_size(epoch)
+        downscale = self.downscale.get(size)
         ends = np.ceil(np.linspace(share.start, share.stop, len(self.contexts) + 1)).astype(int)
         steps = range(first_step, self.steps_per_epoch)
         places = [
             [slice(step * self.batch_size + a, step * self.batch_size + b) for a, b in zip(ends, ends[1:])]
             for step in steps
         ]
-        images = self.images.steps(order, flips, [self.seed, epoch], places)
+        images = self.images.steps(order, flips, [self.seed, epoch], places, size)
         with closing(images):
             for step, here, pictures in zip(steps, places, images):
                 yield [

@@ -43,7 +43,10 @@ def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def resized(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """A box of an image, uint8 (height, width, 3), as (size, size, 3), by area or linearly."""
+    """A box of an image, uint8 (height, width, 3), as (size, size, 3).
+
+    By area from twice the size on, where linear sampling would skip pixels; it takes eight times as long.
+    """
     top, left, height, width = box
-    how = cv2.INTER_AREA if min(height, width) > size else cv2.INTER_LINEAR
+    how = cv2.INTER_AREA if min(height, width) >= 2 * size else cv2.INTER_LINEAR
     return cv2.resize(image[top : top + height, left : left + width], (size, size), interpolation=how)

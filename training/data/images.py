@@ -5,6 +5,8 @@ from typing import Any, Optional
 
 import numpy as np
 
+from training.data.augment import NORMALISATIONS
+from training.data.colours import Colours
 from training.data.datasets import HOLDOUT_SEED
 from training.data.folders import as_text, find_parts, list_classes, list_of_some, require_classes
 from training.data.packing import pack
@@ -33,6 +35,8 @@ def load_images(settings: Any, strict: bool = False, again: bool = False) -> tup
     """
     if settings.data_dir is None:
         raise UserError('--data-dir: name the folder of your images, with a folder for each class')
+    if any(size > settings.image_size for size, _ in settings.resolutions):
+        raise UserError(f'--resolutions: sizes go up to the --image-size, which is {settings.image_size}')
     parts = find_parts(settings.data_dir)
     if settings.validate_on is None and not settings.holdout:
         settings.validate_on = next(iter(parts.others), None)
@@ -71,8 +75,11 @@ def _load(
             listing.names,
         )
     records.size = settings.image_size
+    jitter = lighting = 0.0
     if settings.augmentation != 'none':
         records.smallest_area = settings.smallest_area
+        jitter, lighting = settings.jitter, settings.lighting
+    records.colours = Colours(jitter, lighting, **NORMALISATIONS[settings.normalisation])
     return records, names
 
 

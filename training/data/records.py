@@ -3,7 +3,7 @@
 import struct
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -13,7 +13,8 @@ import numpy as np
 from mxnet import nd, recordio
 from mxnet.context import Context
 
-from training.data.crops import centre_crop, random_box, resized
+from training.data.colours import Colours
+from training.data.crops import centre_crop, middle_square, random_box, resized
 from training.data.datasets import batch_size
 from training.data.folders import as_text, list_of_some
 from training.data.record_file import Content, read_label, read_record
@@ -45,6 +46,8 @@ class Records:
         Height and width in which images are given.
     smallest_area : float or None
         Share of an image that a random crop holds at least; None where nothing is random.
+    colours : training.data.colours.Colours or None
+        What training makes of the colours of a crop.
     """
 
     path: Path
@@ -55,6 +58,7 @@ class Records:
     digests: Optional[np.ndarray] = None
     size: int = 224
     smallest_area: Optional[float] = None
+    colours: Optional[Colours] = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -105,17 +109,23 @@ class Records:
         """The middle of an image, as validation sees it: uint8 (3, size, size), red first."""
         return planes(centre_crop(self.image(number), self.size))
 
-    def crop(self, number: int, flip: bool, key: list[int]) -> np.ndarray:
-        """A random crop of an image, perhaps mirrored: uint8 (3, size, size), red first.
+    def crop(self, number: int, flip: bool, key: list[int], out: np.ndarray) -> None:
+        """Write a random crop of an image, perhaps mirrored, normalised, to `out`.
 
         It depends on `key` alone, numbers that are a seed.
+
+        Parameters
+        ----------
+        out : float32 array (3, size, size)
+            Red first; of any size.
         """
+        image, rng, size = self.image(number), np.random.default_rng(key), out.shape[-1]
         if self.smallest_area is None:
-            return self.centre(number)
-        image = self.image(number)
-        height, width = image.shape[:2]
-        box = random_box(height, width, self.smallest_area, np.random.default_rng(key))
-        return planes(resized(image[:, ::-1] if flip else image, box, self.size))
+            box = middle_square(*image.shape[:2])
+        else:
+            box = random_box(*image.shape[:2], self.smallest_area, rng)
+        small = resized(image, box, size)
+        self.colours.put(cv2.flip(small, 1) if flip else small, rng, out)
 
 
 def open_records(path: Path, names: Optional[list[str]] = None) -> tuple[Records, list[str]]:
@@ -201,30 +211,35 @@ class Streamed:
         return nd.array(np.stack(images), ctx=self.contexts[device], dtype='uint8')
 
     def steps(
-        self, order: np.ndarray, flips: np.ndarray, key: list[int], places: list[list[slice]]
+        self, order: np.ndarray, flips: np.ndarray, key: list[int], places: list[list[slice]], size: int
     ) -> Iterator[list[Any]]:
-        """Random crops of the images of each step, a list of arrays, one on each context."""
+        """Random crops of the images of each step, of a size, normalised: an array on each context."""
         waiting: deque = deque()
         coming = iter(places)
         try:
             while True:
                 while len(waiting) <= STEPS_AHEAD and (step := next(coming, None)) is not None:
-                    waiting.append([
-                        [
-                            self._pool.submit(
-                                self.records.crop, int(order[place]), bool(flips[place]), [*key, place]
-                            )
-                            for place in range(device.start, device.stop)
-                        ]
-                        for device in step
-                    ])  # fmt: skip
+                    waiting.append([self._begin(order, flips, key, device, size) for device in step])
                 if not waiting:
                     return
-                yield [
-                    nd.array(np.stack([image.result() for image in images]), ctx=context, dtype='uint8')
-                    for context, images in zip(self.contexts, waiting.popleft())
-                ]
+                parts = []
+                for context, (images, work) in zip(self.contexts, waiting.popleft()):
+                    for item in work:
+                        item.result()
+                    parts.append(nd.array(images, ctx=context))
+                yield parts
         finally:  # asked to stop within the epoch
-            for images in (part for step in waiting for part in step):
-                for image in images:
-                    image.cancel()
+            for item in (item for step in waiting for _, work in step for item in work):
+                item.cancel()
+
+    def _begin(
+        self, order: np.ndarray, flips: np.ndarray, key: list[int], here: slice, size: int
+    ) -> tuple[np.ndarray, list[Future]]:
+        """An array of crops, and the work that is still to fill it."""
+        places = range(here.start, here.stop)
+        images = np.empty((len(places), 3, size, size), np.float32)
+        work = [
+            self._pool.submit(self.records.crop, int(order[place]), bool(flips[place]), [*key, place], out)
+            for place, out in zip(places, images)
+        ]
+        return images, work
