@@ -107,22 +107,29 @@ def test_command_line_overrides_fields_in_either_spelling():
             '--covariance diagonal or fixed-volume or raw or inverse-sum',
         ),
         ('cifar', 'fast', '--loss softmax --margin 0.3', '--margin: has no effect here, it needs --loss lgm'),
-        ('cifar', 'fast', '--loss softmax --likelihood off', '--likelihood: has no effect here'),
+        ('cifar', 'fast', '--loss softmax --likelihood full', '--likelihood: has no effect here'),
         ('cifar', 'fast', '--likelihood off --likelihood-weight 1', 'it needs --likelihood distance or full'),
         ('cifar', 'fast', '--margin-every 10', 'it needs --margin-factor above 1, got 1.0'),
         ('cifar', 'fast', '--augmentation none --flip random', '--flip: has no effect here'),
         ('cifar', 'v4', '--decay-epochs --decay-factor .1', 'it needs --decay-epochs, got []'),
-        ('cifar', 'fast', '--wd 0 --no-decay-bias-and-norm', 'it needs --wd above 0, got 0.0'),
+        ('cifar', 'fast', '--wd 0 --decay-bias-and-norm', 'it needs --wd above 0, got 0.0'),
+        ('images', 'finetune', '--backbone FILE --pretrained', 'it needs --backbone absent, got FILE'),
         ('mnist', 'center', '--alpha 1', 'it needs --loss softmax-center or two-phase, got center'),
         ('mnist', 'softmax', '--lmbd 1', '--lmbd: has no effect here'),
         ('cifar', 'v6', '--decay-epochs 5 --warmup-lr 0.1 --feature-size 3 --seed 1', None),
         ('cifar', 'fast', '--temperature 3 --teacher any --mixup 0.2', None),
+        ('cifar', 'fast', '--loss softmax --likelihood off --margin 0', None),
+        ('cifar', 'fast', '--wd 0 --no-decay-bias-and-norm', None),
+        ('images', 'finetune', '--backbone FILE --no-pretrained', None),
+        ('images', 'finetune', '--augmentation none --flip none --jitter 0', None),
         ('mnist', 'two-phase', '--alpha 1 --lmbd 1 --first-phase-epochs 3', None),
     ],
 )
 def test_options_without_an_effect_are_reported(monkeypatch, tmp_path, capsys, family, version, words, said):
     monkeypatch.setattr(devices, 'prepare', lambda *_: devices.Device('cpu', (0,), 'float32'))
-    recipe_class = {'cifar': CifarRecipe, 'mnist': recipes.MnistRecipe}[family]
+    recipe_class = {'cifar': CifarRecipe, 'mnist': recipes.MnistRecipe, 'images': recipes.ImagesRecipe}[
+        family
+    ]
     path = recipes.version_path(family, version)
     _, options = parse_options(training_parser('', ''), recipe_class, words.split())
     recipe = recipes.load_recipe(path, recipe_class, options)

@@ -21,6 +21,7 @@ GIVEN = Values('', lambda value: value not in (None, []))
 ABSENT = Values('absent', lambda value: value in (None, []))
 ABOVE_0 = Values('above 0', lambda value: value > 0)
 ABOVE_1 = Values('above 1', lambda value: value > 1)
+NOTHING = (False, 'none', 'off', [])  # and 0: values that ask for what happens without an effect too
 
 
 def only(**needs: Any) -> Callable[..., Any]:
@@ -56,8 +57,13 @@ always, with_lgm = only(), only(loss='lgm')
 
 
 def missing_need(item: dataclasses.Field, values: dict[str, Any]) -> Optional[str]:
-    """What a field of a Section would need to have an effect among `values`, in words; None if it has."""
+    """What a field of a Section would need to have an effect among `values`, in words.
+
+    None if it has an effect, or its value asks for nothing.
+    """
     default: Any = item.default
+    if values[item.name] in NOTHING:
+        return None
     for name, wanted in default.json_schema_extra['needs'].items():
         choices = wanted if isinstance(wanted, tuple) else (wanted,)
         if not isinstance(wanted, Values):

@@ -119,12 +119,13 @@ class Records:
         out : float32 array (3, size, size)
             Red first; of any size.
         """
-        image, rng, size = self.image(number), np.random.default_rng(key), out.shape[-1]
+        image, rng = self.image(number), np.random.default_rng(key)
+        height, width = image.shape[:2]
         if self.smallest_area is None:
-            box = middle_square(*image.shape[:2])
+            box, flip = middle_square(height, width), False
         else:
-            box = random_box(*image.shape[:2], self.smallest_area, rng)
-        small = resized(image, box, size)
+            box = random_box(height, width, self.smallest_area, rng)
+        small = resized(image, box, out.shape[-1])
         self.colours.put(cv2.flip(small, 1) if flip else small, rng, out)
 
 
