@@ -2,7 +2,8 @@
 
     python ablate.py configs/ablations/tricks.yaml --epochs 20 --seeds 0 1
 
-The file names a recipe of configs/cifar and, for each variant, the fields it changes. Decay and
+The file names a recipe of configs/cifar, or of configs/images with `family: images`, and, for each variant,
+the fields it changes. Decay and
 warm-up epochs of a variant are meant for the recipe's own number of epochs and scaled with
 --epochs; `{output_dir}` and `{seed}` in a text stand for those of the run, so that one variant can
 learn from another. What a variant sets, options that all runs share do not change. Runs go one
@@ -18,12 +19,13 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Literal, NamedTuple, Optional, Union
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 import train_cifar
+import train_images
 from training import errors
 from training.config import recipe as recipes
 from training.config.fields import STRICT
@@ -42,18 +44,40 @@ FIXED = (*FILLED_IN, 'seed', 'output_dir')  # fields that a variant cannot chang
 HEADER = ('variant', 'seeds', 'last: mean', 'spread', 'difference', 'best: mean', 'images/s')
 
 
+class Base(NamedTuple):
+    """The recipe that the variants of a plan change."""
+
+    family: str
+    version: str
+
+    @property
+    def kind(self) -> type[recipes.Recipe]:
+        return recipes.ImagesRecipe if self.family == 'images' else recipes.CifarRecipe
+
+    @property
+    def script(self) -> Any:
+        return train_images if self.family == 'images' else train_cifar
+
+    def recipe(self, overrides: Fields, source: str = 'command line') -> Any:
+        """It with some fields changed, checked."""
+        path = recipes.version_path(self.family, self.version)
+        return recipes.load_recipe(path, self.kind, overrides, source)
+
+
 @dataclass(config=STRICT)
 class Plan:
     """A plan file."""
 
     version: str
     variants: dict[str, Optional[dict[str, Any]]] = Field(min_length=1)
+    family: Literal['cifar', 'images'] = 'cifar'
 
 
-def read_plan(path: Union[str, Path]) -> tuple[str, dict[str, Fields]]:
-    """(version, {variant: overrides}) of a plan file, each variant checked as a recipe."""
+def read_plan(path: Union[str, Path]) -> tuple[Base, dict[str, Fields]]:
+    """(recipe, {variant: overrides}) of a plan file, each variant checked as a recipe."""
     plan = recipes.validate(recipes.read_yaml(path), Plan, path)
-    known = set(recipes.fields_of(recipes.CifarRecipe)) - set(FIXED)
+    base = Base(plan.family, plan.version)
+    known = set(recipes.fields_of(base.kind)) - set(FIXED)
     variants: dict[str, Fields] = {}
     for name, overrides in plan.variants.items():
         overrides = overrides or {}
@@ -70,22 +94,16 @@ def read_plan(path: Union[str, Path]) -> tuple[str, dict[str, Fields]]:
                 )
             if value is None:
                 raise UserError(f'{path}: {name}: {field}: expected a value')
-        checked = recipes.values(
-            recipes.load_recipe(
-                recipes.version_path('cifar', plan.version), recipes.CifarRecipe, overrides, f'{path}: {name}'
-            )
-        )
+        checked = recipes.values(base.recipe(overrides, f'{path}: {name}'))
         variants[name] = {field: checked[field] for field in overrides}
-    return plan.version, variants
+    return base, variants
 
 
-def settle(overrides: Fields, common: Fields, version: str, folder: Path, seed: int) -> Fields:
+def settle(overrides: Fields, common: Fields, base: Base, folder: Path, seed: int) -> Fields:
     """A variant's overrides as they are for one run: epochs scaled, texts filled in."""
-    path = recipes.version_path('cifar', version)
     # Alone: beside it a warm-up that is not scaled yet could be longer than the run.
     given = {name: value for name, value in {**common, **overrides}.items() if name == 'epochs'}
-    epochs = recipes.load_recipe(path, recipes.CifarRecipe, given).optimisation.epochs
-    ratio = epochs / recipes.load_recipe(path, recipes.CifarRecipe, {}).optimisation.epochs
+    ratio = base.recipe(given).optimisation.epochs / base.recipe({}).optimisation.epochs
     settled = {}
     for name, value in overrides.items():
         if name in recipes.SCALED_WITH_EPOCHS:
@@ -108,37 +126,35 @@ def options(overrides: Fields) -> list[str]:
     return words
 
 
-def read_common(words: list[str]) -> Fields:
+def read_common(words: list[str], base: Base) -> Fields:
     """The recipe fields among the options that all runs share, checked."""
-    actions, fields = parse_options(train_cifar.make_parser(), recipes.CifarRecipe, words)
+    actions, fields = parse_options(base.script.make_parser(), base.kind, words)
     for name in SET_HERE:
         if actions.get(name) or name in fields:
             raise UserError(f'--{name}: differs from run to run; see ablate.py --help')
     return fields
 
 
-def check_run(path: Path, version: str, common: Fields, overrides: Fields, seed: int) -> None:
+def check_run(path: Path, base: Base, common: Fields, overrides: Fields, seed: int) -> None:
     """Refuse a run that is there already but is not the one that is wanted."""
     folder = RunFolder(path)
     if folder.config.exists():
-        wanted = recipes.load_recipe(
-            recipes.version_path('cifar', version), recipes.CifarRecipe, {**common, **overrides, 'seed': seed}
-        )
-        wanted.run.version = version
+        wanted = base.recipe({**common, **overrides, 'seed': seed})
+        wanted.run.version = base.version
         wanted.run.device = 'auto'  # the run itself looks at that, when it knows what it stands for
         check_same(folder, wanted)
 
 
 def finished_runs(
-    folder: Path, variants: dict[str, Fields], version: str, common: Fields
+    folder: Path, variants: dict[str, Fields], base: Base, common: Fields
 ) -> dict[str, list[Run]]:
     """{variant: its finished runs by seed}, of those that have any and are of this plan."""
     found: dict[str, list[Run]] = {}
     for name, overrides in variants.items():
         for seed, path in runs_of(name, folder).items():
             if (path / 'summary.json').exists():
-                settled = settle(overrides, common, version, folder, seed)
-                check_run(path, version, common, settled, seed)
+                settled = settle(overrides, common, base, folder, seed)
+                check_run(path, base, common, settled, seed)
                 found.setdefault(name, []).append(read_run(path))
     return found
 
@@ -195,8 +211,12 @@ def table(runs: dict[str, list[Run]], first: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(__doc__, epilog='Further options are handed to train_cifar.py, the same for all runs.')
-    parser.add_argument('plan', help='YAML file with version and variants')
+    parser = Parser(
+        __doc__, epilog='Further options are handed to the training script, the same for all runs.'
+    )
+    parser.add_argument(
+        'plan', help='YAML file with version, variants and, for images of your own, family: images'
+    )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--only', nargs='+', metavar='VARIANT', help='leave out the others')
     parser.add_argument('--output-dir', type=Path, default=None, help='default output/PLAN')
@@ -204,18 +224,17 @@ def main(argv: list[str]) -> int:
     given, common = parser.parse_known_args(argv)
     for word in common:  # the value of one would pass for the plan
         if word.startswith('-') and argv.index(word) < argv.index(given.plan):
-            raise UserError(f'{word}: options for train_cifar.py come after the plan')
-    version, variants = read_plan(given.plan)
-    common_fields = read_common(common)
+            raise UserError(f'{word}: options for the training come after the plan')
+    base, variants = read_plan(given.plan)
+    common_fields = read_common(common, base)
     for name in given.only or ():
         if name not in variants:
             raise UserError(f'--only {name}: no such variant; there are {", ".join(variants)}')
     folder = given.output_dir or Path('output') / Path(given.plan).stem
     check_writable(folder)
 
-    recipe = recipes.load_recipe(recipes.version_path('cifar', version), recipes.CifarRecipe, {})
     begun = begun_dtype(folder, variants)
-    if begun and common_fields.get('dtype', recipe.run.dtype) == 'auto':
+    if begun and common_fields.get('dtype', base.recipe({}).run.dtype) == 'auto':
         print(f'{begun}, in which the runs in {folder} began')
         common_fields['dtype'], common = begun, [*common, '--dtype', begun]
 
@@ -233,19 +252,19 @@ def main(argv: list[str]) -> int:
     for seed in given.seeds:
         for name in given.only or variants:
             path = folder / run_name(name, seed)
-            overrides = settle(variants[name], common_fields, version, folder, seed)
-            check_run(path, version, common_fields, overrides, seed)
+            overrides = settle(variants[name], common_fields, base, folder, seed)
+            check_run(path, base, common_fields, overrides, seed)
             if stopped:
                 return 128 + stopped[0]
             if not (path / 'summary.json').exists():
-                print(f'{path}:', ' '.join(options(overrides)) or f'{version} as it is', flush=True)
+                print(f'{path}:', ' '.join(options(overrides)) or f'{base.version} as it is', flush=True)
                 resume = ['--resume'] if RunFolder(path).has_checkpoint else []
                 run = subprocess.Popen(
                     [
                         sys.executable,
-                        train_cifar.__file__,
+                        base.script.__file__,
                         '--version',
-                        version,
+                        base.version,
                         *common,
                         *options(overrides),
                         '--seed',
@@ -261,7 +280,7 @@ def main(argv: list[str]) -> int:
                 if code:  # the run has said why
                     print(f'{path} ended with code {code}; the same command goes on')
                     return code if code > 0 else 128 - code
-            text = table(finished_runs(folder, variants, version, common_fields), first=next(iter(variants)))
+            text = table(finished_runs(folder, variants, base, common_fields), first=next(iter(variants)))
             with naming(folder / 'ablation.md'):
                 write_text(folder / 'ablation.md', text)
     print(text)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from benchmarks import counts, scale, serve
+from benchmarks import counts, images, scale, serve
 from benchmarks.rounds import THREADS, measure, median, ratio
 from benchmarks.subjects import BATCH, EPOCH_IMAGES, EPOCH_STEPS, LOSS_SHAPE, STEPS, TEST_IMAGES
 from training import errors
@@ -233,6 +233,8 @@ BENCHMARKS = {
     'counts': bench_counts,
     'scale': scale.report,
     'serve': serve.report,
+    'images': images.report,
+    'memory': images.memory_report,
 }
 
 

@@ -1,19 +1,19 @@
 """What the project is measured against, written the way such code is usually written."""
 
 
-def stock_step(batch, steps):
+def stock_step(batch, steps, name='cifar_resnet20_v1', classes=10, size=32):
     """Training steps of the untouched, hybridised GluonCV net under softmax cross entropy."""
     from mxnet import autograd, gluon, init, nd
 
     from training.nets.zoo import zoo_model
 
-    net = zoo_model('cifar_resnet20_v1', 10)
+    net = zoo_model(name, classes)
     net.initialize(init.Xavier())
     net.hybridize(static_alloc=True, static_shape=True)
     loss_fn = gluon.loss.SoftmaxCrossEntropyLoss()
     loss_fn.hybridize(static_alloc=True, static_shape=True)
     trainer = gluon.Trainer(net.collect_params(), 'nag', {'learning_rate': 0.01, 'momentum': 0.9})
-    x, y = nd.random.normal(shape=(batch, 3, 32, 32)), nd.random.randint(0, 10, (batch,))
+    x, y = nd.random.normal(shape=(batch, 3, size, size)), nd.random.randint(0, classes, (batch,))
 
     def run():
         for _ in range(steps):

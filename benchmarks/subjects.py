@@ -14,7 +14,7 @@ import tempfile
 import time
 from typing import Any, Callable
 
-from benchmarks import baselines
+from benchmarks import baselines, photos
 from training.machine import devices
 
 LOSS_SHAPE = 128, 1000, 512  # batch, classes, features
@@ -230,7 +230,10 @@ def predict_files() -> Callable[[], None]:
 
 SUBJECTS = {
     subject.__name__: subject
-    for subject in (loss, center, train, stock_step, stock_epoch, torch_step, predict, predict_files)
+    for subject in (
+        *(loss, center, train, stock_step, stock_epoch, torch_step, predict, predict_files),
+        *(photos.reader, photos.loader, photos.net_step, photos.stock_net_step),
+    )
 }
 
 

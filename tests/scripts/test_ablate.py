@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from conftest import ROOT
+from photos import write_set
 
 import ablate
 from training.config import recipe as recipes
@@ -28,6 +29,9 @@ PLAN = {
         'plain': {'zero_gamma': True, 'decay_epochs': [1, 2]},
     },
 }
+
+
+BASELINE = ablate.Base('cifar', 'baseline')
 
 
 def test_variants_stand_alone(tmp_path):
@@ -62,7 +66,7 @@ def test_epochs_of_variants_are_scaled_and_texts_filled_in():
         'teacher': '{output_dir}/base-seed{seed}',
     }
     for common, ratio in (({}, 1), ({'epochs': '10'}, 0.5), ({'epochs': '3'}, 0.15)):
-        assert ablate.settle(overrides, common, 'baseline', 'out', 2) == {
+        assert ablate.settle(overrides, common, BASELINE, 'out', 2) == {
             **overrides,
             'decay_epochs': pytest.approx([10 * ratio, 15 * ratio]),
             'warmup_epochs': pytest.approx(4 * ratio),
@@ -72,7 +76,7 @@ def test_epochs_of_variants_are_scaled_and_texts_filled_in():
 
 def test_epochs_that_a_variant_sets_are_its_own():
     overrides = {'epochs': 40, 'warmup_epochs': 4}
-    assert ablate.settle(overrides, {'epochs': '10'}, 'baseline', 'out', 0) == {
+    assert ablate.settle(overrides, {'epochs': '10'}, BASELINE, 'out', 0) == {
         'epochs': 40,
         'warmup_epochs': 8,
     }
@@ -152,6 +156,26 @@ def test_runs_every_variant_once_and_writes_the_table(tmp_path, run_here, in_pla
     assert run_here(*words, '--only', 'base', '--seeds', 3) == 0 and len(in_place_of_processes) == 3
     table = (tmp_path / 'out' / 'ablation.md').read_text()
     assert '| base | 0, 3 |' in table and '| [smooth] * | 0 |' in table
+
+
+def test_variants_of_a_recipe_for_images(tmp_path, run_here, in_place_of_processes, cifar, capsys):
+    photos = write_set(tmp_path / 'photos', cifar)
+    plan = {
+        'family': 'images',
+        'version': 'scratch-small',
+        'variants': {'base': {}, 'jitter': {'jitter': 0.3}},
+    }
+    words = ('ablate', write(tmp_path, plan), '--output-dir', tmp_path / 'out', '--data-dir', photos,
+             *('--model', 'mobilenet0.25', '--image-size', 32),
+             *('--batch-size', 18, '--epochs', 1, '--warmup', 'none'))  # fmt: skip
+    for _ in range(2):  # again with nothing left to do
+        assert run_here(*words) == 0
+        assert len(in_place_of_processes) == 2
+        table = (tmp_path / 'out' / 'ablation.md').read_text()
+        assert '| jitter | 0 |' in table and 'Top-1 accuracy on the 18 val images.' in table
+    write(tmp_path, {**plan, 'variants': {'base': {'padding': 2}}})
+    assert run_here(*words) == 2
+    assert 'base: padding is no field that a variant can change' in capsys.readouterr().err
 
 
 def test_runs_of_another_budget_or_plan_are_not_taken(tmp_path, run_here, in_place_of_processes, capsys):

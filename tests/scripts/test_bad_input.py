@@ -217,7 +217,7 @@ COMMAND_LINES = [
     ('export', 'nothing', 'nothing: there is no run in this folder'),
     ('export', 'run --output-dir photo.png', 'photo.png: File exists'),
     ('ablate', 'nothing.yaml', 'nothing.yaml: cannot be read as YAML: .*No such file'),
-    ('ablate', '--epochs 1 plan.yaml', '--epochs: options for train_cifar.py come after the plan$'),
+    ('ablate', '--epochs 1 plan.yaml', '--epochs: options for the training come after the plan$'),
     ('ablate', 'plan.yaml --seeds a', "--seeds: invalid int value: 'a'"),
     ('ablate', 'plan.yaml --only rough', '--only rough: no such variant; there are base'),
     ('ablate', 'plan.yaml --lrr 3', '--lrr: unknown option, the nearest known one is --lr$'),

@@ -56,7 +56,7 @@ def test_run_of_each_loss_has_its_files_and_classes(runs, loss):
     assert run.finished and run.data.startswith('Images in photos') and run.images == 18
     config = yaml.safe_load((runs / loss / 'config.yaml').read_text())
     assert config['data']['classes'] == sorted(NAMES) and config['data']['image_size'] == 32
-    assert run.summary['validated_on'] == 'the 18 val images'
+    assert run.summary['validated_on'] == '18 val images'
     assert ('knn_acc' in run.metrics[0]) == (loss == 'softmax-center')
     weights = mx.nd.load(str(runs / loss / 'last.params'))
     assert any(

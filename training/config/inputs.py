@@ -137,8 +137,7 @@ class ImagesData(Data):
     def validated_on(self, count: int) -> str:
         if self.holdout:
             return f'{count} held-out training images'
-        some = 'the ' if self.num_samples is None else ''
-        return f'{some}{count} {self.validation_split} images'
+        return f'{count} {self.validation_split} images'
 
 
 @dataclass(config=STRICT)

@@ -9,6 +9,8 @@ from training.config.schema import Recipe
 from training.errors import UserError
 from training.runs.folder import RunFolder, write_text
 
+# What a run settles itself, by the value that leaves it open.
+LEFT_OPEN = {'device': 'auto', 'dtype': 'auto', 'image_size': 0, 'validate_on': None, 'classes': []}
 # Fields that do not change the result.
 FREE_ON_RESUME = ('data_dir', 'pack_dir', 'output_dir', 'reported_val_acc')
 
@@ -25,7 +27,7 @@ def check_same(folder: RunFolder, recipe: Recipe, free: Sequence[str] = ()) -> R
     recipe : CifarRecipe or MnistRecipe
         The one to go on with.
     free : sequence of str
-        Names of fields that may differ, beside FREE_ON_RESUME and what is left to the machine.
+        Names of fields that may differ, beside FREE_ON_RESUME and what is left open.
 
     Returns
     -------
@@ -38,7 +40,8 @@ def check_same(folder: RunFolder, recipe: Recipe, free: Sequence[str] = ()) -> R
         Naming the differing fields.
     """
     begun = recipes.load_recipe(folder.config, type(recipe), {})
-    settled = [name for name in ('device', 'dtype') if getattr(recipe.run, name) == 'auto']
+    wanted = recipes.values(recipe)
+    settled = [name for name, value in LEFT_OPEN.items() if name in wanted and wanted[name] == value]
     changed = recipes.differences(begun, recipe, ignored=[*FREE_ON_RESUME, *settled, *free])
     if changed:
         raise UserError(f'{folder.path}: was begun with other values (begun / now): ' + ', '.join(changed))
