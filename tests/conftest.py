@@ -25,6 +25,7 @@ devices.prepare('cpu', 'float32')
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / 'output' / 'record'
 SMALL = ('--num-samples', 128, '--batch-size', 16, '--dtype', 'float32')
+SMALL_MNIST = ('--num-samples', 60, '--batch-size', 10, '--dtype', 'float32')
 TIMES = ('images_per_second', 'seconds')
 
 
@@ -73,6 +74,12 @@ def run_here():
     yield run  # ablate.py sets handlers of its own
     for number, handler in kept.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope='session')
+def train_small(run_here):
+    """A small run of train_mnist.py in a folder, of 6 steps an epoch; returns the exit code."""
+    return lambda folder, *words: run_here('train_mnist', *SMALL_MNIST, '--output-dir', folder, *words)
 
 
 @pytest.fixture
