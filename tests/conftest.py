@@ -1,20 +1,21 @@
 """Shared fixtures and helpers. mxnet is set up here, before any test module imports it."""
 
-import csv
 import gzip
 import importlib
 import os
-import re
 import signal
 import struct
 import subprocess
 import sys
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from small_runs import FAST, ROOT, SMALL_MNIST, start
 
 from training import errors
 from training.machine import devices
@@ -22,11 +23,8 @@ from training.runs.background_plots import BackgroundPlots
 
 devices.prepare('cpu', 'float32')
 
-ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / 'output' / 'record'
-SMALL = ('--num-samples', 128, '--batch-size', 16, '--dtype', 'float32')
-SMALL_MNIST = ('--num-samples', 60, '--batch-size', 10, '--dtype', 'float32')
-TIMES = ('images_per_second', 'seconds')
+MARK = 'STARTED_BY_TEST'  # environment variable of what `run_script` starts, and of what that starts
 
 
 @pytest.fixture(scope='session')
@@ -39,19 +37,38 @@ def cifar():
 
 @pytest.fixture(scope='session')
 def run_script():
-    """Run a script of the project; returns the CompletedProcess with stdout and stderr as text."""
+    """Run a script of the project; returns the CompletedProcess with stdout and stderr as text.
+
+    Whatever ends the wait for it also ends the processes that it started.
+    """
 
     def run(*words, **settings):
-        return subprocess.run(
-            [sys.executable, *map(str, words)],
+        command = [sys.executable, *map(str, words)]
+        process = subprocess.Popen(
+            command,
             cwd=ROOT,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=300,
-            env=dict(os.environ, **settings),
+            env=dict(os.environ, **settings, **{MARK: (mark := uuid.uuid4().hex)}),
         )
+        with process:
+            try:
+                output = process.communicate(timeout=300)
+            except BaseException:
+                kill_marked(mark)
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, *output)
 
     return run
+
+
+def kill_marked(mark):
+    """Kill the processes that have a mark in their environment; launch.py's are sessions of their own."""
+    for path in Path('/proc').glob('[0-9]*/environ'):
+        with suppress(OSError):  # ended meanwhile, or another user's
+            if f'{MARK}={mark}'.encode() in path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 @pytest.fixture(scope='session')
@@ -80,6 +97,37 @@ def run_here():
 def train_small(run_here):
     """A small run of train_mnist.py in a folder, of 6 steps an epoch; returns the exit code."""
     return lambda folder, *words: run_here('train_mnist', *SMALL_MNIST, '--output-dir', folder, *words)
+
+
+@pytest.fixture(scope='session')
+def finished(tmp_path_factory):
+    """Folder and output of a run of train_cifar.py, of three epochs that nothing disturbed."""
+    folder = tmp_path_factory.mktemp('runs') / 'whole'
+    process = start(folder, *FAST, '--tensorboard')
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return folder, output
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Have a run get a signal in the nth step from now; returns a list that grows with its steps."""
+    from training.machine.cluster import Workers
+
+    kept = Workers.stop_requested
+
+    def stop(step, number=signal.SIGTERM):
+        def stop_requested(workers, wanted):
+            steps.append(wanted)
+            if len(steps) == step:
+                signal.raise_signal(number)
+            return kept(workers, wanted or len(steps) == step)
+
+        steps = []
+        monkeypatch.setattr(Workers, 'stop_requested', stop_requested)
+        return steps
+
+    return stop
 
 
 @pytest.fixture
@@ -121,41 +169,3 @@ def write_cifar100(folder, train, test):
         part[:, :2] %= np.array([20, 100], np.uint8)  # coarse and fine label
         part.tofile(folder / f'{name}.bin')
     return rows
-
-
-def start(folder, *words, **settings):
-    """A small run of train_cifar.py in the background; settings are environment variables."""
-    return subprocess.Popen(
-        [sys.executable, 'train_cifar.py', *map(str, SMALL), '--output-dir', str(folder), *map(str, words)],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=dict(os.environ, **settings),
-    )
-
-
-def wait_for_epoch(process, number):
-    """Read the run's output up to the line of an epoch."""
-    for line in process.stdout:
-        if re.match(rf'epoch +{number} ', line):
-            return
-    pytest.fail(f'the run ended before epoch {number}')
-
-
-def run_fields(folder):
-    """The rows of a run's metrics.csv without the columns of time."""
-    with open(folder / 'metrics.csv') as file:
-        return [
-            {name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)
-        ]
-
-
-def same_weights(first, second):
-    """Whether the last weights of two run folders are equal to the bit."""
-    import mxnet as mx
-
-    first, second = (mx.nd.load(str(folder / 'last.params')) for folder in (first, second))
-    return set(first) == set(second) and all(
-        np.array_equal(first[name].asnumpy(), second[name].asnumpy()) for name in first
-    )

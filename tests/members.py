@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from conftest import ROOT
 
 import launch
 
-MNIST = ('train_mnist.py', '--num-samples', '640', '--lr', '0.05', '--dtype', 'float32', '--epochs', '2')
+MNIST = ('train_mnist.py', '--num-samples', '128', '--lr', '0.05', '--dtype', 'float32', '--epochs', '2')
 
 
 def start(*words, hangup=signal.SIG_DFL, **environment):
@@ -63,3 +65,10 @@ def children(process):
         if parent == process.pid and role:
             roles.setdefault(role[1], []).append(int(pid))
     return roles
+
+
+def running_commands():
+    """Command lines of all processes."""
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        with suppress(OSError):  # ended meanwhile
+            yield path.read_text()

@@ -13,7 +13,7 @@ from training.runs.folder import RunFolder
 
 def test_last_snapshot_has_what_the_finished_run_says_of_its_images(run_here, tmp_path):
     folder = RunFolder(tmp_path / 'run')
-    words = '--version', 'lgm-full', '--num-samples', 100, '--batch-size', 50, '--epochs', 1
+    words = '--version', 'lgm-full', '--num-samples', 40, '--batch-size', 20, '--epochs', 1
     assert (
         run_here(
             'train_mnist',
@@ -29,7 +29,7 @@ def test_last_snapshot_has_what_the_finished_run_says_of_its_images(run_here, tm
     )
     snapshot = Snapshot.load(folder.snapshots[-1])
     net, _ = restore.pixel_classifier(folder, devices.choose('cpu', 'float32'), [mx.cpu()])
-    images = np.concatenate([split.images for split in datasets.load_mnist(num_samples=100)])
+    images = np.concatenate([split.images for split in datasets.load_mnist(num_samples=40)])
     logits, _, likelihood = (output.asnumpy() for output in net(nd.array(images, dtype='uint8')))
     posterior = np.exp(logits - logits.max(axis=1, keepdims=True))
     posterior /= posterior.sum(axis=1, keepdims=True)
@@ -37,7 +37,7 @@ def test_last_snapshot_has_what_the_finished_run_says_of_its_images(run_here, tm
     certain = np.sort(posterior)[:, -1] - np.sort(posterior)[:, -2] > 1e-4
     np.testing.assert_array_equal(snapshot.predicted[certain], posterior.argmax(axis=1)[certain])
     np.testing.assert_allclose(snapshot.log_likelihood, likelihood, rtol=1e-3, atol=1e-3)
-    assert len(snapshot.train_labels) == len(snapshot.test_labels) == 100
+    assert len(snapshot.train_labels) == len(snapshot.test_labels) == 40
     (projector,) = (folder.path / 'tensorboard').glob('*/features')
     header, *rows = (projector / 'metadata.tsv').read_text().splitlines()
     assert header.split('\t') == ['split', 'class', 'predicted', 'mistake', 'probability', 'log-likelihood']

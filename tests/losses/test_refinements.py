@@ -248,41 +248,15 @@ def test_no_decay_means_biases_gamma_and_beta():
 
 
 @pytest.mark.parametrize('loss', ['lgm', 'softmax'])
-def test_all_switches_together_train(run_script, tmp_path, loss):
-    words = (
-        '--loss',
-        loss,
-        '--label-smoothing',
-        0.1,
-        '--mixup',
-        0.2,
-        '--teacher',
-        RECORD / 'cifar-fast-seed0',
-        '--zero-gamma',
-        '--shortcut',
-        'pool',
-        '--no-decay-bias-and-norm',
-        '--schedule',
-        'polynomial',
-        '--lr-batch-size',
-        128,
+def test_all_switches_together_train(run_here, tmp_path, capsys, loss):
+    switches = (
+        *('--label-smoothing', 0.1, '--mixup', 0.2, '--teacher', RECORD / 'cifar-fast-seed0', '--zero-gamma'),
+        *('--shortcut', 'pool', '--no-decay-bias-and-norm', '--schedule', 'polynomial'),
     )
-    result = run_script(
-        'train_cifar.py',
-        '--num-samples',
-        256,
-        '--batch-size',
-        64,
-        '--dtype',
-        'auto',
-        '--epochs',
-        1,
-        '--output-dir',
-        tmp_path / 'run',
-        *words,
-    )
-    assert result.returncode == 0, result.stderr
-    accuracy = re.search(r'cifar-fast-seed0: accuracy (0\.\d{4})', result.stdout)
-    assert float(accuracy[1]) > 0.85 and 'val acc' in result.stdout
-    resumed = run_script('train_cifar.py', '--test', '--output-dir', tmp_path / 'run')
-    assert resumed.returncode == 0, resumed.stderr
+    run = '--output-dir', tmp_path / 'run'
+    words = *run, '--num-samples', 128, '--batch-size', 32, '--lr-batch-size', 64, '--dtype', 'auto'
+    assert run_here('train_cifar', *words, '--epochs', 1, '--loss', loss, *switches) == 0
+    output = capsys.readouterr().out
+    accuracy = re.search(r'cifar-fast-seed0: accuracy (0\.\d{4})', output)
+    assert float(accuracy[1]) > 0.85 and 'val acc' in output
+    assert run_here('train_cifar', '--test', *run) == 0

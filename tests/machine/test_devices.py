@@ -95,6 +95,17 @@ def test_dtype_auto_and_refusals(monkeypatch):
             choose(dtype, kind, [AMPERE])
 
 
+@pytest.fixture
+def stand_in(tmp_path):
+    """Write a module in place of mxnet; returns what puts it before the installed one."""
+
+    def write(code):
+        (tmp_path / 'mxnet.py').write_text(code)
+        return {'PYTHONPATH': str(tmp_path)}
+
+    return write
+
+
 def fresh(code, **settings):
     environment = {name: value for name, value in os.environ.items() if name != 'OMP_NUM_THREADS'}
     return subprocess.run(
@@ -106,10 +117,8 @@ def fresh(code, **settings):
     )
 
 
-THREADS = (
-    'from training.machine import devices; devices.prepare("cpu"); '
-    'import os; print(os.environ["OMP_NUM_THREADS"])'
-)
+PREPARE = 'from training.machine import devices; devices.prepare("cpu")'
+SHOW_THREADS = 'import os; print(os.environ["OMP_NUM_THREADS"])'  # those that mxnet would begin with
 
 
 @pytest.mark.parametrize(
@@ -132,14 +141,15 @@ def test_cores_are_those_of_the_affinity_cut_to_the_quota(monkeypatch, tmp_path,
     assert devices.usable_cores() == cores
 
 
-def test_threads_are_the_cores_this_process_may_use():
-    assert fresh(THREADS).stdout.strip() == str(devices.usable_cores())
-    pinned = 'import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); ' + THREADS
-    assert fresh(pinned).stdout.strip() == '1'
+def test_threads_are_the_cores_this_process_may_use(stand_in):
+    settings = stand_in(SHOW_THREADS)
+    assert fresh(PREPARE, **settings).stdout.strip() == str(devices.usable_cores())
+    pinned = 'import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); ' + PREPARE
+    assert fresh(pinned, **settings).stdout.strip() == '1'
 
 
-def test_threads_that_the_user_set_are_kept():
-    assert fresh(THREADS, OMP_NUM_THREADS='3').stdout.strip() == '3'
+def test_threads_that_the_user_set_are_kept(stand_in):
+    assert fresh(PREPARE, **stand_in(SHOW_THREADS), OMP_NUM_THREADS='3').stdout.strip() == '3'
 
 
 @pytest.mark.parametrize(
@@ -160,14 +170,10 @@ def test_what_ends_a_script_is_at_most_one_line(monkeypatch, capsys, error, code
 
 
 @pytest.mark.parametrize('role', ['worker', 'server', 'scheduler'])
-def test_every_process_has_the_alias_that_numpy_removed(role):
-    code = (
-        'import sys, numpy; from training.machine import parameter_server; '
-        'import train_cifar; parameter_server.create = lambda _: sys.exit(int("bool" not in '
-        'vars(numpy)) + 10); train_cifar.main(["--kvstore", "dist_sync"])'
-    )
-    names = dict.fromkeys(parameter_server.ENVIRONMENT, '1')
-    result = fresh(code, **{**names, 'DMLC_ROLE': role})
+def test_every_process_has_the_alias_that_numpy_removed_before_it_imports_mxnet(stand_in, role):
+    settings = stand_in('import sys, numpy; sys.exit(10 if "bool" in vars(numpy) else 11)')
+    settings.update(dict.fromkeys(parameter_server.ENVIRONMENT, '1'), DMLC_ROLE=role)
+    result = fresh('import train_cifar; train_cifar.main(["--kvstore", "dist_sync"])', **settings)
     assert result.returncode == 10, result.stderr
 
 
@@ -178,7 +184,7 @@ def test_prepare_after_mxnet_is_a_programming_error():
 
 def test_mxnet_starts_without_the_packages_that_only_its_utilities_use():
     code = (
-        'from training.machine import devices; devices.prepare("cpu"); import sys; '
+        f'{PREPARE}; import sys; '
         'assert not {"scipy", "sklearn"} & set(sys.modules); '
         'import mxnet, scipy.stats, sklearn.metrics; print(mxnet.nd.ones(2).sum().asscalar())'
     )

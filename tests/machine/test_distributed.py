@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 import pytest
-from conftest import run_fields
 from members import MNIST, children, start, start_without_launcher, wait_for
 from mxnet import nd
+from small_runs import run_fields
 
 from training.runs.folder import RunFolder
 
@@ -30,7 +30,7 @@ def test_two_workers_end_where_one_process_with_the_same_batch_ends(run_script, 
     pixel: one device, whose kernels add up 64 images, is 1e-5 away from four with 16 each after ten
     steps. So weights are compared with one process whose four devices get the workers' parts.
     """
-    words = (*MNIST, '--epochs', 1, '--version', 'softmax-center')
+    words = (*MNIST, '--num-samples', 640, '--epochs', 1, '--version', 'softmax-center')
     four, one, two = tmp_path / 'four', tmp_path / 'one', tmp_path / 'two'
     for folder, device, batch_size in (one, 'cpu', 64), (four, 'cpu:0,1,2,3', 16):
         command = (*words[1:], '--batch-size', batch_size, '--device', device, '--output-dir', folder)
@@ -76,7 +76,7 @@ def test_workers_without_work_stop_at_the_same_steps(run_script):
 
 def test_asynchronous_worker_alone_ends_where_one_process_ends(run_script, run_here, tmp_path):
     one, other = tmp_path / 'one', tmp_path / 'other'
-    words = (*MNIST, '--version', 'softmax', '--batch-size', 64, '--decay-epochs', 1)
+    words = (*MNIST, '--version', 'softmax', '--batch-size', 32, '--decay-epochs', 1)
     assert run_here('train_mnist', *words[1:], '--output-dir', one) == 0
     result = run_script('launch.py', '--workers', 1, *words, '--kvstore', 'dist_async', '--output-dir', other)
     assert result.returncode == 0, result.stderr
@@ -116,20 +116,9 @@ def test_interrupt_or_lost_terminal_stops_all_workers_at_one_step_and_resume_com
     run_script, run_here, tmp_path, number, code
 ):
     run, whole = tmp_path / 'run', tmp_path / 'whole'
-    words = (*MNIST[1:-2], '--epochs', 4, '--momentum', 0.9, '--lr', 0.02)
-    command = (
-        'launch.py',
-        '--workers',
-        2,
-        MNIST[0],
-        *words,
-        '--batch-size',
-        8,
-        '--kvstore',
-        'dist_sync',
-        '--output-dir',
-        run,
-    )
+    words = (*MNIST[1:-2], '--num-samples', 256, '--epochs', 4, '--momentum', 0.9, '--lr', 0.02)
+    parts = '--batch-size', 8, '--kvstore', 'dist_sync', '--output-dir', run
+    command = 'launch.py', '--workers', 2, MNIST[0], *words, *parts
     process = start(*command)
     wait_for(run / 'metrics.csv', process)
     process.send_signal(number)

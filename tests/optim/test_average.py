@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import mxnet as mx
 import numpy as np
 import pytest
-from conftest import SMALL, run_fields, same_weights, start, wait_for_epoch
 from mxnet import autograd, gluon, nd
+from small_runs import SMALL, run_fields, same_weights
 
 from training.optim.average import MovingAverage
 
@@ -54,7 +54,7 @@ def test_average_by_a_plain_loop_on_two_contexts(decay):
         assert max(gaps) < 1e-5 if decay == 0 else max(gaps) > 0.01
 
 
-def test_run_keeps_the_average_and_goes_on_with_it(run_here, tmp_path, capsys, monkeypatch):
+def test_run_keeps_the_average_and_goes_on_with_it(run_here, stop_at, tmp_path, capsys, monkeypatch):
     words = ['--epochs', 3, '--weight-average', 0.9]
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     steps, expected, update = [], [], MovingAverage.update
@@ -80,10 +80,8 @@ def test_run_keeps_the_average_and_goes_on_with_it(run_here, tmp_path, capsys, m
     )
     np.testing.assert_allclose(kept, expected[-1], rtol=1e-4, atol=1e-6)
     assert abs(expected[-1] - expected[0]).max() > 1e-3
-    process = start(parts, *words)
-    wait_for_epoch(process, 1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    stop_at(11)  # the third step of the second epoch
+    assert run_here('train_cifar', *SMALL, *words, '--output-dir', parts) == 128 + signal.SIGTERM
     assert run_here('train_cifar', '--resume', '--output-dir', parts) == 0
     assert run_fields(parts) == run_fields(whole) and same_weights(parts, whole)
     capsys.readouterr()

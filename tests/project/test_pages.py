@@ -20,22 +20,10 @@ BLOCKS = [
     for page in PAGES
     for language, text in re.findall(r'```(\w*)\n(.*?)```', page.read_text(), re.DOTALL)
 ]
-SMALL = ['--num-samples', '64', '--epochs', '1', '--batch-size', '16', '--dtype', 'float32', '--lr', '0.01']
+SMALL = ['--num-samples', '32', '--epochs', '1', '--batch-size', '16', '--dtype', 'float32', '--lr', '0.01']
 SMALL_IMAGES = [
-    '--version',
-    'scratch-small',
-    '--model',
-    'mobilenet0.25',
-    '--image-size',
-    '32',
-    '--epochs',
-    '1',
-    '--batch-size',
-    '9',
-    '--warmup',
-    'none',
-    '--dtype',
-    'float32',
+    *('--version', 'scratch-small', '--model', 'mobilenet0.25', '--image-size', '32'),
+    *('--epochs', '1', '--batch-size', '9', '--warmup', 'none', '--dtype', 'float32'),
 ]
 DEFAULTS = {'train_cifar.py': 'fast', 'train_mnist.py': 'softmax-center'}
 
@@ -114,9 +102,11 @@ def own_words(command, scratch):
             words += ['--output-dir', str(scratch / Path(words[0]).stem)]
         words += ['--only', 'baseline', '--seeds', '0']
     if script == 'detect.py':
-        words += ['--samples', '10'] + ['--fit', '200'] * ('--fit' in words)
+        words += ['--samples', '3'] + ['--fit', '200'] * ('--fit' in words)
     if script == 'launch.py':
         words += ['--output-dir', str(scratch / 'distributed')]
+    if script in DEFAULTS and '--test' in words:
+        words += ['--num-samples', '32']
     if script in (*DEFAULTS, 'ablate.py', 'launch.py') and not {'--help', '--resume', '--test'} & set(words):
         words += SMALL + ['--holdout', '16'] * ('--holdout' in words)
     return [script, *words]

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from conftest import SMALL, run_fields, same_weights, start
+from small_runs import SMALL, run_fields, same_weights, start
 
 from training.runs.folder import RunFolder
 

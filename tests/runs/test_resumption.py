@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run_fields, write_fashion, write_idx
+from conftest import write_fashion, write_idx
+from small_runs import run_fields
 
 from training.config import recipe as recipes
 from training.data import datasets

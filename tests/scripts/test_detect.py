@@ -155,13 +155,13 @@ def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_here, caps
     run.mkdir()
     for name in ('config.yaml', 'last.params', 'summary.json'):
         (run / name).write_bytes((MNIST_RUN / name).read_bytes())
-    assert run_here('detect', run, '--samples', '5', '--softmax-run', softmax_run) == 0
+    assert run_here('detect', run, '--samples', '3', '--softmax-run', softmax_run) == 0
     assert 'Fashion-MNIST: left out' in capsys.readouterr().out
     summary = json.loads((run / 'summary.json').read_text())
     before = json.loads((MNIST_RUN / 'summary.json').read_text())
     sets = summary.pop('detection')
     assert summary == before
-    assert run_here('detect', softmax_run, '--samples', '5', '--output-dir', tmp_path / 'alone') == 0
+    assert run_here('detect', softmax_run, '--samples', '3', '--output-dir', tmp_path / 'alone') == 0
     alone = json.loads((tmp_path / 'alone' / 'detection.json').read_text())['sets']
     for name, found in sets.items():  # as if it were the only net
         assert found['scores']['max_softmax_of_softmax_net'] == alone[name]['scores']['max_softmax']

@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import pytest
-from conftest import run_fields
-from members import MNIST, start, wait_for
+from members import MNIST, running_commands, start, wait_for
+from small_runs import run_fields
 
 import launch
 from training import errors
@@ -114,6 +115,22 @@ def main(_):
     time.sleep(600)
 errors.exit_with(main)
 """
+
+
+def test_wait_for_a_script_that_ends_early_ends_its_processes(run_script, tmp_path, monkeypatch):
+    def communicate(process, timeout):
+        for role in 'scheduler', 'server', 'worker':
+            wait_for(tmp_path / role, process)
+        raise subprocess.TimeoutExpired(process.args, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, 'communicate', communicate)
+    note = f'import os, time; open(f"{tmp_path}/{{os.environ[\'DMLC_ROLE\']}}", "w"); time.sleep(600)'
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_script('launch.py', '--workers', 1, '--', '-c', note)
+    deadline = time.monotonic() + 30
+    while any(str(tmp_path) in command for command in running_commands()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_ctrl_c_before_the_training_ends_workers_that_wait_for_each_other(tmp_path):

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from conftest import run_fields, same_weights
 from photos import NAMES, write_photos, write_set
+from small_runs import run_fields, same_weights
 
 from training.config import recipe as recipes
 from training.machine.devices import Device

@@ -8,8 +8,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 import yaml
-from conftest import SMALL_MNIST, run_fields, write_idx
+from conftest import write_idx
 from PIL import Image
+from small_runs import SMALL_MNIST, run_fields
 
 from gmloss import LGMLoss
 from training.data import datasets

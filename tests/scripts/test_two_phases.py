@@ -6,12 +6,11 @@ import signal
 import mxnet as mx
 import numpy as np
 import pytest
-from conftest import run_fields, same_weights
+from small_runs import run_fields, same_weights
 
 from training.loop import fit as fit_module
 from training.loop import validation
 from training.losses.graphs import SoftmaxGraph
-from training.machine.cluster import Workers
 
 WHOLE = ('--version', 'two-phase', '--epochs', 4, '--first-phase-epochs', 2, '--lr', 0.02)
 
@@ -66,21 +65,13 @@ def test_second_phase_begins_with_the_best_weights_of_the_first(train_small, tmp
     assert any((of_best[name].asnumpy() != last[name].asnumpy()).any() for name in of_best)
 
 
-@pytest.mark.parametrize('last_call, message', [(12, 'stopped after epoch 2'), (13, 'stopped in epoch 3')])
+@pytest.mark.parametrize('step, message', [(12, 'stopped after epoch 2'), (13, 'stopped in epoch 3')])
 def test_two_phases_stopped_at_their_boundary_resume_as_if_they_had_not(
-    whole, train_small, tmp_path, monkeypatch, capsys, last_call, message
+    whole, train_small, stop_at, tmp_path, capsys, step, message
 ):
     """After the last step of the first phase, and after the first one of the second."""
-    calls, kept = [], Workers.stop_requested
     stopped = tmp_path / 'stopped'
-
-    def stop_requested(workers, wanted):
-        calls.append(wanted)
-        if len(calls) == last_call:
-            signal.raise_signal(signal.SIGTERM)
-        return kept(workers, wanted or len(calls) == last_call)
-
-    monkeypatch.setattr(Workers, 'stop_requested', stop_requested)
+    stop_at(step)
     assert train_small(stopped, *WHOLE) == 128 + signal.SIGTERM
     assert message in capsys.readouterr().out
     assert train_small(stopped, '--version', 'two-phase', '--resume') == 0
