@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from training.config.inputs import ImagesData
+
 NAMES = 'кошка', '犬 と 猫', 'ship'  # any script, and spaces
 ORIENTATION = 0x0112
 
@@ -29,3 +31,8 @@ def write_set(folder, cifar, train=12, val=6, **settings):
     write_photos(folder / 'train', cifar[0], train, **settings)
     write_photos(folder / 'val', cifar[1], val, **settings)
     return folder
+
+
+def settings(folder, **fields):
+    """The data section of a recipe for a folder, of images of 32 pixels."""
+    return ImagesData(data_dir=str(folder), image_size=32, **fields)

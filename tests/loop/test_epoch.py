@@ -1,7 +1,5 @@
 """The training loop in process: no host reads, several contexts, order of the data."""
 
-import signal
-
 import mxnet as mx
 import numpy as np
 import pytest
@@ -226,32 +224,6 @@ def test_every_step_of_every_epoch_has_masks_of_its_own(monkeypatch):
             train_epoch(graph, data, [trainer], epoch, 0, (0, 0), lambda step: None, StopRequest())
     first, again, other_seed, other_rank = np.reshape(seeds, (4, 10)).tolist()
     assert first == again and len({*first, *other_seed, *other_rank}) == 30
-
-
-def test_signal_during_the_agreement_is_for_the_next_one():
-    """The other workers have not heard of it: to stop now would leave them waiting."""
-
-    class Workers:
-        def sum(self, values):
-            total = np.array(values, np.float32)  # sent before the signal comes
-            stop.signal = 2
-            return total
-
-    stop = StopRequest()
-    assert not stop.agree(Workers()) and stop.agree(Workers())
-
-
-def test_second_ctrl_c_acts_as_usual():
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
-    stop = StopRequest()
-    try:
-        with stop.listening():
-            signal.raise_signal(signal.SIGINT)
-            assert stop.signal == signal.SIGINT
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, kept)
 
 
 def test_recorded_covariances_are_those_of_numpy():
