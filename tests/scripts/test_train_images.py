@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import mxnet as mx
@@ -187,6 +188,15 @@ def test_export_holds_classes_and_says_how_images_are_prepared(runs, run_here, t
     assert metadata == about
 
 
+def load_model(folder):
+    """The model of a finished run."""
+    recipe, device = recipes.load_run(folder / 'config.yaml'), Device('cpu', (0,), 'float32')
+    model = build_model(recipe, device)
+    initialize(model, recipe, device.contexts())
+    load_weights(folder / 'last.params', model.weights, device.contexts())
+    return model
+
+
 def test_backbone_goes_back_to_gluoncv(runs, run_here, photos, tmp_path, capsys):
     assert run_here('export', runs / 'lgm', '--gluoncv', tmp_path / 'body.params') == 0
     digest = capsys.readouterr().out.split('-')[-1][:8]
@@ -197,14 +207,62 @@ def test_backbone_goes_back_to_gluoncv(runs, run_here, photos, tmp_path, capsys)
         else:
             (tmp_path / 'body.params').rename(tmp_path / f'mobilenet0.25-{digest}.params')
             stock = zoo.zoo_model('mobilenet0.25', 1000, pretrained=digest, root=str(tmp_path))
-        recipe = recipes.load_run(runs / 'lgm' / 'config.yaml')
-        device = Device('cpu', (0,), 'float32')
-        model = build_model(recipe, device)
-        initialize(model, recipe, device.contexts())
-        load_weights(runs / 'lgm' / 'last.params', model.weights, device.contexts())
+        model = load_model(runs / 'lgm')
         x = mx.nd.random.normal(shape=(2, 3, 32, 32))
         embedded = model.net.embedding(model.net.norm(stock.features(x)) * 10 / 16).asnumpy()
         np.testing.assert_allclose(embedded, model.net(x).asnumpy(), rtol=1e-3, atol=1e-4)
+
+
+def build_detector(name, **settings):
+    """A detector or segmentation net of GluonCV, whose layers beside the backbone are random."""
+    zoo.zoo_model('resnet18_v1b', 2)  # makes GluonCV importable
+    from gluoncv.model_zoo import get_model
+
+    net = get_model(name, pretrained=False, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # what is loaded stays
+        net.initialize()
+    return net
+
+
+def rcnn_features(net, x):
+    return net.top_features(net.features(x))
+
+
+@pytest.mark.parametrize(
+    'backbone, detector, features',
+    [
+        ('mobilenet1.0', 'ssd_512_mobilenet1.0_voc', lambda net, x: net.features(x)[1]),
+        pytest.param('resnet50_v1b', 'faster_rcnn_resnet50_v1b_voc', rcnn_features, marks=pytest.mark.slow),
+        pytest.param('resnet50_v1s', 'fcn_resnet50_voc', None, marks=pytest.mark.slow),
+    ],
+)
+def test_gluoncvs_detectors_take_the_exported_backbone(
+    backbone, detector, features, train, run_here, tmp_path, monkeypatch, capsys
+):
+    train(tmp_path / 'run', '--model', backbone, '--loss', 'softmax', '--epochs', 1, '--warmup', 'none')
+    (tmp_path / 'models').mkdir()
+    capsys.readouterr()
+    assert run_here('export', tmp_path / 'run', '--gluoncv', tmp_path / 'models' / 'body.params') == 0
+    digest = capsys.readouterr().out.split('-')[-1][:8]
+    (tmp_path / 'models' / 'body.params').rename(tmp_path / 'models' / f'{backbone}-{digest}.params')
+    monkeypatch.setenv('MXNET_HOME', str(tmp_path))
+    net = build_detector(detector, pretrained_base=digest)
+    model = load_model(tmp_path / 'run')
+    x = mx.nd.random.normal(shape=(2, 3, 128, 128))
+    if features is None:  # its last two stages are dilated: features differ, weights do not
+        found, wanted = (
+            body.layer2(body.layer1(body.maxpool(body.relu(body.bn1(body.conv1(x))))))
+            for body in (net, model.net.features)
+        )
+        for stage in ('layer3', 'layer4'):
+            ours = getattr(model.net.features, stage)._collect_params_with_prefix()
+            for name, parameter in getattr(net, stage)._collect_params_with_prefix().items():
+                np.testing.assert_array_equal(parameter.data().asnumpy(), ours[name].data().asnumpy())
+    else:
+        found, wanted = features(net, x).mean(axis=(2, 3)), model.net(x)[0]
+    assert wanted.asnumpy().std() > 1e-3
+    np.testing.assert_allclose(found.asnumpy(), wanted.asnumpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_other_images_are_set_against_a_run(runs, run_here, cifar, tmp_path):
