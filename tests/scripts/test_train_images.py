@@ -348,3 +348,16 @@ def test_recipes_are_valid(path):
     recipe = recipes.load_recipe(path, recipes.ImagesRecipe, {})
     assert recipe.optimisation.epochs and recipe.model.model in path.read_text()
     assert not recipes.without_effect(recipe, set(yaml.safe_load(path.read_text())['data']))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('version', sorted(path.stem for path in (recipes.CONFIGS / 'images').glob('*.yaml')))
+def test_recipes_train_some_steps_at_their_full_resolution(version, run_here, tmp_path, cifar):
+    folder = write_set(tmp_path / 'photos', cifar, train=4, val=1, sides=(250, 400))
+    words = '--version', version, '--data-dir', folder, '--output-dir', tmp_path / 'run'
+    assert run_here('train_images', *words, '--batch-size', 4, '--epochs', 1, '--no-pretrained') == 0
+    recipe = recipes.load_run(tmp_path / 'run' / 'config.yaml')
+    file = yaml.safe_load((recipes.CONFIGS / 'images' / f'{version}.yaml').read_text())
+    assert recipe.data.image_size == file['data']['image_size'] and recipe.data.num_samples is None
+    (row,) = run_fields(tmp_path / 'run')
+    assert np.isfinite(float(row['train_loss'])) and read_run(tmp_path / 'run').finished
