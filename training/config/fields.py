@@ -21,7 +21,8 @@ GIVEN = Values('', lambda value: value not in (None, []))
 ABSENT = Values('absent', lambda value: value in (None, []))
 ABOVE_0 = Values('above 0', lambda value: value > 0)
 ABOVE_1 = Values('above 1', lambda value: value > 1)
-NOTHING: tuple[Any, ...] = (False, 'none', 'off', [])  # and 0: values that ask for what happens without an effect too
+# Values that ask for what happens where a field has no effect; 0 equals False.
+NOTHING: tuple[Any, ...] = (False, 'none', 'off', [])
 
 
 def only(**needs: Any) -> Callable[..., Any]:
