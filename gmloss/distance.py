@@ -24,12 +24,15 @@ def half_squared_distance(
     `expanded_distance`.
     """
     distance = F.relu(expanded_distance(F, x, mean, num_classes, precision, isotropic))
-    index = F.stop_gradient(F.argmax(label_free_logits(F, distance, log_det), axis=1))
+    if log_det is None:
+        index = F.argmin(F.stop_gradient(distance), axis=1)
+    else:
+        index = F.argmax(F.stop_gradient(label_free_logits(F, distance, log_det)), axis=1)
     nearest = None if precision is None else F.take(precision, index)
-    own = F.expand_dims(direct_distance(F, x, F.take(mean, index), nearest, isotropic), axis=1)
-    classes = F.contrib.arange_like(distance, axis=1)  # these operators can be exported to ONNX
-    likeliest = F.broadcast_equal(F.expand_dims(index, axis=1), F.expand_dims(classes, axis=0))
-    return F.elemwise_add(distance, F.elemwise_mul(likeliest, F.broadcast_sub(own, distance)))
+    own = direct_distance(F, x, F.take(mean, index), nearest, isotropic)
+    row = F.ones_like(F.slice_axis(distance, axis=0, begin=0, end=1))
+    own = F.dot(F.expand_dims(own, axis=1), row)
+    return F.where(F.one_hot(index, depth=num_classes), own, distance)
 
 
 def distances_with_own(

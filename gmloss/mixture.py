@@ -175,9 +175,9 @@ class GaussianMixture(CheckedBlock):
         else:
             log_det = F.reshape(row_sums(F, log_variance), (-1,))
         if index is None:
-            return half_squared_distance(
-                F, x, mean, self.num_classes, precision, self.isotropic, log_det
-            ), log_det
+            volume = None if log_variance is None else log_det
+            distance = half_squared_distance(F, x, mean, self.num_classes, precision, self.isotropic, volume)
+            return distance, log_det
         distance, own = distances_with_own(F, x, mean, self.num_classes, precision, self.isotropic, index)
         return distance, log_det, own, own
 
