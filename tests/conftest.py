@@ -110,6 +110,20 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
+def no_figures(monkeypatch):
+    """Leave figures out, which take half of a small run's time: for tests of what else a run does."""
+    from training.runs.folder import RunFolder
+
+    kept = RunFolder.write_figure
+
+    def write_figure(folder, name, *content):
+        if Path(name).suffix not in ('.png', '.gif'):
+            kept(folder, name, *content)
+
+    monkeypatch.setattr(RunFolder, 'write_figure', write_figure)
+
+
+@pytest.fixture
 def stop_at(monkeypatch):
     """Have a run get a signal in the nth step from now; returns a list that grows with its steps."""
     from training.machine.cluster import Workers

@@ -11,7 +11,7 @@ from training.runs.features import Snapshot
 from training.runs.folder import RunFolder
 
 
-def test_last_snapshot_has_what_the_finished_run_says_of_its_images(run_here, tmp_path):
+def test_last_snapshot_has_what_the_finished_run_says_of_its_images(run_here, tmp_path, no_figures):
     folder = RunFolder(tmp_path / 'run')
     words = '--version', 'lgm-full', '--num-samples', 40, '--batch-size', 20, '--epochs', 1
     assert (

@@ -16,6 +16,8 @@ from small_runs import run_fields
 
 from training.runs.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures('no_figures')
+
 
 def assert_weights_are_close(folder, wanted, rtol, atol):
     """Compare the last weights of two run folders."""

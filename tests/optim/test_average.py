@@ -54,7 +54,9 @@ def test_average_by_a_plain_loop_on_two_contexts(decay):
         assert max(gaps) < 1e-5 if decay == 0 else max(gaps) > 0.01
 
 
-def test_run_keeps_the_average_and_goes_on_with_it(run_here, stop_at, tmp_path, capsys, monkeypatch):
+def test_run_keeps_the_average_and_goes_on_with_it(
+    run_here, stop_at, tmp_path, capsys, monkeypatch, no_figures
+):
     words = ['--epochs', 2, '--weight-average', 0.9]
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     steps, expected, update = [], [], MovingAverage.update

@@ -55,7 +55,7 @@ def killed_and_resumed(folder, version, kills, epochs, seed=0):
     'version, kills, epochs',
     [('fast', 3, 6), pytest.param('fast', 50, 100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
 )
-def test_killed_run_ends_as_the_undisturbed_one(tmp_path, run_here, version, kills, epochs):
+def test_killed_run_ends_as_the_undisturbed_one(tmp_path, run_here, version, kills, epochs, no_figures):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     words = (*SMALL, *WORDS, '--version', version, '--epochs', epochs, '--output-dir', whole)
     assert run_here('train_cifar', *words) == 0

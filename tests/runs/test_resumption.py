@@ -124,7 +124,9 @@ def test_digest_is_of_content_alone():
     assert len({datasets.digest(*splits), *(datasets.digest(other, splits[1]) for other in others)}) == 5
 
 
-def test_run_goes_on_with_the_same_data_anywhere_but_not_with_other_data(run_here, tmp_path, capsys):
+def test_run_goes_on_with_the_same_data_anywhere_but_not_with_other_data(
+    run_here, tmp_path, capsys, no_figures
+):
     first, moved, shifted = (tmp_path / name for name in ('first', 'moved', 'shifted'))
     first.mkdir()
     write_fashion(first, 40)

@@ -14,6 +14,8 @@ from photos import write_set
 import ablate
 from training.config import recipe as recipes
 
+pytestmark = pytest.mark.usefixtures('no_figures')
+
 
 def write(tmp_path, plan):
     path = tmp_path / 'plan.yaml'

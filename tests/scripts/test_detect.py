@@ -150,7 +150,7 @@ def test_with_its_spread_the_likelihood_tells_noise_from_digits():
     assert auroc['log_likelihood'] > 0.95 and auroc['log_likelihood_as_trained'] < 0.7
 
 
-def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_here, capsys, tmp_path):
+def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_here, capsys, tmp_path, no_figures):
     run, softmax_run = tmp_path / 'run', RECORD / 'mnist-softmax'
     run.mkdir()
     for name in ('config.yaml', 'last.params', 'summary.json'):
@@ -169,7 +169,7 @@ def test_summary_gets_the_table_and_a_softmax_net_its_own_attacks(run_here, caps
             assert found['accuracy']['softmax net'] == alone[name]['accuracy']['net']
 
 
-def test_scores_fitted_to_training_images_come_beside_the_others(run_here, capsys, tmp_path):
+def test_scores_fitted_to_training_images_come_beside_the_others(run_here, capsys, tmp_path, no_figures):
     words = RECORD / 'mnist-softmax', '--samples', 20, '--output-dir', tmp_path
     assert run_here('detect', *words, '--fit', 300) == 0
     report = json.loads((tmp_path / 'detection.json').read_text())

@@ -111,7 +111,7 @@ def test_run_of_another_machine_is_tested_on_this_one(finished, run_here, tmp_pa
     assert f'accuracy {float(run_fields(folder)[-1]["val_acc"]):.4f} by lgm on 64' in output
 
 
-def test_what_happens_at_the_end_of_an_epoch(run_here, tmp_path, monkeypatch):
+def test_what_happens_at_the_end_of_an_epoch(run_here, tmp_path, monkeypatch, no_figures):
     """The margin grows, BatchNorm's statistics are averaged, the best epoch's weights are kept."""
     margins, averaged, saved, accuracies = [], [], [], iter([0.4, 0.5, 0.3])
     set_margin, average = LGMLoss.set_margin, average_statistics
@@ -170,7 +170,7 @@ def test_seed_decides_weights_and_order(run_here, tmp_path, monkeypatch, script,
         assert ours != theirs
 
 
-def test_runs_validated_on_held_out_images_are_tested_on_the_test_set(run_here, tmp_path, capsys):
+def test_runs_validated_on_held_out_images_are_tested_on_the_test_set(run_here, tmp_path, capsys, no_figures):
     run = ('train_cifar', '--output-dir', tmp_path / 'run')
     assert run_here(*run, *SMALL, '--epochs', 1, '--holdout', 50, '--augmentation', 'none') == 0
     assert '64 training images, 50 held-out images' in capsys.readouterr().out
@@ -215,7 +215,7 @@ def test_plotting_draws_the_curves_after_every_epoch(run_here, tmp_path, monkeyp
     ]
 
 
-def test_v1_is_validated_both_ways_and_its_variances_are_recorded(run_here, tmp_path):
+def test_v1_is_validated_both_ways_and_its_variances_are_recorded(run_here, tmp_path, no_figures):
     words = '--version', 'v1', '--epochs', 1, '--lr', 0.01, '--margin', 5, '--margin-factor', 1
     assert run_here('train_cifar', *SMALL, '--output-dir', tmp_path / 'run', *words) == 0
     (row,) = run_fields(tmp_path / 'run')
@@ -223,7 +223,7 @@ def test_v1_is_validated_both_ways_and_its_variances_are_recorded(run_here, tmp_
     assert 0.5 < float(row['smallest_variance']) < 1.5 and abs(float(row['mean_log_det'])) < 5
 
 
-def test_cifar100_files_are_read_by_the_same_reader(run_here, tmp_path, capsys):
+def test_cifar100_files_are_read_by_the_same_reader(run_here, tmp_path, capsys, no_figures):
     write_cifar100(tmp_path, 150, 100)
     data = '--dataset', 'cifar100', '--data-dir', tmp_path
     words = '--epochs', 1, '--batch-size', 50, '--dtype', 'float32', '--output-dir', tmp_path / 'run'

@@ -61,7 +61,7 @@ def test_run_of_each_loss_has_its_files_and_classes(runs, loss):
     )
 
 
-def test_resumed_run_is_the_whole_one(train, tmp_path, run_here, photos):
+def test_resumed_run_is_the_whole_one(train, tmp_path, run_here, photos, no_figures):
     fields = '--loss', 'softmax-center', '--feature-size', 8, '--schedule', 'step', '--warmup', 'none'
     train(tmp_path / 'run', *fields, '--epochs', 1)
     train(tmp_path / 'whole', *fields)
@@ -108,7 +108,7 @@ def test_test_takes_the_test_set(runs, run_here, photos, capsys):
         assert 'by softmax' in out and 'by knn on 15 test images' in out
 
 
-def test_backbone_of_gluoncv_and_of_another_run_is_loaded(runs, train, tmp_path, capsys):
+def test_backbone_of_gluoncv_and_of_another_run_is_loaded(runs, train, tmp_path, capsys, no_figures):
     mx.random.seed(1)
     stock = zoo.zoo_model('mobilenet0.25', 7)
     stock.initialize(mx.init.Xavier())
@@ -130,7 +130,7 @@ def test_backbone_of_gluoncv_and_of_another_run_is_loaded(runs, train, tmp_path,
     assert 'arrays fits this net; choose the --model' in capsys.readouterr().err
 
 
-def test_priors_and_weights_of_classes_follow_the_counts(train, tmp_path, cifar, run_here):
+def test_priors_and_weights_of_classes_follow_the_counts(train, tmp_path, cifar, run_here, no_figures):
     folder = write_set(tmp_path, cifar)
     write_photos(folder / 'train', cifar[0], 24, names=NAMES[:1], first=12)
     words = ('--data-dir', folder, '--output-dir', tmp_path / 'run', '--class-prior', 'counts',
@@ -184,7 +184,7 @@ def test_export_holds_classes_and_says_how_images_are_prepared(runs, run_here, t
     assert metadata == about
 
 
-def test_other_images_are_set_against_a_run(runs, run_here, cifar, tmp_path):
+def test_other_images_are_set_against_a_run(runs, run_here, cifar, tmp_path, no_figures):
     write_photos(tmp_path / 'others', cifar[1], 4, names=['truck'], first=90)
     words = '--against', tmp_path / 'others', '--samples', 6, '--output-dir', tmp_path / 'out'
     assert run_here('detect', runs / 'lgm', *words, '--softmax-run', runs / 'softmax') == 0

@@ -42,7 +42,7 @@ def test_plotted_run_leaves_maps_an_animation_a_page_and_both_accuracies(center_
     assert (folder / 'features.html').stat().st_size > 1e6
 
 
-def test_evaluation_by_class_output_and_by_nearest_center(train_small, center_run, capsys):
+def test_evaluation_by_class_output_and_by_nearest_center(train_small, center_run, capsys, no_figures):
     folder, _ = center_run
     with open(folder / 'metrics.csv') as file:
         last = list(csv.DictReader(file))[-1]
@@ -53,7 +53,9 @@ def test_evaluation_by_class_output_and_by_nearest_center(train_small, center_ru
         assert wanted in capsys.readouterr().out
 
 
-def test_second_train_starts_from_those_weights_and_leaves_the_centers(train_small, center_run, capsys):
+def test_second_train_starts_from_those_weights_and_leaves_the_centers(
+    train_small, center_run, capsys, no_figures
+):
     folder, _ = center_run
     second = folder.with_name('mnist-center')
     assert train_small(second, '--second-train', '--epochs', 1) == 0
@@ -67,7 +69,7 @@ def test_second_train_starts_from_those_weights_and_leaves_the_centers(train_sma
     assert (before['net.body.0.weight'] - after['net.body.0.weight']).abs().max().asscalar() > 0
 
 
-def test_softmax_run_is_searched_by_class_means(train_small, run_here, tmp_path, capsys):
+def test_softmax_run_is_searched_by_class_means(train_small, run_here, tmp_path, capsys, no_figures):
     folder = tmp_path / 'mnist-softmax'
     words = ('--version', 'softmax', '--output-dir', folder)
     assert train_small(folder, '--version', 'softmax', '--epochs', 1) == 0
@@ -77,7 +79,7 @@ def test_softmax_run_is_searched_by_class_means(train_small, run_here, tmp_path,
     assert 'by knn on 60' in output
 
 
-def test_nearest_class_mean_where_some_classes_do_not_occur(run_here, tmp_path, capsys):
+def test_nearest_class_mean_where_some_classes_do_not_occur(run_here, tmp_path, capsys, no_figures):
     digits = datasets.load_mnist(num_samples=400)
     for part, split in zip(('train', 't10k'), digits):
         chosen = split.select(np.isin(split.labels, (1, 4, 9)))
@@ -98,7 +100,7 @@ def test_decay_that_the_schedule_does_not_have_is_told(train_small, tmp_path, ca
     assert '--decay-epochs: has no effect here' in capsys.readouterr().out
 
 
-def test_margin_grows_step_by_step(train_small, tmp_path, monkeypatch):
+def test_margin_grows_step_by_step(train_small, tmp_path, monkeypatch, no_figures):
     margins, kept = [], LGMLoss.set_margin
     monkeypatch.setattr(LGMLoss, 'set_margin', lambda loss, alpha: margins.append(alpha) or kept(loss, alpha))
     words = (
@@ -108,14 +110,14 @@ def test_margin_grows_step_by_step(train_small, tmp_path, monkeypatch):
     assert margins == pytest.approx([0.1, 0.2, 0.3])  # at steps 0, 2 and 4 of 6
 
 
-def test_published_validation_is_told_the_label(train_small, tmp_path):
+def test_published_validation_is_told_the_label(train_small, tmp_path, no_figures):
     words = '--version lgm-off --epochs 1 --validate-with-label --margin 5'
     assert train_small(tmp_path / 'run', *words.split()) == 0
     (row,) = run_fields(tmp_path / 'run')
     assert 0 <= float(row['val_acc_with_label']) < float(row['val_acc']) - 0.05
 
 
-def test_weights_bring_the_recipe_of_their_run(train_small, run_here, tmp_path, capsys):
+def test_weights_bring_the_recipe_of_their_run(train_small, run_here, tmp_path, capsys, no_figures):
     run = tmp_path / 'run'
     assert train_small(run, '--version', 'softmax', '--epochs', 1, '--no-bias', '--feature-size', 5) == 0
     capsys.readouterr()
@@ -185,7 +187,9 @@ def test_plotting_of_a_run_that_is_finished_already_says_that_it_has_no_maps(tra
         ),
     ],
 )
-def test_training_commands_of_center_loss_in_mxnet_work(run_here, tmp_path, command, version, folder, fields):
+def test_training_commands_of_center_loss_in_mxnet_work(
+    run_here, tmp_path, command, version, folder, fields, no_figures
+):
     assert run_here('train_mnist', *command.split(), '--out_dir', tmp_path, '--num-samples', 128) == 0
     assert json.loads((tmp_path / folder / 'summary.json').read_text())['version'] == version
     sections = yaml.safe_load((tmp_path / folder / 'config.yaml').read_text()).values()
@@ -193,7 +197,7 @@ def test_training_commands_of_center_loss_in_mxnet_work(run_here, tmp_path, comm
     assert {name: found[name] for name in fields} == fields
 
 
-def test_its_second_train_and_tests_follow_its_training(run_here, tmp_path, capsys):
+def test_its_second_train_and_tests_follow_its_training(run_here, tmp_path, capsys, no_figures):
     common = (
         '--prefix=center-loss --lmbd 1 --batch_size 128 --num_classes 10 --feature_size 2 --use_gpu False'
     )

@@ -12,6 +12,7 @@ from training.loop import fit as fit_module
 from training.loop import validation
 from training.losses.graphs import SoftmaxGraph
 
+pytestmark = pytest.mark.usefixtures('no_figures')
 WHOLE = ('--version', 'two-phase', '--epochs', 4, '--first-phase-epochs', 2, '--lr', 0.02)
 
 

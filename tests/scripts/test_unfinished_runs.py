@@ -16,6 +16,8 @@ from training.loop import fit as fit_module
 from training.optim import overflow
 from training.runs.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures('no_figures')
+
 
 def test_interrupted_and_resumed_run_equals_the_whole_one(finished, run_here, tmp_path):
     folder = tmp_path / 'run'
