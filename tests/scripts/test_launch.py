@@ -117,6 +117,13 @@ errors.exit_with(main)
 """
 
 
+SLEEPER = """
+import os, sys, time
+open(f'{sys.argv[1]}/{os.environ["DMLC_ROLE"]}', 'w')
+time.sleep(600)
+"""
+
+
 def test_wait_for_a_script_that_ends_early_ends_its_processes(run_script, tmp_path, monkeypatch):
     def communicate(process, timeout):
         for role in 'scheduler', 'server', 'worker':
@@ -124,9 +131,8 @@ def test_wait_for_a_script_that_ends_early_ends_its_processes(run_script, tmp_pa
         raise subprocess.TimeoutExpired(process.args, timeout)
 
     monkeypatch.setattr(subprocess.Popen, 'communicate', communicate)
-    note = f'import os, time; open(f"{tmp_path}/{{os.environ[\'DMLC_ROLE\']}}", "w"); time.sleep(600)'
     with pytest.raises(subprocess.TimeoutExpired):
-        run_script('launch.py', '--workers', 1, '--', '-c', note)
+        run_script('launch.py', '--workers', 1, '--', '-c', SLEEPER, tmp_path)
     deadline = time.monotonic() + 30
     while any(str(tmp_path) in command for command in running_commands()):
         assert time.monotonic() < deadline
