@@ -71,7 +71,9 @@ def all_tables(runs: list[Run], ablations: list[Path]) -> dict[str, str]:
     written = {}
     for data in dict.fromkeys(run.data for run in runs):
         group = [run for run in runs if run.data == data]
-        written[f'{data} by recipe'] = tables.recipe_table(by_recipe(group))
+        photographs = group[0].recipe.data.dataset == 'images'
+        by_seeds = tables.photograph_table if photographs else tables.recipe_table
+        written[f'{data} by recipe'] = by_seeds(by_recipe(group))
         written[f'{data} run by run'] = tables.run_table(group)
     for repeats in by_recipe(runs):
         if repeats.redoes_v6:

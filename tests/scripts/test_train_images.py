@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import mxnet as mx
@@ -14,7 +15,8 @@ from small_runs import run_fields, same_weights
 
 from training.config import recipe as recipes
 from training.nets import zoo
-from training.runs.run import read_run
+from training.runs import tables
+from training.runs.run import by_recipe, read_run
 
 SMALL = (
     *('--version', 'scratch-small', '--model', 'mobilenet0.25', '--image-size', 32, '--batch-size', 9),
@@ -106,6 +108,10 @@ def test_test_takes_the_test_set(runs, run_here, photos, capsys):
         assert run_here('train_images', '--test', '--data-dir', photos, *words) == 0
         out = capsys.readouterr().out
         assert 'by softmax' in out and 'by knn on 15 test images' in out
+    run = read_run(runs / 'softmax-center')
+    top1 = re.search(r'^top-1 (\S+),', out, re.M)[1]
+    assert run.summary['test']['images'] == 15 and f'{run.summary["test"]["top1_acc"]:.4f}' == top1
+    assert f'| {top1} | - |' in tables.photograph_table(by_recipe([run]))
 
 
 def test_backbone_of_gluoncv_and_of_another_run_is_loaded(runs, train, tmp_path, capsys, no_figures):
@@ -248,7 +254,7 @@ def test_verification_of_a_list_of_pairs(runs, run_here, cifar, tmp_path, capsys
         (('--data-dir', 'nowhere'), 'nowhere: there is no such folder'),
         (('--mixup', '0.2', '--loss', 'softmax-center'), 'mixup: the center loss needs images of one class'),
         (('--image-size', '-1'), 'image-size'),
-        (('--resolutions', '320:2', '--data-dir', '.'), 'sizes go up to the --image-size, which is 160'),
+        (('--resolutions', '320:2', '--data-dir', '.'), 'sizes go up to the --image-size, which is 128'),
         (('--resolutions', '96:1', '--teacher', 'resnet18_v1b'), 'a teacher takes images of one size'),
         (('--validate-on', 'all'), 'validate-on'),
     ],

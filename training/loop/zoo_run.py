@@ -88,7 +88,10 @@ def run_zoo_net(
         text = ', '.join(f'{value:.4f} by {name}' for name, value in zip(model.methods, values))
         print(f'{weights}: accuracy {text} on {val_data.count} {recipe.data.validation_split} images')
         if isinstance(recipe, ImagesRecipe):
-            say(report_classes(model, recipe, normalise, val_data))
+            found = report_classes(model, recipe, normalise, val_data)
+            say(found)
+            if not actions['weights'] and recipe.data.validation_split == 'test':
+                folder.write_summary({**folder.read_summary(), 'test': found.test_summary()})
         return 0
 
     # Batches, and the teacher that looks at them too.

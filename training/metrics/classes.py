@@ -60,6 +60,14 @@ class ClassReport:
         """What summary.json is to say."""
         return {'top5_acc': round(self.top5, 6), 'balanced_acc': round(self.balanced, 6)}
 
+    def test_summary(self) -> dict[str, float]:
+        """What it is to say of a test."""
+        return {
+            'images': int(self.confusion.sum()),
+            'top1_acc': round(self.top1, 6),
+            **self.summary(),
+        }
+
     def rows(self) -> list[dict[str, object]]:
         """A row for each class."""
         return [

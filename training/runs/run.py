@@ -59,6 +59,15 @@ class Detection(TypedDict):
     scores: dict[str, dict[str, float]]
 
 
+class Test(TypedDict):
+    """What train_images.py --test found."""
+
+    images: int
+    top1_acc: float
+    top5_acc: float
+    balanced_acc: float
+
+
 class Summary(TypedDict):
     """Of summary.json, what tables and figures use."""
 
@@ -76,6 +85,7 @@ class Summary(TypedDict):
     validation_images: NotRequired[int]
     top5_acc: NotRequired[float]
     balanced_acc: NotRequired[float]
+    test: NotRequired[Test]
     detection: NotRequired[dict[str, Detection]]
 
 
@@ -161,13 +171,23 @@ class Repeats:
     def standard_error(self, accuracies: list[float]) -> Optional[float]:
         """Binomial standard error of accuracies, which more seeds on the same images do not lower."""
         mean = statistics.mean(accuracies)
-        return self.first.images and (mean * (1 - mean) / self.first.images) ** 0.5
+        return self.first.images and binomial_error(mean, self.first.images)
+
+    @property
+    def tests(self) -> list[Test]:
+        """What the runs have on the test images, if they were tested."""
+        return [run.summary['test'] for run in self.runs if 'test' in run.summary]
 
     @property
     def redoes_v6(self) -> bool:
         """Whether this is gluon_GMLoss v6 at its published length, which has a published curve."""
         first = self.first
         return (first.summary['version'], first.summary['epochs'], first.data) == ('v6', 400, 'CIFAR-10')
+
+
+def binomial_error(accuracy: float, images: int) -> float:
+    """Standard error of an accuracy on so many images."""
+    return (accuracy * (1 - accuracy) / images) ** 0.5
 
 
 def read_run(path: Union[str, Path]) -> Run:

@@ -4,9 +4,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from training.runs.run import PUBLISHED_V6, Repeats, Run
+from training.runs.run import PUBLISHED_V6, Repeats, Run, binomial_error
 
 MILESTONES = 0.85, 0.89  # the accuracies that gluon_GMLoss reports of v4 and of its later state
+TESTED = 'top5_acc', 'balanced_acc'
 MEASURES = 'AUROC / AUPR / FPR at 95 % TPR; test images are the positive class'
 
 
@@ -80,6 +81,37 @@ def recipe_table(groups: list[Repeats]) -> str:
             rows.append([f'`{group.name}`, nearest center', *rows[-1][1:3], *cells, '-'])
     header = ('recipe', 'epochs', 'seeds', 'last: mean', 'spread', 'standard error')
     return markdown((*header, 'reported', 'difference', 'in standard errors', 'best: mean'), rows)
+
+
+def photograph_table(groups: list[Repeats]) -> str:
+    """A row for each recipe: the accuracy over its seeds on validation images and on test images.
+
+    Parameters
+    ----------
+    groups : list of Repeats
+        Of one folder of images. Test images are those that `train_images.py --test` was run on.
+    """
+    rows = []
+    for group in groups:
+        row = [
+            f'`{group.name}`{group.first.remark}',
+            str(group.first.summary['epochs']),
+            ', '.join(str(run.summary['seed']) for run in group.runs),
+            *_accuracy_cells(group, group.last, None)[:2],
+        ]
+        if group.tests:
+            accuracies = [test['top1_acc'] for test in group.tests]
+            mean = statistics.mean(accuracies)
+            row += [
+                *_accuracy_cells(group, accuracies, None)[:2],
+                _number(binomial_error(mean, group.tests[0]['images'])),
+                *(_number(statistics.mean(test[name] for test in group.tests)) for name in TESTED),
+            ]
+        else:
+            row += ['-'] * (3 + len(TESTED))
+        rows.append(row)
+    header = ('recipe', 'epochs', 'seeds', 'validation: mean', 'spread', 'test: mean', 'spread')
+    return markdown((*header, 'standard error', 'test: top-5', 'test: balanced'), rows)
 
 
 def _accuracy_cells(group: Repeats, accuracies: list[float], reported: Optional[float]) -> list[str]:
