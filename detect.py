@@ -9,10 +9,11 @@ log-likelihood under the mixture, the distance to the predicted class and the hi
 probability, as far as the run has them, and the last one also of a net trained by softmax. With --fit
 also the Mahalanobis distance (Lee et al., 2018) and the relative one (Ren et al., 2021) under Gaussians
 fitted to the features of training images, which any net has. Adversarial images are crafted anew against
-each net that is scored. Writes detection.json, roc.png and scores.png into the run folder, and the table
-into its summary.json.
+each net that is scored, which takes most of the time; --no-attacks leaves them out. Writes detection.json,
+roc.png and scores.png into the run folder, and the table into its summary.json.
 """
 
+import argparse
 from pathlib import Path
 
 from training import errors
@@ -51,6 +52,12 @@ def make_parser() -> Parser:
         default=[],
         metavar='FOLDER',
         help='folders of other images, of any usual format and size, as further sets',
+    )
+    parser.add_argument(
+        '--attacks',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='adversarial images too, which take most of the time (default)',
     )
     parser.add_argument('--output-dir', type=Path, help='write here, and leave the run folder as it is')
     parser.add_argument('--device', default='auto', help='auto, cpu or gpu')
@@ -96,7 +103,7 @@ def main(argv: list[str]) -> int:
         names[detection.SOFTMAX_NET] = RunFolder(options.softmax_run).path.name
     _, test = datasets.load_first(recipe.data, options.samples, options.data_dir)
     sets, missing = ood_images.image_sets(
-        test, recipe.data, options.seed, options.fashion_dir, options.against
+        test, recipe.data, options.seed, options.fashion_dir, options.against, options.attacks
     )
     for name, reason in missing.items():
         print(f'{name}: left out, {reason}')

@@ -70,3 +70,5 @@ def test_test_images_come_first_and_attacks_are_on_them(cifar):
     assert len(others) == 15 and all(one.images.shape == test.images.shape for one in others)
     again, _ = ood_images.image_sets(test, CifarData(), 0)
     assert all((one.images == other.images).all() for one, other in zip(others, again[1:]))
+    plain, _ = ood_images.image_sets(test, CifarData(), 0, attacks=False)
+    assert [one.name for one in plain[1:]] == [one.name for one in others if one.strength is None]

@@ -54,6 +54,7 @@ def image_sets(
     seed: int,
     fashion_dir: Optional[str] = None,
     against: Sequence[Path] = (),
+    attacks: bool = True,
 ) -> tuple[list[ImageSet], dict[str, str]]:
     """The test images first, then the sets that are out of their distribution.
 
@@ -68,6 +69,8 @@ def image_sets(
         As in :func:`other_data`.
     against : sequence of Path
         Folders of further images.
+    attacks : bool
+        Whether there are adversarial images, which take most of the time.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def image_sets(
         ImageSet('test images', 'test images', test.images, test.labels),
         *(
             ImageSet(f'{attack} {strength:g}/255', attack, test.images, test.labels, strength)
-            for attack in ('FGSM', 'PGD')
+            for attack in ('FGSM', 'PGD') * attacks
             for strength in STRENGTHS[test.images.shape[1]]
         ),
         *(
