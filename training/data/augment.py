@@ -11,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 from mxnet.gluon import Block, HybridBlock
 
-from training.data.colours import GRAY, LIGHTING
+from training.data.colours import CONTRAST, GRAY, LIGHTING, SATURATION
 from training.data.resample import SIZE, columns, line, resample
 
 # By mean and standard deviation of each channel, in units of 0 to 1.
@@ -22,7 +22,6 @@ NORMALISATIONS: dict[str, dict[str, Any]] = {
     'unit': {'mean': (0,), 'std': (1,)},
 }
 CROP_ATTEMPTS = 10
-BRIGHTNESS, CONTRAST, SATURATION = range(3)
 # mxnet 1.9's random_saturation mixes each pixel with this in place of its gray: its loop over the
 # channels overwrites the sum, so that the last channel's part alone is left.
 SATURATION_GRAY = (0, 0, 0.114)
@@ -140,7 +139,7 @@ class ResizedCropJitter(Resampled):
         with self.name_scope():
             kinds = np.stack([np.eye(3), np.tile(SATURATION_GRAY, (3, 1))]).reshape(2, 9)
             self.kinds = self.params.get_constant('kinds', kinds)
-            self.gray = self.params.get_constant('gray', np.array(GRAY) / SIZE**2)
+            self.gray = self.params.get_constant('gray', GRAY / SIZE**2)
             self.ones = self.params.get_constant('ones', np.ones(SIZE**2))
 
     def draw(self, rng: np.random.Generator, flips: np.ndarray) -> np.ndarray:

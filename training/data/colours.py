@@ -1,11 +1,13 @@
 """Colours of an image: random changes of them, and their normalisation. Knows nothing of mxnet."""
 
+from random import Random
 from typing import Any
 
 import cv2
 import numpy as np
 
-GRAY = (0.299, 0.587, 0.114)
+GRAY = np.array([0.299, 0.587, 0.114])
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
 # Principal axes of ImageNet's colours, scaled by their standard deviations (rows: R, G, B), as in
 # Krizhevsky et al. (2012) and in mxnet's random_lighting; in units of 0 to 255.
 LIGHTING = np.array(
@@ -35,29 +37,31 @@ class Colours:
         levels = np.arange(LEVELS) / (LEVELS - 1)
         self._tables = [((levels - m) / s).astype(np.float32) for m, s in zip(mean, std)]
 
-    def draw(self, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, mean: np.ndarray, rng: Random) -> np.ndarray:
         """A random map of colours, (3, 4): factors of red, green and blue, and what is added.
 
         Parameters
         ----------
-        mean : array (3,)
-            Colour of the image, red first.
+        mean : array (4,)
+            Colour of the image, red first, and 1.
         """
-        gray, factor, added = np.array(GRAY), np.eye(3), np.zeros(3)
-        changes = rng.permutation(3)
-        for kind, share in zip(changes, rng.uniform(1 - self._jitter, 1 + self._jitter, 3)):
-            other = np.zeros(3)
-            if kind == 1:  # contrast; brightness is none of both
-                other += (1 - share) * gray @ (factor @ mean + added)
-            mixed = share * np.eye(3) + (np.outer(np.ones(3), (1 - share) * gray) if kind == 2 else 0)
-            factor, added = mixed @ factor, mixed @ added + other
-        added += LIGHTING @ rng.normal(0, self._lighting, 3)
-        return np.column_stack([factor, added])
+        found = np.eye(3, 4)
+        for kind in rng.sample((BRIGHTNESS, CONTRAST, SATURATION), 3):
+            share = rng.uniform(1 - self._jitter, 1 + self._jitter)
+            gray = (1 - share) * (GRAY @ found)  # as a map, (4,)
+            found *= share
+            if kind == SATURATION:
+                found += gray
+            elif kind == CONTRAST:
+                found[:, 3] += gray @ mean
+        found[:, 3] += LIGHTING @ [rng.gauss(0, self._lighting) for _ in range(3)]
+        return found
 
-    def put(self, image: np.ndarray, rng: np.random.Generator, out: np.ndarray) -> None:
+    def put(self, image: np.ndarray, rng: Random, out: np.ndarray) -> None:
         """Write an image, uint8 (height, width, 3), blue first, as float32 (3, height, width), red first."""
         if self._jitter or self._lighting:
-            mapped = self.draw(np.array(cv2.mean(image)[2::-1]), rng)
+            blue, green, red, _ = cv2.mean(image)
+            mapped = self.draw(np.array([red, green, blue, 1]), rng)
             image = cv2.transform(image, mapped[::-1, [2, 1, 0, 3]])
         for plane, table, target in zip(cv2.split(image)[::-1], self._tables, out):
             cv2.LUT(plane, table, dst=target)

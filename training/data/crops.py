@@ -1,5 +1,8 @@
 """Boxes of images of any size, made square images of one size. Knows nothing of mxnet."""
 
+import math
+from random import Random
+
 import cv2
 import numpy as np
 
@@ -8,27 +11,18 @@ RATIO = (3 / 4, 4 / 3)  # bounds of a random crop's width / height
 ATTEMPTS = 10  # at a random crop that fits
 
 
-def random_box(
-    height: int, width: int, smallest_area: float, rng: np.random.Generator
-) -> tuple[int, int, int, int]:
+def random_box(height: int, width: int, smallest_area: float, rng: Random) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random crop of at least a share of the area.
 
     The first of some attempts that fits, or the middle square (Szegedy et al., arXiv 1409.4842).
     """
-    areas = rng.uniform(smallest_area, 1, ATTEMPTS) * height * width
-    ratios = np.exp(rng.uniform(np.log(RATIO[0]), np.log(RATIO[1]), ATTEMPTS))
-    widths, heights = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
-    fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
-    if not fits.any():
-        return middle_square(height, width, 1)
-    first = fits.argmax()
-    h, w = int(heights[first]), int(widths[first])
-    return (
-        int(rng.integers(0, height - h, endpoint=True)),
-        int(rng.integers(0, width - w, endpoint=True)),
-        h,
-        w,
-    )
+    for _ in range(ATTEMPTS):
+        area = rng.uniform(smallest_area, 1) * height * width
+        ratio = math.exp(rng.uniform(*map(math.log, RATIO)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return rng.randint(0, height - h), rng.randint(0, width - w), h, w
+    return middle_square(height, width, 1)
 
 
 def middle_square(height: int, width: int, share: float = CENTRE) -> tuple[int, int, int, int]:
