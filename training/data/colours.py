@@ -45,23 +45,23 @@ class Colours:
         mean : array (4,)
             Colour of the image, red first, and 1.
         """
-        found = np.eye(3, 4)
+        matrix = np.eye(3, 4)
         for kind in rng.sample((BRIGHTNESS, CONTRAST, SATURATION), 3):
             share = rng.uniform(1 - self._jitter, 1 + self._jitter)
-            gray = (1 - share) * (GRAY @ found)  # as a map, (4,)
-            found *= share
+            gray = (1 - share) * (GRAY @ matrix)  # as a map, (4,)
+            matrix *= share
             if kind == SATURATION:
-                found += gray
+                matrix += gray
             elif kind == CONTRAST:
-                found[:, 3] += gray @ mean
-        found[:, 3] += LIGHTING @ [rng.gauss(0, self._lighting) for _ in range(3)]
-        return found
+                matrix[:, 3] += gray @ mean
+        matrix[:, 3] += LIGHTING @ [rng.gauss(0, self._lighting) for _ in range(3)]
+        return matrix
 
     def put(self, image: np.ndarray, rng: Random, out: np.ndarray) -> None:
         """Write an image, uint8 (height, width, 3), blue first, as float32 (3, height, width), red first."""
         if self._jitter or self._lighting:
             blue, green, red, _ = cv2.mean(image)
-            mapped = self.draw(np.array([red, green, blue, 1]), rng)
-            image = cv2.transform(image, mapped[::-1, [2, 1, 0, 3]])
+            matrix = self.draw(np.array([red, green, blue, 1]), rng)
+            image = cv2.transform(image, matrix[::-1, [2, 1, 0, 3]])
         for plane, table, target in zip(cv2.split(image)[::-1], self._tables, out):
             cv2.LUT(plane, table, dst=target)
