@@ -101,12 +101,12 @@ def test_ablation_on_the_page_is_that_of_the_kept_runs(command, tmp_path, monkey
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--output-dir', type=Path)
     given, words = parser.parse_known_args(command.split()[2:])
-    version, variants = ablate.read_plan(ROOT / given.plan)
+    base, variants = ablate.read_plan(ROOT / given.plan)
     folder = given.output_dir or Path('output') / given.plan.stem
     kept = RECORD / folder.name
     shutil.copytree(kept, tmp_path / folder)  # a teacher is named by where its run was made
     monkeypatch.chdir(tmp_path)
-    runs = ablate.finished_runs(folder, variants, version, ablate.read_common(words))
+    runs = ablate.finished_runs(folder, variants, base, ablate.read_common(words, base))
     every = [run for found in runs.values() for run in found]
     assert next(iter(runs)) == next(iter(variants)) and len(runs) >= 2
     assert {path.parent.name for path in kept.glob('*/config.yaml')} == {run.name for run in every}
