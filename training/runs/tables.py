@@ -7,7 +7,6 @@ from typing import Any, Optional
 from training.runs.run import PUBLISHED_V6, Repeats, Run, binomial_error
 
 MILESTONES = 0.85, 0.89  # the accuracies that gluon_GMLoss reports of v4 and of its later state
-TESTED = 'top5_acc', 'balanced_acc'
 MEASURES = 'AUROC / AUPR / FPR at 95 % TPR; test images are the positive class'
 
 
@@ -102,13 +101,17 @@ def photograph_table(groups: list[Repeats]) -> str:
         if group.tests:
             accuracies = [test['top1_acc'] for test in group.tests]
             mean = statistics.mean(accuracies)
+            others = (
+                [test['top5_acc'] for test in group.tests],
+                [test['balanced_acc'] for test in group.tests],
+            )
             row += [
                 *_accuracy_cells(group, accuracies, None)[:2],
                 _number(binomial_error(mean, group.tests[0]['images'])),
-                *(_number(statistics.mean(test[name] for test in group.tests)) for name in TESTED),
+                *(_number(statistics.mean(values)) for values in others),
             ]
         else:
-            row += ['-'] * (3 + len(TESTED))
+            row += ['-'] * 5
         rows.append(row)
     header = ('recipe', 'epochs', 'seeds', 'validation: mean', 'spread', 'test: mean', 'spread')
     return markdown((*header, 'standard error', 'test: top-5', 'test: balanced'), rows)
