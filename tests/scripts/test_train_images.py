@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import mxnet as mx
@@ -112,6 +113,14 @@ def test_test_takes_the_test_set(runs, run_here, photos, capsys):
     top1 = re.search(r'^top-1 (\S+),', out, re.M)[1]
     assert run.summary['test']['images'] == 15 and f'{run.summary["test"]["top1_acc"]:.4f}' == top1
     assert f'| {top1} | - |' in tables.photograph_table(by_recipe([run]))
+
+
+def test_unfinished_run_is_tested_too(runs, run_here, photos, tmp_path, capsys):
+    for name in ('config.yaml', 'best.params'):
+        shutil.copy(runs / 'lgm' / name, tmp_path)
+    assert run_here('train_images', '--test', '--data-dir', photos, '--output-dir', tmp_path) == 0
+    assert 'by lgm on 15 test images' in capsys.readouterr().out
+    assert not (tmp_path / 'summary.json').exists()
 
 
 def test_backbone_of_gluoncv_and_of_another_run_is_loaded(runs, train, tmp_path, capsys, no_figures):

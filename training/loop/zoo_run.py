@@ -90,7 +90,11 @@ def run_zoo_net(
         if isinstance(recipe, ImagesRecipe):
             found = report_classes(model, recipe, normalise, val_data)
             say(found)
-            if not actions['weights'] and recipe.data.validation_split == 'test':
+            if (
+                weights == folder.weights
+                and folder.summary.exists()
+                and recipe.data.validation_split == 'test'
+            ):
                 folder.write_summary({**folder.read_summary(), 'test': found.test_summary()})
         return 0
 
