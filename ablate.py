@@ -2,13 +2,12 @@
 
     python ablate.py configs/ablations/tricks.yaml --epochs 20 --seeds 0 1
 
-The file names a recipe of configs/cifar, or of configs/images with `family: images`, and, for each variant,
-the fields it changes. Decay and
-warm-up epochs of a variant are meant for the recipe's own number of epochs and scaled with
---epochs; `{output_dir}` and `{seed}` in a text stand for those of the run, so that one variant can
-learn from another. What a variant sets, options that all runs share do not change. Runs go one
-after the other into folders of their own; called again, it goes on where it stopped, in the
-precision it began with where that is left to the machine, and refuses to take the runs of another
+The file names a recipe of configs/cifar, or of configs/images with `family: images`, and, for each
+variant, the fields it changes. Decay and warm-up epochs of a variant are meant for the recipe's own
+number of epochs and scaled with --epochs; `{output_dir}` and `{seed}` in a text stand for those of the
+run, so that one variant can learn from another. What a variant sets, options that all runs share do not
+change. Runs go one after the other into folders of their own; called again, it goes on where it stopped,
+in the precision it began with where that is left to the machine, and refuses to take the runs of another
 plan or budget for its own.
 """
 

@@ -1,4 +1,4 @@
-"""Command lines with one mistake each, and what is said of it."""
+"""Command lines with one mistake each, and the message that names it."""
 
 from conftest import RECORD
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from photos import write_photos, write_set
 from small_runs import FAST, ROOT, SMALL_MNIST, start
 
 from training import errors
@@ -33,6 +34,19 @@ def cifar():
     from training.data import datasets
 
     return datasets.load_cifar10()
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory, cifar):
+    """A folder of images with the parts train and val."""
+    return write_set(tmp_path_factory.mktemp('photos'), cifar)
+
+
+@pytest.fixture
+def one_folder(tmp_path, cifar):
+    """A folder of classes without parts."""
+    write_photos(tmp_path / 'all', cifar[0], 10)
+    return tmp_path / 'all'
 
 
 @pytest.fixture(scope='session')

@@ -1,4 +1,4 @@
-"""Files of runs, each damaged in one way, and what is said of it."""
+"""Files of runs, each damaged in one way, and the message that names it."""
 
 import json
 import pickle

@@ -5,16 +5,11 @@ from random import Random
 import mxnet as mx
 import numpy as np
 import pytest
-from photos import settings, write_set
+from photos import settings
 from PIL import Image
 
 from training.data import augment, batches, colours, crops
 from training.data.datasets import load_splits
-
-
-@pytest.fixture(scope='module')
-def photos(tmp_path_factory, cifar):
-    return write_set(tmp_path_factory.mktemp('photos'), cifar)
 
 
 def training_data(photos, seed=0, workers=None, **fields):

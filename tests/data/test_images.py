@@ -15,18 +15,6 @@ from training.data.images import load_images
 from training.errors import UserError
 
 
-@pytest.fixture(scope='module')
-def photos(tmp_path_factory, cifar):
-    return write_set(tmp_path_factory.mktemp('photos'), cifar)
-
-
-@pytest.fixture
-def one_folder(tmp_path, cifar):
-    """A folder of classes without parts."""
-    write_photos(tmp_path / 'all', cifar[0], 10)
-    return tmp_path / 'all'
-
-
 def test_classes_in_any_script_and_every_mode_size_and_orientation(tmp_path, cifar, capsys):
     folder = write_set(tmp_path, cifar)
     base = Image.fromarray(np.arange(60 * 40 * 3, dtype=np.uint8).reshape(40, 60, 3))

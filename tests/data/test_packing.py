@@ -6,7 +6,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import recordio
-from photos import NAMES, settings, write_photos, write_set
+from photos import NAMES, settings
 from PIL import Image
 
 from training.data import packing
@@ -14,18 +14,6 @@ from training.data.datasets import Split, digest
 from training.data.images import load_images
 from training.data.record_file import MAGIC, framed, read_record
 from training.errors import UserError
-
-
-@pytest.fixture(scope='module')
-def photos(tmp_path_factory, cifar):
-    return write_set(tmp_path_factory.mktemp('photos'), cifar)
-
-
-@pytest.fixture
-def one_folder(tmp_path, cifar):
-    """A folder of classes without parts."""
-    write_photos(tmp_path / 'all', cifar[0], 10)
-    return tmp_path / 'all'
 
 
 def test_pack_is_read_again_and_by_mxnets_own_reader(photos, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 
 from training.data import datasets
-from training.data.augment import GRAY
+from training.data.colours import GRAY
 from training.data.folders import image_files
 from training.data.pictures import PictureError, read_picture
 from training.errors import UserError, naming

@@ -65,16 +65,8 @@ def recipe_table(groups: list[Repeats]) -> str:
     """
     rows = []
     for group in groups:
-        summary = group.first.summary
-        rows.append(
-            [
-                f'`{group.name}`{group.first.remark}',
-                str(summary['epochs']),
-                ', '.join(str(run.summary['seed']) for run in group.runs),
-                *_accuracy_cells(group, group.last, summary['reported_val_acc']),
-                f'{statistics.mean(group.best):.4f}',
-            ]
-        )
+        cells = _accuracy_cells(group, group.last, group.first.summary['reported_val_acc'])
+        rows.append([*_recipe_cells(group), *cells, f'{statistics.mean(group.best):.4f}'])
         if group.nearest:
             cells = _accuracy_cells(group, group.nearest, group.reported_nearest)
             rows.append([f'`{group.name}`, nearest center', *rows[-1][1:3], *cells, '-'])
@@ -92,23 +84,14 @@ def photograph_table(groups: list[Repeats]) -> str:
     """
     rows = []
     for group in groups:
-        row = [
-            f'`{group.name}`{group.first.remark}',
-            str(group.first.summary['epochs']),
-            ', '.join(str(run.summary['seed']) for run in group.runs),
-            *_accuracy_cells(group, group.last, None)[:2],
-        ]
-        if group.tests:
-            accuracies = [test['top1_acc'] for test in group.tests]
-            mean = statistics.mean(accuracies)
-            others = (
-                [test['top5_acc'] for test in group.tests],
-                [test['balanced_acc'] for test in group.tests],
-            )
+        row = [*_recipe_cells(group), *_mean_and_spread(group.last)]
+        if tests := group.tests:
+            accuracies = [test['top1_acc'] for test in tests]
             row += [
-                *_accuracy_cells(group, accuracies, None)[:2],
-                _number(binomial_error(mean, group.tests[0]['images'])),
-                *(_number(statistics.mean(values)) for values in others),
+                *_mean_and_spread(accuracies),
+                _number(binomial_error(statistics.mean(accuracies), tests[0]['images'])),
+                _number(statistics.mean(test['top5_acc'] for test in tests)),
+                _number(statistics.mean(test['balanced_acc'] for test in tests)),
             ]
         else:
             row += ['-'] * 5
@@ -117,12 +100,21 @@ def photograph_table(groups: list[Repeats]) -> str:
     return markdown((*header, 'standard error', 'test: top-5', 'test: balanced'), rows)
 
 
+def _recipe_cells(group: Repeats) -> list[str]:
+    seeds = ', '.join(str(run.summary['seed']) for run in group.runs)
+    return [f'`{group.name}`{group.first.remark}', str(group.first.summary['epochs']), seeds]
+
+
+def _mean_and_spread(accuracies: list[float]) -> list[str]:
+    spread = f'{min(accuracies):.4f} to {max(accuracies):.4f}' if len(accuracies) > 1 else '-'
+    return [f'{statistics.mean(accuracies):.4f}', spread]
+
+
 def _accuracy_cells(group: Repeats, accuracies: list[float], reported: Optional[float]) -> list[str]:
     mean, error = statistics.mean(accuracies), group.standard_error(accuracies)
     difference = None if reported is None else mean - reported
     return [
-        f'{mean:.4f}',
-        f'{min(accuracies):.4f} to {max(accuracies):.4f}' if len(accuracies) > 1 else '-',
+        *_mean_and_spread(accuracies),
         _number(error),
         _number(reported),
         _number(difference, '+.4f'),
