@@ -3,12 +3,12 @@
     python ablate.py configs/ablations/tricks.yaml --epochs 20 --seeds 0 1
 
 The file names a recipe of configs/cifar, or of configs/images with `family: images`, and, for each
-variant, the fields it changes. Decay and warm-up epochs of a variant are meant for the recipe's own
-number of epochs and scaled with --epochs; `{output_dir}` and `{seed}` in a text stand for those of the
-run, so that one variant can learn from another. What a variant sets, options that all runs share do not
-change. Runs go one after the other into folders of their own; called again, it goes on where it stopped,
-in the precision it began with where that is left to the machine, and refuses to take the runs of another
-plan or budget for its own.
+variant, the fields it changes. Its epochs of decay, warm-up and resolutions are meant for the recipe's
+own number of epochs and scaled with --epochs; `{output_dir}` and `{seed}` in a text stand for those of
+the run, so that one variant can learn from another. What a variant sets, options that all runs share do
+not change. Runs go one after the other into folders of their own; called again, it goes on where it
+stopped, in the precision it began with where that is left to the machine, and refuses to take the runs
+of another plan or budget for its own.
 """
 
 import re
@@ -121,7 +121,11 @@ def options(overrides: Fields) -> list[str]:
         if isinstance(value, bool):
             words.append(f'--{flag}' if value else f'--no-{flag}')
         else:
-            words += [f'--{flag}', *map(str, value if isinstance(value, list) else [value])]
+            items = value if isinstance(value, list) else [value]
+            words += [
+                f'--{flag}',
+                *(':'.join(map(str, i)) if isinstance(i, tuple) else str(i) for i in items),
+            ]
     return words
 
 

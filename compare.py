@@ -5,9 +5,9 @@
     python compare.py output/mnist-softmax output/mnist-softmax-center --html
     python compare.py output/record --page docs/results.md --output-dir output/record
 
-Writes comparison.md: tables of recipes beside reported accuracies, of runs, of what detect.py measured,
-and those of ablate.py; accuracy-DATASET.png (accuracies beside the reported ones, and by epoch);
-and, where runs have what it takes, feature-maps.png (one map of each MNIST recipe, in a row),
+Writes comparison.md: tables of recipes beside reported accuracies, of runs, of what detect.py and
+verify.py measured, and those of ablate.py; accuracy-DATASET.png (accuracies beside the reported ones,
+and by epoch); and, where runs have what it takes, feature-maps.png (one map of each MNIST recipe, in a row),
 feature-maps-all.png (those of all runs) and covariance.png (log-determinant and smallest variance of
 trained covariances by epoch). With --page the tables go between the lines `<!-- table: TITLE -->` and
 `<!-- end -->` of a page instead. With --html, feature-maps.html shows the feature spaces of runs that
@@ -80,6 +80,10 @@ def all_tables(runs: list[Run], ablations: list[Path]) -> dict[str, str]:
             written['v6 beside its published plot'] = tables.published_table(repeats.first)
     for repeats in by_recipe(run for run in runs if 'detection' in run.summary):
         written[f'AUROC under {repeats.name}'] = tables.detection_table(repeats.runs)
+    verified = [run for run in runs if 'verification' in run.summary]
+    for data in dict.fromkeys(run.summary['verification']['data'] for run in verified):
+        same = (run for run in verified if run.summary['verification']['data'] == data)
+        written[f'Verification on {data}'] = tables.verification_table(by_recipe(same))
     for path in ablations:
         written[f'ablation {path.name}'] = (path / ABLATION).read_text()
     return written

@@ -8,7 +8,8 @@ the format of LFW's pairs.txt (NAME NUMBER NUMBER, or NAME NUMBER NAME NUMBER, o
 NAME/NAME_0001.jpg). Prints and writes verification.json: the area under the ROC curve, the equal error
 rate, the share of pairs of one class that are accepted at false-accept rates of 0.1, 0.01 and 0.001,
 and how often the nearest other image is of the same class; by cosine and by Euclidean distance, of the
-features and, for comparison, of the pixels. verification.png has the ROC curves.
+features and, for comparison, of the pixels. verification.png has the ROC curves; the table also goes
+into the run's summary.json, which compare.py reads.
 """
 
 import json
@@ -106,6 +107,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     folder, target = RunFolder(options.run), RunFolder(options.output_dir or options.run)
     folder.require_run()
+    summary = None if options.output_dir else folder.read_summary()
     check_writable(target.path)
     listing = list_classes(options.data_dir)
     device = devices.prepare(options.device)
@@ -140,6 +142,7 @@ def main(argv: list[str]) -> int:
             }
             curves[title] = scores
     report = {
+        'data': options.data_dir.resolve().name,
         'images': len(files),
         'classes': len(set(labels.tolist())),
         'pairs': len(pairs.same),
@@ -155,9 +158,11 @@ def main(argv: list[str]) -> int:
     print(tables.markdown([folder.path.name, *header], cells), end='')
     with naming(target.path, '; choose another --output-dir'):
         target.path.mkdir(parents=True, exist_ok=True)
-        write_text(target.path / 'verification.json', json.dumps(report, indent=1) + '\n')
+        write_text(target.verification, json.dumps(report, indent=1) + '\n')
         target.write_figure('verification.png', roc_figure, curves, pairs.same, folder.path.name)
-    print(f'written: {target.path / "verification.json"}, verification.png beside it')
+        if summary is not None:
+            target.write_summary({**summary, 'verification': report})
+    print(f'written: {target.verification}, verification.png beside it')
     return 0
 
 

@@ -8,8 +8,9 @@ import yaml
 ACCURACIES = {0: (0.5, 0.86, 0.80), 1: (0.6, 0.7, 0.9)}  # by seed
 
 
-def write_run(folder, seed, on_mnist=False, detection=None, **run):
-    """A run of three epochs of one minute each; further words are fields of the recipe's section run."""
+def write_run(folder, seed, on_mnist=False, found=None, **run):
+    """A run of three epochs of one minute each; `found` is what other commands added, further
+    words are fields of the recipe's section run."""
     folder.mkdir(parents=True)
     rows = [
         {
@@ -44,7 +45,7 @@ def write_run(folder, seed, on_mnist=False, detection=None, **run):
         'best_epoch': best['epoch'],
         'images_per_second': 100.4,
         'seconds': 180.0,
-        **({'detection': detection} if detection else {}),
+        **(found or {}),
     }
     (folder / 'summary.json').write_text(json.dumps(summary))
     return folder

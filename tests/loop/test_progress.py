@@ -35,7 +35,7 @@ def test_estimate_comes_once_and_counts_what_is_left_of_all_epochs(clock, capsys
 def test_a_line_every_30_seconds_where_there_is_no_terminal(clock, capsys):
     run(clock, Progress([10_000] * 3), 0, 100, 1)
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert lines[0] == 'epoch 1/3: 1200 of 10000 images, 100 images/s, 88 s left, 5 min in all'
+    assert lines[0] == 'epoch 1/3: 1200 of 10000 images, 100 images/s, 88 s left, 5 min to the end of the run'
     assert len(lines) == 3  # 119 seconds
 
 

@@ -4,7 +4,7 @@ import pytest
 from written_run import write_run
 
 from training.runs import tables
-from training.runs.run import PUBLISHED_V6, by_recipe, read_run
+from training.runs.run import PUBLISHED_V6, Repeats, by_recipe, read_run
 
 
 def test_table_of_runs_by_hand(tmp_path):
@@ -88,7 +88,7 @@ def test_detection_of_seeds_stands_side_by_side(tmp_path):
         },
     )
     runs = [
-        read_run(write_run(tmp_path / f'run{seed}', seed, detection=report))
+        read_run(write_run(tmp_path / f'run{seed}', seed, found={'detection': report}))
         for seed, report in enumerate(reports)
     ]
     assert tables.detection_table(runs) == (
@@ -96,4 +96,26 @@ def test_detection_of_seeds_stands_side_by_side(tmp_path):
         '| --- | --- | --- | --- | --- |\n'
         '| FGSM 4/255 | 0.250 0.375 | 0.125 - | 0.500 0.750 | - - |\n'
         '| noise | - - | - - | - - | - 1.000 |\n'
+    )
+
+
+def test_verification_is_the_range_over_seeds_and_pixels_come_once(tmp_path):
+    def report(auc, rank):
+        rows = {
+            'features, cosine': {'auc': auc, 'rank_1': rank},
+            'pixels, cosine': {'auc': 0.6, 'rank_1': None},
+        }
+        return {'verification': {'data': 'others', 'results': rows}}
+
+    first = [
+        read_run(write_run(tmp_path / f'a-seed{seed}', seed, found=report(auc, 0.5)))
+        for seed, auc in enumerate((0.91, 0.95))
+    ]
+    other = read_run(write_run(tmp_path / 'b', 0, found=report(0.8, None)))
+    assert tables.verification_table([Repeats('a', first), Repeats('b', [other])]) == (
+        '| recipe | compared | auc | rank 1 |\n'
+        '| --- | --- | --- | --- |\n'
+        '| `a` | features, cosine | 0.930 (0.910 to 0.950) | 0.500 |\n'
+        '| `b` | features, cosine | 0.800 | - |\n'
+        '| - | pixels, cosine | 0.600 | - |\n'
     )

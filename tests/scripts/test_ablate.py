@@ -31,8 +31,6 @@ PLAN = {
         'plain': {'zero_gamma': True, 'decay_epochs': [1, 2]},
     },
 }
-
-
 BASELINE = ablate.Base('cifar', 'baseline')
 
 
@@ -64,6 +62,7 @@ def test_epochs_of_variants_are_scaled_and_texts_filled_in():
         'schedule': 'step',
         'decay_epochs': [10, 15],
         'warmup_epochs': 4,
+        'resolutions': [(16, 8.0), (32, 12.0)],
         'lr': 0.3,
         'teacher': '{output_dir}/base-seed{seed}',
     }
@@ -72,6 +71,7 @@ def test_epochs_of_variants_are_scaled_and_texts_filled_in():
             **overrides,
             'decay_epochs': pytest.approx([10 * ratio, 15 * ratio]),
             'warmup_epochs': pytest.approx(4 * ratio),
+            'resolutions': [(16, 8 * ratio), (32, 12 * ratio)],
             'teacher': 'out/base-seed2',
         }
 
@@ -88,6 +88,15 @@ def test_command_line_of_a_variant():
     assert ablate.options(
         {'zero_gamma': True, 'decay_bias_and_norm': False, 'mixup': 0.2, 'decay_epochs': [1, 2]}
     ) == ['--zero-gamma', '--no-decay-bias-and-norm', '--mixup', '0.2', '--decay-epochs', '1', '2']
+
+
+def test_resolutions_of_a_plan_reach_the_run(tmp_path):
+    plan = {'version': 'fast', 'variants': {'small': {'resolutions': [[16, 8], [32, 12]]}}}
+    base, variants = ablate.read_plan(write(tmp_path, plan))
+    words = ablate.options(ablate.settle(variants['small'], {'epochs': 10}, base, tmp_path, 0))
+    assert words == ['--resolutions', '16:4.0', '32:6.0']
+    recipe = base.recipe({'epochs': 10, **ablate.read_common(words, base)})
+    assert recipe.data.resolutions == [(16, 4), (32, 6)]
 
 
 def test_row_is_the_mean_over_seeds_and_its_distance_from_the_first_variants_same_seeds():

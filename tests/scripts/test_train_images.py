@@ -218,12 +218,13 @@ def test_runs_on_images_are_compared(runs, run_here, tmp_path, capsys):
 def test_verification_on_other_classes(runs, run_here, cifar, tmp_path, capsys):
     names = ['frog', 'horse', 'ship']
     write_photos(tmp_path / 'others', cifar[1], 5, names=names, first=30)
-    assert (
-        run_here('verify', runs / 'lgm', '--data-dir', tmp_path / 'others', '--output-dir', tmp_path / 'out')
-        == 0
-    )
+    shutil.copytree(runs / 'lgm', tmp_path / 'lgm')
+    assert run_here('verify', tmp_path / 'lgm', '--data-dir', tmp_path / 'others') == 0
     assert 'training classes too, which is no fair test: ship' in capsys.readouterr().out
-    report = json.loads((tmp_path / 'out' / 'verification.json').read_text())
+    report = json.loads((tmp_path / 'lgm' / 'verification.json').read_text())
+    assert read_run(tmp_path / 'lgm').summary['verification'] == report
+    assert run_here('compare', tmp_path / 'lgm', '--output-dir', tmp_path / 'out') == 0
+    assert '## Verification on others' in (tmp_path / 'out' / 'comparison.md').read_text()
     assert report['pairs'] == 15 * 14 / 2 and report['pairs_of_one_class'] == 30
     assert set(report['results']) == {
         'features, cosine', 'features, euclidean', 'pixels, cosine', 'pixels, euclidean',

@@ -19,7 +19,7 @@ from training.errors import UserError
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 # Fields of earlier versions, and the value that every recipe had there.
 RETIRED = {('loss', 'mean_wd_mult'): 1.0, ('loss', 'variance_init'): 1.0}
-SCALED_WITH_EPOCHS = 'decay_epochs', 'warmup_epochs'
+SCALED_WITH_EPOCHS = 'decay_epochs', 'warmup_epochs', 'resolutions'
 
 
 def load_recipe(
@@ -52,12 +52,10 @@ def load_recipe(
     if 'epochs' in overrides and scale:
         length = validate({'optimisation': {'epochs': overrides['epochs']}}, recipe_class, source)
         ratio = length.optimisation.epochs / base.optimisation.epochs
-    for name in SCALED_WITH_EPOCHS:
-        tree['optimisation'][name] = scaled(tree['optimisation'][name], ratio)
+    for section in tree.values():
+        section.update({name: scaled(section[name], ratio) for name in SCALED_WITH_EPOCHS if name in section})
     if overrides.get('loss', base.loss.loss) == 'two-phase':
         tree['loss']['first_phase_epochs'] = max(1, round(base.loss.first_phase_epochs * ratio))
-    if 'resolutions' in tree['data']:
-        tree['data']['resolutions'] = [(size, epochs * ratio) for size, epochs in base.data.resolutions]
     for section in tree.values():
         section.update({name: overrides[name] for name in section if name in overrides})
     recipe = validate(tree, recipe_class, source)
@@ -72,8 +70,10 @@ def values(recipe: Recipe) -> dict[str, Any]:
 
 
 def scaled(epochs: Any, ratio: float) -> Any:
-    """A number of epochs, or a list of them, in a run `ratio` times as long."""
-    return [epoch * ratio for epoch in epochs] if isinstance(epochs, list) else epochs * ratio
+    """A number of epochs, a list of them, or one of (size, epochs), in a run `ratio` times as long."""
+    if isinstance(epochs, list):
+        return [scaled(item, ratio) for item in epochs]
+    return (epochs[0], epochs[1] * ratio) if isinstance(epochs, tuple) else epochs * ratio
 
 
 def load_run(path: Path) -> Recipe:

@@ -76,7 +76,7 @@ class Progress:
                     last_line = now
                     print(
                         f'{name}: {done} of {images} images, {rate:.0f} images/s, {duration(left)} left, '
-                        f'{duration(whole)} in all',
+                        f'{duration(whole)} to the end of the run',
                         flush=True,
                     )
 

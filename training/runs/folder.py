@@ -18,6 +18,12 @@ from training.config.schema import Recipe
 from training.errors import UserError, naming
 from training.runs import plots
 
+ADDED = (
+    'detection',
+    'test',
+    'verification',
+)  # to a summary, by detect.py, train_images.py --test and verify.py
+
 
 class RunFolder:
     """Paths and writers of one run's files; every file is replaced atomically.
@@ -42,6 +48,7 @@ class RunFolder:
         self.feature_page = self.path / 'features.html'
         self.sample = self.path / 'features' / 'sample.npz'
         self.detection = self.path / 'detection.json'
+        self.verification = self.path / 'verification.json'
 
     @property
     def weights(self) -> Path:
@@ -161,13 +168,12 @@ class RunFolder:
             raise UserError(f'{self.summary}: damaged ({error})') from None
 
     def found_since(self, epochs: int) -> dict[str, Any]:
-        """What detect.py has added to the summary of a run of so many epochs, as a dict."""
+        """What other commands have added to the summary of a run of so many epochs, as a dict."""
         try:
             summary = self.read_summary()
         except UserError:
             return {}
-        kept = 'detection' in summary and summary.get('epochs') == epochs
-        return {'detection': summary['detection']} if kept else {}
+        return {name: summary[name] for name in ADDED if name in summary and summary.get('epochs') == epochs}
 
     def read_calibration(self) -> tuple[float, dict[str, float]]:
         """What the summary holds for judging likelihoods: (spread, {false-alarm rate: threshold}).

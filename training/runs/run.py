@@ -68,6 +68,13 @@ class Test(TypedDict):
     balanced_acc: float
 
 
+class Verification(TypedDict):
+    """What verify.py found: {vectors and distance: {measure: value}} of the images in a folder."""
+
+    data: str
+    results: dict[str, dict[str, Optional[float]]]
+
+
 class Summary(TypedDict):
     """Of summary.json, what tables and figures use."""
 
@@ -87,6 +94,7 @@ class Summary(TypedDict):
     balanced_acc: NotRequired[float]
     test: NotRequired[Test]
     detection: NotRequired[dict[str, Detection]]
+    verification: NotRequired[Verification]
 
 
 @dataclasses.dataclass

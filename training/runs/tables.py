@@ -172,6 +172,37 @@ def detection_table(runs: list[Run]) -> str:
     return markdown(header + [score.replace('_', ' ') for score in scores], rows)
 
 
+def verification_table(groups: list[Repeats]) -> str:
+    """A row for each recipe and distance: how well features tell whether two images are of one class.
+
+    Parameters
+    ----------
+    groups : list of Repeats
+        Verified by verify.py on the same images. The pixels, which are no recipe's, come last.
+    """
+    rows: dict[tuple[str, str], list[str]] = {}
+    names: list[str] = []
+    for group in groups:
+        reports = [run.summary['verification']['results'] for run in group.runs]
+        for vectors, row in reports[0].items():
+            names = names or list(row)
+            ours = '-' if vectors.startswith('pixels') else f'`{group.name}`'
+            cells = [_range([report[vectors][name] for report in reports]) for name in names]
+            rows.setdefault((ours, vectors), [ours, vectors, *cells])
+    by_pixels_last = sorted(rows, key=lambda key: key[0] == '-')
+    header = ['recipe', 'compared', *(name.replace('_', ' ') for name in names)]
+    return markdown(header, [rows[key] for key in by_pixels_last])
+
+
+def _range(values: list[Optional[float]]) -> str:
+    """The mean of seeds with the least and the greatest value, to three digits."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return '-'
+    mean, least, greatest = (f'{value:.3f}' for value in (statistics.mean(known), min(known), max(known)))
+    return mean if least == greatest else f'{mean} ({least} to {greatest})'
+
+
 def detection_report(report: dict[str, Any]) -> str:
     """A report as detect.py makes it: a row for each set of images, all measures in each cell."""
     nets, scores = report['nets'], list(next(iter(report['sets'].values()))['scores'])
