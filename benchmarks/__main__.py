@@ -1,11 +1,11 @@
-"""Print every benchmark: `make bench`, or `make bench ARGS="loss counts"` for some of them."""
+"""Print benchmarks: `make bench`, or `make bench ARGS="loss counts"` for some of them."""
 
 import importlib.util
 import os
 import subprocess
 import sys
 
-from benchmarks import counts, images, scale, serve
+from benchmarks import accuracy, counts, images, scale, serve
 from benchmarks.rounds import THREADS, measure, median, ratio
 from benchmarks.subjects import BATCH, EPOCH_IMAGES, EPOCH_STEPS, LOSS_SHAPE, STEPS, TEST_IMAGES
 from training import errors
@@ -235,12 +235,16 @@ BENCHMARKS = {
     'serve': serve.report,
     'images': images.report,
     'memory': images.memory_report,
+    'accuracy': accuracy.report,
 }
+LONG = 'memory', 'accuracy'  # 20 minutes, and five trainings of up to an hour: only when named
 
 
 def main(argv):
     parser = Parser(__doc__)
-    parser.add_argument('names', nargs='*', metavar='|'.join(BENCHMARKS), help='default: all')
+    parser.add_argument(
+        'names', nargs='*', metavar='|'.join(BENCHMARKS), help=f'default: all but {" and ".join(LONG)}'
+    )
     parser.add_argument('--rounds', type=int, default=5, help='timed rounds (default 5)')
     options = parser.parse_args(argv)
     for name in options.names:
@@ -249,7 +253,7 @@ def main(argv):
     if options.rounds < 1:
         raise UserError(f'--rounds {options.rounds}: must be at least 1')
     print(f'{THREADS} threads; medians over {options.rounds} rounds, ratios as median (range)')
-    for name in options.names or BENCHMARKS:
+    for name in options.names or (name for name in BENCHMARKS if name not in LONG):
         BENCHMARKS[name](options.rounds)
     return 0
 

@@ -1,5 +1,7 @@
 """What the project is measured against, written the way such code is usually written."""
 
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of CIFAR-10's pixels, as scripts have them
+
 
 def stock_step(batch, steps, name='cifar_resnet20_v1', classes=10, size=32):
     """Training steps of the untouched, hybridised GluonCV net under softmax cross entropy."""
@@ -33,29 +35,13 @@ def stock_epoch(batch, images, workers=2):
     loss and accuracy are read back every step.
     """
     import mxnet as mx
-    from mxnet import autograd, gluon, nd
-    from mxnet.gluon.data.vision import transforms
+    from mxnet import autograd, gluon
 
     from benchmarks.blocks import BroadcastV6Loss
-    from training.data import datasets
     from training.nets.zoo import zoo_model
 
     net = zoo_model('cifar_resnet20_v1', 10)
-    from gluoncv.data import transforms as gluoncv_transforms
-
-    train, _ = datasets.load_cifar10(num_samples=images)
-    transform = transforms.Compose(
-        [
-            gluoncv_transforms.RandomCrop(32, pad=4),
-            transforms.RandomFlipLeftRight(),
-            transforms.ToTensor(),
-            transforms.Normalize([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
-        ]
-    )
-    dataset = gluon.data.ArrayDataset(
-        nd.array(train.images.transpose(0, 2, 3, 1), dtype='uint8'), train.labels
-    ).transform_first(transform)
-    loader = gluon.data.DataLoader(dataset, batch, shuffle=True, last_batch='discard', num_workers=workers)
+    loader, _ = loaders(batch, pad_crop(), images)
     head = BroadcastV6Loss(10, 10)
     for block in (net, head):
         block.initialize(mx.init.Xavier())
@@ -67,8 +53,7 @@ def stock_epoch(batch, images, workers=2):
 
     def run():
         total = 0
-        for batch_x, batch_y in loader:
-            x, y = batch_x.as_in_context(mx.cpu()), batch_y.as_in_context(mx.cpu())
+        for x, y in batches(loader):
             with autograd.record():
                 features = net(x)
                 loss = head(features, y)
@@ -81,12 +66,48 @@ def stock_epoch(batch, images, workers=2):
     return run
 
 
-def torch_step(batch, steps, threads, low_precision):
-    """The same net in PyTorch, channels_last, with SGD and Nesterov momentum."""
+def pad_crop():
+    """GluonCV's transforms of an image: a crop of the padded one, mirrored at random."""
+    from gluoncv.data import transforms as gluoncv_transforms
+    from mxnet.gluon.data.vision import transforms
+
+    return [gluoncv_transforms.RandomCrop(32, pad=4), transforms.RandomFlipLeftRight()]
+
+
+def loaders(batch, augment, num_samples=None, workers=2):
+    """DataLoaders of CIFAR-10's training images, augmented in worker processes, and of its test images."""
+    from mxnet import gluon, nd
+    from mxnet.gluon.data.vision import transforms
+
+    from training.data import datasets
+
+    prepare = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    loaders = []
+    for split, steps, last in zip(
+        datasets.load_cifar10(num_samples=num_samples), (augment + prepare, prepare), ('discard', 'keep')
+    ):
+        images = nd.array(split.images.transpose(0, 2, 3, 1), dtype='uint8')
+        dataset = gluon.data.ArrayDataset(images, split.labels).transform_first(transforms.Compose(steps))
+        loaders.append(
+            gluon.data.DataLoader(
+                dataset, batch, shuffle=last == 'discard', last_batch=last, num_workers=workers
+            )
+        )
+    return loaders
+
+
+def batches(loader):
+    """Images and labels of a loader on the CPU, from where its workers share them."""
+    import mxnet as mx
+
+    for images, labels in loader:
+        yield images.as_in_context(mx.cpu()), labels.as_in_context(mx.cpu())
+
+
+def torch_net():
+    """ResNet-20 for CIFAR-10 in PyTorch, channels_last."""
     import torch
     from torch import nn
-
-    torch.set_num_threads(threads)
 
     class Block(nn.Module):
         def __init__(self, before, after, stride):
@@ -111,7 +132,16 @@ def torch_step(batch, steps, threads, low_precision):
     for before, after, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2)):
         layers += [Block(before, after, stride), Block(after, after, 1), Block(after, after, 1)]
     net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-    net = net.to(memory_format=torch.channels_last)
+    return net.to(memory_format=torch.channels_last)
+
+
+def torch_step(batch, steps, threads, low_precision):
+    """The same net in PyTorch, channels_last, with SGD and Nesterov momentum."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(threads)
+    net = torch_net()
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True)
     x = torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last)
     y = torch.randint(0, 10, (batch,))

@@ -21,12 +21,14 @@ class BroadcastLoss(HybridBlock):
     def scale(self, F, distance, variance):
         return distance
 
-    def hybrid_forward(self, F, x, label, mean, variance=None):
+    def squared(self, F, x, mean):
         gap = F.broadcast_sub(F.expand_dims(x, axis=1), F.expand_dims(mean, axis=0))
-        squared = F.sum(F.square(gap), axis=2) / 2
-        distance = self.scale(F, squared, variance)
+        return F.sum(F.square(gap), axis=2) / 2
+
+    def hybrid_forward(self, F, x, label, mean, variance=None):
+        squared = self.squared(F, x, mean)
         own = F.one_hot(label, depth=self._classes)
-        logits = -distance * (1 + 0.1 * own)
+        logits = -self.scale(F, squared, variance) * (1 + 0.1 * own)
         return -F.pick(F.log_softmax(logits), label) + 0.1 * F.sum(squared * own, axis=1)
 
 
@@ -39,6 +41,10 @@ class BroadcastV6Loss(BroadcastLoss):
 
     def scale(self, F, distance, variance):
         return F.broadcast_mul(distance, F.sum(1 / (variance + 1e-8), axis=1).expand_dims(0))
+
+    def logits(self, x):
+        """What it classifies by: (B, C), without the margin."""
+        return -self.scale(nd, self.squared(nd, x, self.mean.data()), self.variance.data())
 
 
 def ours(kind, **settings):
