@@ -8,7 +8,9 @@ import pytest
 from mxnet import autograd, gluon, nd
 
 from center_loss import CenterLoss
+from training.config.schema import CifarLoss, Optimisation
 from training.model import softmax_model
+from training.optim import schedules
 
 B, C, D = 6, 5, 2
 LABEL = [0, 4, 2, 2, 1, 4]
@@ -97,3 +99,33 @@ def test_both_ways_to_classify():
     distances = ((features[:, None] - model.center_loss.centers.weight.data().asnumpy()) ** 2).sum(2)
     np.testing.assert_allclose(to_centers, -distances / 2, rtol=1e-4, atol=1e-5)
     assert model.methods == ('softmax', 'knn') and make(None, False).methods == ('softmax',)
+
+
+@pytest.mark.parametrize('class_weights', [None, [3.0, 0.2, 1, 1, 1]])
+@pytest.mark.parametrize('lmbd', [0.003, 0.7])
+def test_a_step_moves_centers_by_alpha_of_the_way_whatever_lambda_and_batch(lmbd, class_weights):
+    center_loss = CenterLoss(C, D, lmbd)
+    weights = class_weights and np.array(class_weights)
+    graph = softmax_model(Net(), center_loss, num_classes=C, class_weights=weights).graph
+    graph.initialize(mx.init.Normal(1))
+    optimisation = Optimisation(lr=0.02, lr_batch_size=64, warmup='linear', warmup_epochs=1)
+    rate = schedules.rate_of_centers(
+        CifarLoss(loss='softmax-center', lmbd=lmbd, alpha=0.5),
+        optimisation,
+        B,
+        schedules.learning_rate(optimisation, 4, B),
+    )
+    images, centers = nd.random.normal(shape=(B, 3)), center_loss.centers.weight
+    features, label = graph.net(images)[0].asnumpy(), np.array(LABEL)
+    trainer = gluon.Trainer([centers], 'sgd', {'wd': 0}, update_on_kvstore=False)
+    for step, share in ((0, 0.125), (3, 0.5), (4, 0.5)):  # warm-up, and what follows
+        before = centers.data().asnumpy()
+        with autograd.record():
+            loss, _ = graph(images, nd.array(label), nd.array([1, 2, 2, 2, 1, 2]))
+        loss.backward()
+        trainer.set_learning_rate(rate(step))
+        trainer.step(B)
+        want = before.copy()
+        for k in set(LABEL):
+            want[k] += share * (features[label == k].mean(axis=0) - before[k])
+        np.testing.assert_allclose(centers.data().asnumpy(), want, rtol=1e-4, atol=1e-5)

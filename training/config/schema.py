@@ -54,14 +54,20 @@ class CifarLoss(Loss):
         'lgm', 'softmax: cross entropy on an output layer; softmax-center: with center loss on its inputs'
     )
     lmbd: float = only(loss='softmax-center')(0.003, 'lambda, the weight of the center loss', ge=0)
-    alpha: float = only(loss='softmax-center')(0.5, 'learning rate of the centers of the center loss', ge=0)
+    alpha: float = only(loss='softmax-center')(
+        0.5,
+        'share of its way to the mean of its features that each step moves a center, at the peak of the '
+        'learning rate',
+        ge=0,
+        le=1,
+    )
     class_prior: Literal['uniform', 'counts'] = with_lgm(
         'uniform', 'prior of each class: the same, or its share of the training images'
     )
     class_weight_power: float = always(
         0.0,
         'weigh the losses of a class of n training images by n to minus this power; 0: not, 1: all '
-        'classes count the same',
+        'classes count the same; the center loss is not weighed',
         ge=0,
         le=2,
     )

@@ -128,9 +128,11 @@ def run_zoo_net(
     trainers = [build_trainer(named_parameters(parts).values(), recipe.optimisation, workers)]
     if model.center_loss is not None:
         trainers.append(make_trainer(model.center_loss.collect_params(), 'sgd', {'wd': 0}, workers))
-    of_centers = recipe.loss.alpha / recipe.optimisation.lr
+    of_centers = schedules.rate_of_centers(
+        recipe.loss, recipe.optimisation, train_data.batch_size, learning_rate
+    )
     rates = Rates(
-        [learning_rate, lambda step: of_centers * learning_rate(step)],
+        [learning_rate, of_centers],
         trainers,
         model,
         schedules.margin(recipe.loss),

@@ -36,7 +36,8 @@ class Graph(HybridBlock):
     temperature : float or None
         Of the distillation; None for none.
     class_weights : array (C,) or None
-        Factors of the losses of each class's samples; of a mixed one, their mean by its label.
+        Factors of the losses of each class's samples; of a mixed one, their mean by its label. They
+        leave out the center loss, in which each class of a batch counts the same anyway.
 
     Inputs beside images and labels, as far as the settings ask for them and in this order: how many
     samples of the batch have the same class, (B,), for a center loss; the weight of the mixed images,
@@ -78,11 +79,13 @@ class Graph(HybridBlock):
             if self._mixup:
                 target = mix(F, target, F.reshape(inputs.pop(0), (1, 1)))
                 label = F.argmax(target, axis=1)  # of the image that weighs more
-        loss, logits = self.classify(F, images, label, target, **parameters)
+        loss, logits, *unweighted = self.classify(F, images, label, target, **parameters)
         if weights is not None:
             loss = loss * (F.dot(target, weights) if self.soft else F.take(weights, target))
         if self._temperature:
             loss = loss + distillation(F, logits, inputs.pop(0), self._temperature)
+        for part in unweighted:
+            loss = loss + part
         return loss, statistics(F, loss, logits, label)
 
 
@@ -109,7 +112,7 @@ class LGMGraph(Graph):
         self.classifier = classifier
         self.loss_fn = loss_fn
 
-    def classify(self, F: Any, images: Any, label: Any, target: Any) -> tuple[Any, Any]:
+    def classify(self, F: Any, images: Any, label: Any, target: Any) -> tuple[Any, ...]:
         own = None if self.soft else target
         distance, log_det, *rest = self.classifier.mixture(self.classifier.net(images), own)
         loss = self.loss_fn(distance, log_det, target, None, *rest)
@@ -160,16 +163,16 @@ class SoftmaxGraph(Graph):
 
     def classify(
         self, F: Any, images: Any, label: Any, target: Any, count: Any = None, softmax_weight: Any = None
-    ) -> Any:
+    ) -> tuple[Any, ...]:
         features, logits = self.net(images)
         logits = F.cast(logits, 'float32')
         log_posterior = F.log_softmax(logits)
         loss = -F.sum(log_posterior * target, axis=1) if self.soft else -F.pick(log_posterior, target)
         if softmax_weight is not None:
             loss = F.broadcast_mul(loss, softmax_weight)
-        if self.center_loss is not None:
-            loss = loss + self.center_loss(features, label, None, count)
-        return loss, logits
+        if self.center_loss is None:
+            return loss, logits
+        return loss, logits, self.center_loss(features, label, None, count)
 
 
 def distillation(F: Any, logits: Any, teacher_logits: Any, temperature: float) -> Any:

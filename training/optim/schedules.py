@@ -4,7 +4,7 @@ import math
 from typing import Callable, Optional, Union
 
 from gmloss import ConstantMargin, StepUpMargin
-from training.config.schema import Loss, Optimisation
+from training.config.schema import CifarLoss, Loss, Optimisation
 
 
 def learning_rate(
@@ -35,7 +35,7 @@ def learning_rate(
     warmup = 0 if o.warmup == 'none' else round(o.warmup_epochs * steps_per_epoch)
     decays = [round(epoch * steps_per_epoch) for epoch in o.decay_epochs]
 
-    scale = batch_size / o.lr_batch_size if o.lr_batch_size else 1.0
+    scale = _scale(o, batch_size)
     lr, warmup_lr = o.lr * scale, o.warmup_lr * scale
 
     def rate(step: int) -> float:
@@ -49,6 +49,26 @@ def learning_rate(
         return lr * o.decay_factor ** sum(step >= decay for decay in decays)
 
     return rate
+
+
+def rate_of_centers(
+    loss: CifarLoss, optimisation: Optimisation, batch_size: int, learning_rate: Callable[[int], float]
+) -> Callable[[int], float]:
+    """The learning rate of the centers of a center loss as a function of the step.
+
+    Under SGD it moves each center of a class in the batch by a share of its way to the mean of the
+    class's features: `alpha` where `learning_rate`, whose course it follows, is at its peak (Wen et al.,
+    ECCV 2016, equation 4, but for the 1 that they add to the number of features). The gradient
+    of a center is lmbd times that way, and a Trainer divides it by the batch.
+    """
+    if not loss.lmbd:
+        return lambda step: 0.0
+    peak = optimisation.lr * _scale(optimisation, batch_size)
+    return lambda step: loss.alpha * batch_size / loss.lmbd * learning_rate(step) / peak
+
+
+def _scale(optimisation: Optimisation, batch_size: int) -> float:
+    return batch_size / optimisation.lr_batch_size if optimisation.lr_batch_size else 1.0
 
 
 def margin(loss: Loss) -> Union[ConstantMargin, StepUpMargin]:
