@@ -21,6 +21,8 @@ REFINEMENTS = {
     'pooled shortcut': {'shortcut': 'pool'},
     'muon': {'optimizer': 'muon'},
     'distillation': {'teacher': 'output/record/cifar-fast-seed0'},
+    'images of 24 x 24': {'resolutions': [[24, 1]]},
+    'images of 16 x 16': {'resolutions': [[16, 1]]},
 }
 SPARSE = {'size': 128, 'sparse': True, 'update': True, 'repeats': 300}
 
@@ -151,26 +153,25 @@ def bench_epoch(rounds):
 
 def bench_pipeline(rounds):
     dtype = 'bfloat16' if devices.cpu_is_faster_in_bfloat16() else 'float32'
-    results = measure(
-        {
-            'net alone': ('train', {'whole': False, 'dtype': dtype}),
-            'baseline, pad-crop': ('train', {'dtype': dtype}),
-            'baseline, resized-crop (v6)': ('train', {'dtype': dtype, 'augmentation': 'resized-crop'}),
-            'net of fast alone': ('train', {'whole': False, 'dtype': dtype, 'version': 'fast'}),
-            'fast': ('train', {'dtype': dtype, 'version': 'fast'}),
+    kinds = {
+        'baseline, pad-crop': {},
+        'baseline, resized-crop (v6)': {'augmentation': 'resized-crop'},
+        **{
+            f'fast, {size} x {size} pixels': {'version': 'fast', 'resolutions': [[size, 1]]}
+            for size in (16, 24, 32)
         },
-        rounds,
-    )
-    for label, (seconds, memory) in results.items():
-        if 'alone' not in label:  # which has fewer steps
-            results[label] = [each * STEPS / EPOCH_STEPS for each in seconds], memory
+    }
+    subjects = {}
+    for label, fields in kinds.items():
+        alone = {name: value for name, value in fields.items() if name != 'augmentation'}
+        subjects[label] = 'train', {'dtype': dtype, **fields}
+        subjects[f'{label}, net alone'] = 'train', {'dtype': dtype, 'whole': False, **alone}
+    results = measure(subjects, rounds)
     print(f'\ninput pipeline and bookkeeping of an epoch, {dtype}')
-    for label, alone in (
-        ('baseline, pad-crop', 'net alone'),
-        ('baseline, resized-crop (v6)', 'net alone'),
-        ('fast', 'net of fast alone'),
-    ):
-        print(f'  {label:34s}{ratio(results, label, alone)} times the net alone')
+    for label in kinds:
+        seconds, memory = results[label]
+        results[label] = [each * STEPS / EPOCH_STEPS for each in seconds], memory  # the net alone has fewer
+        print(f'  {label:34s}{ratio(results, label, f"{label}, net alone")} times the net alone')
 
 
 def bench_refinements(rounds):

@@ -137,7 +137,15 @@ def train(
     block.hybridize(static_alloc=True)
     teacher_net = refinement.teacher and load_teacher(refinement.teacher, settings.data, chosen, contexts)
     data = batches.TrainingData(
-        images, contexts, block, settings.data.flip, batch_size, 0, refinement.mixup, teacher_net
+        images,
+        contexts,
+        block,
+        settings.data.flip,
+        batch_size,
+        0,
+        refinement.mixup,
+        teacher_net,
+        resolutions=settings.data.resolutions,
     )
     model = build_model(settings, chosen)
     initialize(model, settings, contexts)

@@ -246,7 +246,7 @@ def test_v5_is_v4_with_a_trained_variance():
 def test_recorded_runs_of_earlier_versions_are_read(folder):
     recipe = recipes.load_run(RunFolder(folder).require_run())
     family = folder.name.split('-')[0]
-    assert recipe.data.dataset == {'cifar': 'cifar10', 'clothing': 'images'}.get(family, family)
+    assert recipe.data.dataset == {'cifar': 'cifar10', 'mnist': 'mnist'}.get(family, 'images')
 
 
 def test_run_of_a_version_with_fewer_fields_is_resumed_and_checked(tmp_path):
