@@ -139,7 +139,7 @@ def main(argv: list[str]) -> int:
         families.setdefault(one.family, {inside.name: inside.scores})[one.name] = one.scores
     with naming(target.path, '; choose another --output-dir'):
         target.path.mkdir(parents=True, exist_ok=True)
-        target.write_detection(report)
+        target.write_report(target.detection, report)
         target.write_figure('roc.png', plots.roc_curves, curves, folder.path.name)
         target.write_figure('scores.png', plots.score_histograms, families, folder.path.name)
         if summary is not None:

@@ -12,7 +12,6 @@ features and, for comparison, of the pixels. verification.png has the ROC curves
 into the run's summary.json, which compare.py reads.
 """
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -27,7 +26,7 @@ from training.data.folders import Listing, as_text, list_classes, list_of_some
 from training.data.pictures import PictureError, read_picture
 from training.errors import UserError, naming
 from training.machine import devices
-from training.runs.folder import RunFolder, check_writable, write_text
+from training.runs.folder import RunFolder, check_writable
 
 PIXELS = 16  # height and width of the images whose pixels are compared
 
@@ -158,7 +157,7 @@ def main(argv: list[str]) -> int:
     print(tables.markdown([folder.path.name, *header], cells), end='')
     with naming(target.path, '; choose another --output-dir'):
         target.path.mkdir(parents=True, exist_ok=True)
-        write_text(target.verification, json.dumps(report, indent=1) + '\n')
+        target.write_report(target.verification, report)
         target.write_figure('verification.png', roc_figure, curves, pairs.same, folder.path.name)
         if summary is not None:
             target.write_summary({**summary, 'verification': report})

@@ -210,7 +210,7 @@ def test_table_is_printed_though_the_disk_fills_up(run_here, capsys, monkeypatch
     def full(*_):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(RunFolder, 'write_detection', full)
+    monkeypatch.setattr(RunFolder, 'write_report', full)
     assert run_here('detect', MNIST_RUN, '--samples', 3, '--output-dir', tmp_path) == 2
     printed = capsys.readouterr()
     assert '| shuffled pixels |' in printed.out

@@ -152,8 +152,7 @@ class RunFolder:
         write_text(self.metrics, text.getvalue())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """summary.json from a dict."""
-        write_text(self.summary, json.dumps(summary, indent=2) + '\n')
+        self.write_report(self.summary, summary)
 
     def read_summary(self) -> dict[str, Any]:
         """What `write_summary` wrote; UserError if it is not there or damaged."""
@@ -192,9 +191,9 @@ class RunFolder:
             raise UserError(f'{self.summary}: damaged (likelihood_spread or likelihood_thresholds)')
         return spread, thresholds
 
-    def write_detection(self, report: dict[str, Any]) -> None:
-        """detection.json from a dict."""
-        write_text(self.detection, json.dumps(report, indent=2) + '\n')
+    def write_report(self, path: Path, report: dict[str, Any]) -> None:
+        """One of the folder's JSON files from a dict."""
+        write_text(path, json.dumps(report, indent=2) + '\n')
 
     def write_figure(self, name: str, draw: Callable, *content: Any) -> None:
         """Have `draw(file, *content)` write the file of this name below the folder.
