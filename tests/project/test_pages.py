@@ -109,6 +109,7 @@ def own_words(command, scratch):
         words += ['--output-dir', str(scratch / 'distributed')]
     if script in DEFAULTS and '--test' in words:
         words += ['--num-samples', '32']
+    words = [re.sub(r'^(\d+):[\d.]+$', r'\1:0.3', word) for word in words]  # sizes of a short run
     if script in (*DEFAULTS, 'ablate.py', 'launch.py') and not {'--help', '--resume', '--test'} & set(words):
         words += SMALL + ['--holdout', '16'] * ('--holdout' in words)
     return [script, *words]
