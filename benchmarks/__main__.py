@@ -163,9 +163,8 @@ def bench_pipeline(rounds):
     }
     subjects = {}
     for label, fields in kinds.items():
-        alone = {name: value for name, value in fields.items() if name != 'augmentation'}
         subjects[label] = 'train', {'dtype': dtype, **fields}
-        subjects[f'{label}, net alone'] = 'train', {'dtype': dtype, 'whole': False, **alone}
+        subjects[f'{label}, net alone'] = 'train', {'dtype': dtype, 'whole': False, **fields}
     results = measure(subjects, rounds)
     print(f'\ninput pipeline and bookkeeping of an epoch, {dtype}')
     for label in kinds:

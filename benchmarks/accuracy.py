@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks.rounds import THREADS
+from training.runs.folder import RunFolder
+from training.runs.fonts import save_png
 
 FOLDER = Path('output/accuracy')
 LEVELS = 0.85, 0.89, 0.92
@@ -48,11 +51,11 @@ def report(_):
 
 def our_curve(label, words):
     """Seconds and accuracies by epoch of train_cifar.py under `fast`, run or gone on with."""
-    folder = FOLDER / label.replace(' ', '-')
-    resume = ['--resume'] if (folder / 'checkpoint.npz').exists() else []
-    if not (folder / 'summary.json').exists():
-        start('train_cifar.py', '--version', 'fast', *words, '--output-dir', str(folder), *resume)
-    seconds, accuracies = read_curve(folder / 'metrics.csv')
+    folder = RunFolder(FOLDER / label.replace(' ', '-'))
+    resume = ['--resume'] if folder.has_checkpoint else []
+    if not folder.summary.exists():
+        start('train_cifar.py', '--version', 'fast', *words, '--output-dir', str(folder.path), *resume)
+    seconds, accuracies = read_curve(folder.metrics)
     return np.cumsum(seconds), accuracies
 
 
@@ -78,8 +81,6 @@ def minutes_to(level: float, seconds: np.ndarray, accuracies: np.ndarray) -> str
 
 def draw(curves: dict[str, tuple[np.ndarray, np.ndarray]], file: Path) -> None:
     """A PNG of accuracy over minutes."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(8, 4.5), layout='constrained')
     axes = figure.subplots()
     for label, (seconds, accuracies) in curves.items():
@@ -90,4 +91,4 @@ def draw(curves: dict[str, tuple[np.ndarray, np.ndarray]], file: Path) -> None:
     axes.set_ylabel('test accuracy')
     axes.set_ylim(0.6, 0.95)
     axes.legend(loc='lower right')
-    figure.savefig(file, dpi=130)
+    save_png(figure, file, dpi=130)

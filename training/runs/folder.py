@@ -18,11 +18,7 @@ from training.config.schema import Recipe
 from training.errors import UserError, naming
 from training.runs import plots
 
-ADDED = (
-    'detection',
-    'test',
-    'verification',
-)  # to a summary, by detect.py, train_images.py --test and verify.py
+ADDED = 'detection', 'test', 'verification'  # to a summary, by other commands than the training
 
 
 class RunFolder:
