@@ -95,7 +95,8 @@ def main(argv: list[str]) -> int:
     import mxnet as mx
 
     from training.data import batches, datasets
-    from training.loop.fit import Job, fit
+    from training.loop.fit import fit
+    from training.loop.job import Job
     from training.loop.rates import Rates
     from training.loop.validation import Validation
     from training.metrics.accuracy import accuracies

@@ -52,12 +52,16 @@ def training_data(cifar, contexts=None, **settings):
         ([(16, 2), (24, 1), (32, 3)], [16, 16, 24, 32, 32, 32]),
         ([(16, 1.4), (24, 1.2)], [16, 24, 24, 24, 24, 24]),
         ([(16, 0.3), (32, 5)], [32] * 6),
+        ([(16, 5.8), (32, 0.2)], [16] * 5 + [32]),
+        ([(16, 6 * 0.1), (24, 6 * 0.7), (32, 6 * 0.2)], [24] * 4 + [32] * 2),
     ],
 )
 def test_sizes_change_between_epochs_and_the_last_one_stays(cifar, resolutions, sizes):
     data = training_data(cifar, resolutions=resolutions)
     assert [data.image_size(epoch) for epoch in range(6)] == sizes
     assert [next(data.batches(epoch))[0][0].shape[2] for epoch in range(6)] == sizes
+    wanted = [size if size != sizes[-1] else 32 for size in sizes]  # a last size below 32 does not grow
+    assert [data.validation_size(epoch) for epoch in range(6)] == wanted
 
 
 def test_small_images_are_those_that_full_size_would_have_shown(cifar):

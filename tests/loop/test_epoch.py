@@ -11,7 +11,6 @@ from training.config import recipe as recipes
 from training.data import augment, batches
 from training.data.datasets import Split
 from training.loop.epoch import StopRequest, train_epoch
-from training.loop.fit import loss_scale
 from training.losses import graphs
 from training.losses.build import variance_statistics
 from training.machine.cluster import Workers
@@ -19,6 +18,7 @@ from training.machine.devices import Device
 from training.metrics import likelihood
 from training.metrics.accuracy import accuracies
 from training.model import build_model, initialize, normaliser
+from training.optim.overflow import loss_scale
 
 
 def toy(contexts=None, batch_size=40, net=None):

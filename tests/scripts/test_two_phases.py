@@ -56,7 +56,9 @@ def test_second_phase_begins_with_the_best_weights_of_the_first(train_small, tmp
     best, accuracies = tmp_path / 'run' / 'best.params', iter([0.5, 0.9, 0.7, 0.8, 0.6])
     validate = validation.Validation.__call__
     monkeypatch.setattr(
-        validation.Validation, '__call__', lambda self: {**validate(self), 'val_acc': next(accuracies)}
+        validation.Validation,
+        '__call__',
+        lambda self, size: {**validate(self, size), 'val_acc': next(accuracies)},
     )
     words = '--version two-phase --epochs 5 --first-phase-epochs 3 --lr 0.02 --wd 0.1 --momentum 0.5'
     assert train_small(best.parent, *words.split()) == 0

@@ -79,6 +79,7 @@ class DeviceData:
         if len(split) < workers.size:
             raise UserError(f'{len(split)} images cannot be shared by {workers.size} workers')
         self.count, self.contexts, self.workers = len(split), contexts, workers
+        self.full_size = split.images.shape[-1]
         self.images: Any
         if isinstance(split.images, Records):
             self.images = Streamed(split.images, contexts)
@@ -108,8 +109,8 @@ class TrainingData(DeviceData):
     class_sizes : bool, default False
         Whether each pair is followed by how many images of the step, over all devices, are of the
         same class as each image, (B,).
-    resolutions : list of (int, float)
-        Image sizes and for how many epochs each; the last one stays. None: full size.
+    resolutions : list of (int, float), default ()
+        Image sizes and for how many epochs each; the last one stays. Empty: full size.
 
     Raises
     ------
@@ -132,10 +133,11 @@ class TrainingData(DeviceData):
         resolutions: Sequence[tuple[int, float]] = (),
     ) -> None:
         super().__init__(split, contexts, workers)
-        self.full_size = split.images.shape[-1]
-        self.resolutions = resolutions or [(self.full_size, 1)]
-        sizes = {size for size, _ in self.resolutions} - {self.full_size}
-        self.downscale = {size: Downscale(size) for size in sizes if isinstance(self.images, Resident)}
+        self.resolutions = resolutions
+        sizes = {size for size, _ in resolutions} - {self.full_size}
+        self.downscale = {
+            size: Downscale(size, self.full_size) for size in sizes if isinstance(self.images, Resident)
+        }
         for block in self.downscale.values():
             block.initialize(ctx=contexts)
             block.hybridize(static_alloc=True)
@@ -158,17 +160,27 @@ class TrainingData(DeviceData):
         return self.count // self.batch_size
 
     def image_size(self, epoch: int) -> int:
-        """Height and width of the images of an epoch, counted from 0; sizes change between epochs."""
-        end = 0.0
-        for size, epochs in self.resolutions:
-            end += epochs
-            if epoch < round(end):
-                return size
-        return size
+        """Height and width of the images of an epoch, counted from 0.
 
-    def work(self, epoch: int) -> float:
-        """What an image of an epoch takes, relative to one at full size."""
-        return (self.image_size(epoch) / self.full_size) ** 2
+        Sizes change between epochs: an epoch of which two have a share is at the later, so that the
+        last epoch of a run is at the last size.
+        """
+        if not self.resolutions:
+            return self.full_size
+        ends = np.cumsum([epochs for _, epochs in self.resolutions[:-1]])
+        return self.resolutions[int(np.sum(epoch + 1 > ends + 1e-6))][0]
+
+    def validation_size(self, epoch: int) -> int:
+        """At which to validate after an epoch: its own size until the last one comes, then full size.
+
+        A net that has only seen small images does badly on large ones.
+        """
+        size = self.image_size(epoch)
+        return size if self.resolutions and size != self.resolutions[-1][0] else self.full_size
+
+    def work(self, size: int) -> float:
+        """What an image of a size takes, relative to one at full size."""
+        return (size / self.full_size) ** 2
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[list]:
         """Yield, step by step, a list of [augmented images, labels, ...], one list a context.

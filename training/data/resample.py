@@ -56,22 +56,24 @@ class Downscale(HybridBlock):
     Parameters
     ----------
     size : int
-        Of the results; up to SIZE.
+        Height and width of the results.
+    full_size : int, default SIZE
+        Height and width of the images; no less.
 
     Inputs:
-        - **images**: shape (B, channels, SIZE, SIZE).
+        - **images**: shape (B, channels, full_size, full_size).
 
     Outputs:
         - **averages**: shape (B, channels, size, size).
     """
 
-    def __init__(self, size: int, **kwargs: Any) -> None:
+    def __init__(self, size: int, full_size: int = SIZE, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        ends = np.linspace(0, SIZE, size + 1)
-        pixels = np.arange(SIZE)[:, np.newaxis]
+        ends = np.linspace(0, full_size, size + 1)
+        pixels = np.arange(full_size)[:, np.newaxis]
         overlap = np.minimum(ends[1:], pixels + 1) - np.maximum(ends[:-1], pixels)
         with self.name_scope():
-            self.shares = self.params.get_constant('shares', np.maximum(overlap, 0) * size / SIZE)
+            self.shares = self.params.get_constant('shares', np.maximum(overlap, 0) * size / full_size)
 
     def hybrid_forward(self, F: Any, images: Any, shares: Any) -> Any:
         for _ in range(2):  # columns, then rows; two transposes restore the order

@@ -46,18 +46,19 @@ class FeatureMaps:
         test_name: str,
         epochs: int,
     ) -> None:
-        self.folder, self.model, self._normalise = folder, validation.model, validation.normalise
+        self.folder, self.model, self._validation = folder, validation.model, validation
         self._splits = train_data, validation.data
         self._class_names, self._test_name, self._epochs = class_names, test_name, epochs
         most = max(1, MOST_VALUES // self.model.net.feature_size)
         self._counts = [min(count, most) for count in SAMPLE]
         self._has_sample = False
 
-    def snapshot(self, epoch: int) -> Snapshot:
-        """The features of the first images of both splits as they are now."""
+    def snapshot(self, epoch: int, size: int) -> Snapshot:
+        """The features of the first images of both splits, reduced to a size, as they are now."""
+        normalise = self._validation.normalise_to(size)
         mixture, center_loss = self.model.mixture, self.model.center_loss
         (train, train_scores, train_labels), (test, test_scores, test_labels) = (
-            extract_features(self._look, self._normalise, data, count)
+            extract_features(self._look, normalise, data, count)
             for data, count in zip(self._splits, self._counts)
         )
         scores, of_loss = np.concatenate([train_scores, test_scores]), {}
@@ -99,8 +100,17 @@ class FeatureMaps:
             features, scores = self.model.net(images)
         return features.astype('float32'), scores.astype('float32')
 
-    def draw(self, row: dict[str, Any], figures: BackgroundPlots) -> None:
-        """Record and draw the features after the epoch of which `row` is that of metrics.csv."""
+    def draw(self, row: dict[str, Any], size: int, figures: BackgroundPlots) -> None:
+        """Record and draw the features after an epoch.
+
+        Parameters
+        ----------
+        row : dict
+            Of metrics.csv.
+        size : int
+            At which its accuracy was taken.
+        figures : training.runs.background_plots.BackgroundPlots
+        """
         epoch, folder = row['epoch'], self.folder
         if not is_recorded(epoch, self._epochs):
             return
@@ -108,7 +118,7 @@ class FeatureMaps:
             about = *self._images(), list(self._class_names), self._test_name
             figures.submit(folder.write_figure, 'features/sample.npz', write_sample, *about)
             self._has_sample = True
-        snapshot = self.snapshot(epoch)
+        snapshot = self.snapshot(epoch, size)
         title = f'{folder.path.name}, epoch {epoch}: {self._test_name} accuracy {row["val_acc"]:.4f}'
         name = f'features/epoch-{epoch:03d}'
         figures.submit(folder.write_figure, folder.features.name, snapshot.save)
@@ -129,7 +139,8 @@ class FeatureMaps:
 
     def embed(self, board: Any) -> None:
         """Write the features as they are now for TensorBoard's projector."""
-        snapshot, (images, labels) = self.snapshot(self._epochs), self._images()
+        size = self._validation.data.full_size
+        snapshot, (images, labels) = self.snapshot(self._epochs, size), self._images()
         columns: dict[str, Any] = {
             'split': [
                 name

@@ -3,95 +3,28 @@
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Any
 
 from mxnet import MXNetError
 
-from training.data import batches, datasets
+from training.data import datasets
 from training.errors import UserError
 from training.loop.epoch import StopRequest, average_statistics, train_epoch
 from training.loop.feature_maps import FeatureMaps
+from training.loop.job import Job
 from training.loop.progress import Progress
-from training.loop.rates import Rates
-from training.loop.validation import Validation
-from training.machine.devices import Device
-from training.model import Model
-from training.optim.average import MovingAverage
-from training.optim.overflow import LOSS_SCALE, OverflowGuard, loss_scale
 from training.runs import checkpoint, plots, resumption, tables
 from training.runs.background_plots import BackgroundPlots
-from training.runs.folder import RunFolder, summarise
 from training.runs.run import read_run
+from training.runs.summary import at_last_size, summarise
 from training.runs.weights import load_weights, save_weights
 
-FORWARD_ALONE = 3  # times as fast as a training step, roughly
 # A run that has not begun, but for its history.
 BLANK: dict[str, Any] = {'epoch': 0, 'step': 0, 'totals': [0.0, 0.0], 'seconds': 0.0}
 PROGRESS = (
     'epoch {epoch:3d}  lr {lr:.4f}  margin {margin:.2f}  loss {train_loss:.4f}  '
-    'train {train_acc:.4f}  val {val_acc:.4f}  {images_per_second:.0f} images/s'
+    'train {train_acc:.4f}  val {val_acc:.4f}{at}  {images_per_second:.0f} images/s'
 )
-
-
-@dataclass
-class Job:
-    """What a script has put together, ready to be trained.
-
-    Attributes
-    ----------
-    recipe, device, folder, model
-        The recipe as it runs, where it runs, where its files go, and what it trains.
-    trainers : list of gluon.Trainer
-    data : training.data.batches.TrainingData
-    data_digest : str
-        Of its images and labels and the validation's, by training.data.datasets.digest.
-    rates : training.loop.rates.Rates
-    validation : training.loop.validation.Validation
-    average : training.optim.average.MovingAverage or None
-        Of the model's weights; with it, the average is the result of the run.
-    plotting : bool
-        Whether curves and feature maps are drawn after every epoch, not only curves at the end.
-    restart_epoch : int or None
-        The epoch, counted from 0, that begins with the best weights so far and new optimizers.
-    report : callable
-        Called at the end with a BackgroundPlots; returns further entries of the summary.
-    """
-
-    recipe: Any
-    device: Device
-    folder: RunFolder
-    model: Model
-    trainers: list[Any]
-    data: batches.TrainingData
-    data_digest: str
-    rates: Rates
-    validation: Validation
-    average: Optional[MovingAverage] = None
-    plotting: bool = False
-    restart_epoch: Optional[int] = None
-    report: Callable[[BackgroundPlots], dict[str, Any]] = lambda figures: {}
-    guard: Optional[OverflowGuard] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.guard = OverflowGuard(self.trainers) if self.device.dtype in LOSS_SCALE else None
-
-    @property
-    def result(self) -> Any:
-        """The block whose parameters are the run's result."""
-        return (self.average or self).model.weights
-
-    @property
-    def blocks(self) -> dict[str, Any]:
-        """The blocks whose parameters a checkpoint holds."""
-        average = {'average': self.average.model.graph} if self.average else {}
-        return {'graph': self.model.graph, **average}
-
-    @property
-    def scale(self) -> float:
-        """What losses are multiplied by before they are added up."""
-        parts = len(self.data.contexts) * self.data.workers.size
-        return loss_scale(self.device.dtype, self.data.batch_size // parts)
 
 
 def fit(job: Job, resume: bool = False, tensorboard: bool = False) -> int:
@@ -126,10 +59,8 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
     workers.agree(job.data_digest, 'the workers of this run have different images or labels')
     state = _resumed(job) if resume else dict(BLANK, history=[])
     state['data'], history = job.data_digest, state['history']
-    epochs, images = job.recipe.optimisation.epochs, steps * job.data.batch_size
-    validation = job.validation.count / FORWARD_ALONE
-    work = [images * job.data.work(epoch) + validation for epoch in range(epochs)]
-    progress = Progress(work, quiet=not workers.is_rank_zero)
+    epochs = job.recipe.optimisation.epochs
+    progress = Progress(job.work, quiet=not workers.is_rank_zero)
     with folder.writing():
         events = folder.event_writer(len(history)) if tensorboard and workers.is_rank_zero else nullcontext()
     names = datasets.facts(job.recipe.data).names
@@ -146,20 +77,23 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
                 _save(job, state)
                 print(f'stopped in epoch {epoch + 1}; continue with --resume')
                 return 128 + stop.signal
+            size = job.data.validation_size(epoch)
             row = {
                 'epoch': epoch + 1,
                 **job.rates.at((epoch + 1) * steps - 1),
                 'train_loss': result.loss,
                 'train_acc': result.accuracy,
-                **job.validation(),
+                **job.validation(size),
+                **({'val_image_size': size} if job.data.resolutions else {}),
                 'images_per_second': result.images / result.seconds,
                 'seconds': time.perf_counter() - started,
             }
             history.append(row)
             state.update(BLANK, epoch=epoch + 1, history=history)
             if workers.is_rank_zero:
-                _record(job, state, figures, board, maps)
-            print(PROGRESS.format(**row), flush=True)
+                _record(job, state, figures, board, maps, size)
+            at = f' at {size} pixels' if size != job.data.full_size else ''
+            print(PROGRESS.format(**row, at=at), flush=True)
             if stop.agree(workers):
                 print(f'stopped after epoch {epoch + 1}; continue with --resume')
                 return 128 + stop.signal
@@ -209,7 +143,7 @@ def _train_epoch(job: Job, state: dict[str, Any], epoch: int, stop: StopRequest,
     """Train on what is left of an epoch; UserError where the loss is no number."""
     data = job.data
     images, done = (steps * data.batch_size for steps in (data.steps_per_epoch, state['step']))
-    with progress.epoch(epoch, images, done, data.work(epoch)) as update:
+    with progress.epoch(epoch, images, done, data.work(data.image_size(epoch))) as update:
         result = train_epoch(
             job.model.graph,
             data,
@@ -246,9 +180,11 @@ def _save(job: Job, state: dict[str, Any]) -> None:
             checkpoint.save_checkpoint(job.folder.checkpoint, job.blocks, job.trainers, state)
 
 
-def _record(job: Job, state: dict[str, Any], figures: BackgroundPlots, board: Any, maps: FeatureMaps) -> None:
+def _record(
+    job: Job, state: dict[str, Any], figures: BackgroundPlots, board: Any, maps: FeatureMaps, size: int
+) -> None:
     """Write what an epoch leaves behind."""
-    *earlier, row = state['history']
+    *earlier, row = at_last_size(state['history'])
     with job.folder.writing():
         if all(row['val_acc'] > other['val_acc'] for other in earlier):
             save_weights(job.folder.best_weights, job.result)
@@ -259,7 +195,7 @@ def _record(job: Job, state: dict[str, Any], figures: BackgroundPlots, board: An
                 board.add_scalar(name, value, row['epoch'])
     if job.plotting:
         _draw_curves(job, state['history'], figures)
-        maps.draw(row, figures)
+        maps.draw(row, size, figures)
 
 
 def _draw_curves(job: Job, history: list[dict], figures: BackgroundPlots) -> None:

@@ -2,10 +2,11 @@
 
 from typing import Any, Callable, Optional
 
-from mxnet.gluon import HybridBlock
+from mxnet.gluon import HybridBlock, nn
 
 from gmloss import LGMLoss
 from training.data.batches import DeviceData
+from training.data.resample import Downscale
 from training.losses.build import variance_statistics
 from training.losses.classifiers import LabelledClassifier
 from training.metrics import likelihood
@@ -37,6 +38,7 @@ class Validation:
     ) -> None:
         self.count = data.count
         self.model, self.normalise, self.data, self._with_label = model, normalise, data, with_label
+        self._smaller: dict[int, HybridBlock] = {}
         self._classifier = model.classifier
         self._columns = ['val_acc'] + ['knn_acc'] * (NEAREST_CENTER in model.methods)
         if with_label:
@@ -53,8 +55,20 @@ class Validation:
             return {}
         return likelihood.report(self.model.classifier, self.normalise, train_data, self.data, draw)
 
-    def __call__(self) -> dict[str, float]:
-        """{'val_acc': ..., ...} of the weights as they are now."""
-        values = accuracies(self._classifier, self.normalise, self.data, self._with_label)
+    def normalise_to(self, size: int) -> HybridBlock:
+        """The block from uint8 images of full size to the net's inputs of a size."""
+        if size == self.data.full_size:
+            return self.normalise
+        if size not in self._smaller:
+            block = nn.HybridSequential()
+            block.add(self.normalise, Downscale(size, self.data.full_size))
+            block[1].initialize(ctx=self.data.contexts)
+            block.hybridize(static_alloc=True)
+            self._smaller[size] = block
+        return self._smaller[size]
+
+    def __call__(self, size: int) -> dict[str, float]:
+        """{'val_acc': ..., ...} of the weights as they are now, on images reduced to a size."""
+        values = accuracies(self._classifier, self.normalise_to(size), self.data, self._with_label)
         row = dict(zip(self._columns, values))
         return {**row, **variance_statistics(self.model.mixture)} if self.model.mixture else row

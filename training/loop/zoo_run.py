@@ -9,7 +9,8 @@ from mxnet.gluon import HybridBlock
 
 from training.config.schema import ImagesRecipe
 from training.data import augment, batches, datasets
-from training.loop.fit import Job, fit
+from training.loop.fit import fit
+from training.loop.job import Job
 from training.loop.rates import Rates
 from training.loop.validation import Validation
 from training.machine.cluster import Workers

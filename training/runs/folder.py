@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import statistics
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -244,53 +243,3 @@ def write_text(path: Path, text: str, overwrite: bool = True) -> None:
     """Write a text file whole or not at all; OSError if there is one that must not be replaced."""
     with atomic_save(str(path), text_mode=True, overwrite=overwrite, overwrite_part=True) as part:
         part.write(text)
-
-
-def totals(history: list[dict]) -> dict[str, Any]:
-    """What rows of metrics.csv amount to, a dict.
-
-    images_per_second is that of training alone; seconds includes evaluation.
-    """
-    best = max(history, key=lambda row: row['val_acc'])
-    speed = statistics.harmonic_mean(row['images_per_second'] for row in history)
-    return {
-        'epochs': len(history),
-        'val_acc': history[-1]['val_acc'],
-        'best_val_acc': best['val_acc'],
-        'best_epoch': int(best['epoch']),
-        'images_per_second': round(speed, 1),
-        'seconds': round(sum(row['seconds'] for row in history), 1),
-    }
-
-
-def summarise(
-    recipe: Any, device: Any, history: list[dict], validation_images: int, parameters: int
-) -> dict[str, Any]:
-    """What a finished run amounts to, as written to summary.json.
-
-    Parameters
-    ----------
-    recipe : CifarRecipe or MnistRecipe
-    device : training.machine.devices.Device
-    history : list of dict
-        Rows of metrics.csv.
-    validation_images : int
-        How many the accuracy is of.
-    parameters : int
-        Number of trained values.
-
-    Returns
-    -------
-    dict
-    """
-    return {
-        'version': recipe.run.version,
-        **totals(history),
-        'validated_on': recipe.data.validated_on(validation_images),
-        'validation_images': validation_images,
-        'reported_val_acc': recipe.run.reported_val_acc,
-        'device': str(device),
-        'dtype': device.dtype,
-        'seed': recipe.run.seed,
-        'parameters': parameters,
-    }

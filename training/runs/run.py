@@ -19,8 +19,9 @@ from training.config.inputs import MNIST_LIKE
 from training.config.schema import Recipe
 from training.data.datasets import facts
 from training.errors import UserError
-from training.runs.folder import RunFolder, totals
+from training.runs.folder import RunFolder
 from training.runs.resumption import FREE_ON_RESUME
+from training.runs.summary import at_last_size, totals
 
 TEST_IMAGES = 10000  # of CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST alike
 # What sources report and no recipe holds: gluon_GMLoss v6 over its 400 epochs, read from the plot it
@@ -136,12 +137,14 @@ class Run:
         return data.holdout or data.num_samples or (None if data.dataset == 'idx' else TEST_IMAGES)
 
     def minutes_to(self, accuracy: float) -> Optional[float]:
-        """Minutes, evaluation included, until `accuracy` was reached; None if it never was."""
-        seconds = 0.0
-        for row in self.metrics:
-            seconds += row['seconds']
+        """Minutes, evaluation included, until `accuracy` was reached on images of the last size.
+
+        None if it never was.
+        """
+        final = at_last_size(self.metrics)
+        for number, row in enumerate(final, len(self.metrics) - len(final) + 1):
             if row['val_acc'] >= accuracy:
-                return seconds / 60
+                return sum(row['seconds'] for row in self.metrics[:number]) / 60
         return None
 
 
