@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from benchmarks.rounds import THREADS
 from training.runs.folder import RunFolder
 from training.runs.fonts import save_png
+from training.runs.run import read_run
+from training.runs.summary import at_last_size
 
 FOLDER = Path('output/accuracy')
 LEVELS = 0.85, 0.89, 0.92
@@ -55,8 +57,10 @@ def our_curve(label, words):
     resume = ['--resume'] if folder.has_checkpoint else []
     if not folder.summary.exists():
         start('train_cifar.py', '--version', 'fast', *words, '--output-dir', str(folder.path), *resume)
-    seconds, accuracies = read_curve(folder.metrics)
-    return np.cumsum(seconds), accuracies
+    rows = read_run(folder.path).metrics
+    seconds, accuracies = np.cumsum([row['seconds'] for row in rows]), [row['val_acc'] for row in rows]
+    count = len(at_last_size(rows))  # accuracies before are of smaller images
+    return seconds[-count:], np.array(accuracies[-count:])
 
 
 def start(*words):

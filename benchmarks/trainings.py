@@ -15,7 +15,7 @@ from benchmarks import baselines
 from training.machine import devices
 
 BATCH = 128
-EPOCHS = 30  # of the two loops with a cosine
+EPOCHS = 15  # of the two loops with a cosine
 LR, MOMENTUM, WD = 0.1, 0.9, 5e-4
 Training = tuple[int, Callable[[int], None], Callable[[], float]]  # epochs, one of them, the accuracy
 

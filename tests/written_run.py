@@ -8,9 +8,9 @@ import yaml
 ACCURACIES = {0: (0.5, 0.86, 0.80), 1: (0.6, 0.7, 0.9)}  # by seed
 
 
-def write_run(folder, seed, on_mnist=False, found=None, **run):
-    """A run of three epochs of one minute each; `found` is what other commands added, further
-    words are fields of the recipe's section run."""
+def write_run(folder, seed, on_mnist=False, found=None, sizes=None, **run):
+    """A run of three epochs of one minute each; `found` is what other commands added, `sizes` those of
+    growing images, further words are fields of the recipe's section run."""
     folder.mkdir(parents=True)
     rows = [
         {
@@ -21,6 +21,7 @@ def write_run(folder, seed, on_mnist=False, found=None, **run):
             'mean_log_det': -epoch,
             'smallest_variance': 0.5**epoch,
             **({'knn_acc': accuracy - 0.1} if on_mnist else {}),
+            **({'val_image_size': sizes[epoch]} if sizes else {}),
         }
         for epoch, accuracy in enumerate(ACCURACIES[seed])
     ]

@@ -9,6 +9,7 @@ import pytest
 from mxnet import nd
 
 from benchmarks import accuracy, baselines, blocks, trainings
+from tests.written_run import ACCURACIES, write_run
 from training.machine import devices
 
 
@@ -66,14 +67,11 @@ def test_report_trains_what_is_missing_and_says_when_accuracies_were_reached(tmp
 
     def start(*words):
         started.append(words)
-        if ours := '--output-dir' in words:
-            folder = Path(words[words.index('--output-dir') + 1])
-            folder.mkdir()
-            (folder / 'summary.json').write_text('{}')
-        file = folder / 'metrics.csv' if ours else Path(words[3])
-        seconds = (60, 60, 60) if ours else (60, 120, 180)  # of each epoch; since the start
-        rows = ''.join(f'{n},{value},{s}\n' for n, value, s in zip((1, 2, 3), (0.8, 0.9, 0.88), seconds))
-        file.write_text('epoch,val_acc,seconds\n' + rows)
+        if '--output-dir' in words:
+            write_run(Path(words[words.index('--output-dir') + 1]), 0, sizes=(16, 32, 32))
+        else:
+            rows = (f'{n},{value},{60 * n}' for n, value in enumerate(ACCURACIES[0], 1))
+            Path(words[3]).write_text('\n'.join(['epoch,val_acc,seconds', *rows]))
 
     monkeypatch.setattr(accuracy, 'FOLDER', tmp_path)
     monkeypatch.setattr(accuracy, 'start', start)
@@ -82,7 +80,9 @@ def test_report_trains_what_is_missing_and_says_when_accuracies_were_reached(tmp
     lines = capsys.readouterr().out.splitlines()
     assert len(started) == 4 and 'PyTorch loop: left out' in lines[0]
     table = [line.split() for line in lines if line.endswith('3.0 min')]
-    assert [row[-6:] for row in table] == [['2.0', '2.0', '-', '0.8800,', '3.0', 'min']] * 4
+    assert [row[-6:] for row in table] == [['2.0', '-', '-', '0.8000,', '3.0', 'min']] * 4
+    curve = accuracy.our_curve('fast', [])  # of the last size alone, after the time of all epochs
+    np.testing.assert_array_equal(curve, [[120, 180], ACCURACIES[0][1:]])
     assert (tmp_path / 'time-to-accuracy.png').stat().st_size > 10_000
     accuracy.report(5)
     assert len(started) == 4
