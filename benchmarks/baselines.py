@@ -28,7 +28,7 @@ def stock_step(batch, steps, name='cifar_resnet20_v1', classes=10, size=32):
     return run
 
 
-def stock_epoch(batch, images, workers=2):
+def stock_epoch(batch, images):
     """GluonCV net, DataLoader with worker processes, mxnet's transforms, the (B, C, D) loss.
 
     As in the published scripts, the loss block runs twice a batch, once for the prediction, and
@@ -38,10 +38,11 @@ def stock_epoch(batch, images, workers=2):
     from mxnet import autograd, gluon
 
     from benchmarks.blocks import BroadcastV6Loss
+    from training.data import datasets
     from training.nets.zoo import zoo_model
 
     net = zoo_model('cifar_resnet20_v1', 10)
-    loader, _ = loaders(batch, pad_crop(), images)
+    train = loader(datasets.load_cifar10(num_samples=images)[0], batch, pad_crop())
     head = BroadcastV6Loss(10, 10)
     for block in (net, head):
         block.initialize(mx.init.Xavier())
@@ -53,7 +54,7 @@ def stock_epoch(batch, images, workers=2):
 
     def run():
         total = 0
-        for x, y in batches(loader):
+        for x, y in batches(train):
             with autograd.record():
                 features = net(x)
                 loss = head(features, y)
@@ -74,26 +75,19 @@ def pad_crop():
     return [gluoncv_transforms.RandomCrop(32, pad=4), transforms.RandomFlipLeftRight()]
 
 
-def loaders(batch, augment, num_samples=None, workers=2):
-    """DataLoaders of CIFAR-10's training images, augmented in worker processes, and of its test images."""
+def loader(split, batch, augment=None, workers=2):
+    """A DataLoader whose worker processes normalise images, and augment them if told how.
+
+    Augmented ones come in random order and full batches, as for training; others all, in their own.
+    """
     from mxnet import gluon, nd
     from mxnet.gluon.data.vision import transforms
 
-    from training.data import datasets
-
-    prepare = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    loaders = []
-    for split, steps, last in zip(
-        datasets.load_cifar10(num_samples=num_samples), (augment + prepare, prepare), ('discard', 'keep')
-    ):
-        images = nd.array(split.images.transpose(0, 2, 3, 1), dtype='uint8')
-        dataset = gluon.data.ArrayDataset(images, split.labels).transform_first(transforms.Compose(steps))
-        loaders.append(
-            gluon.data.DataLoader(
-                dataset, batch, shuffle=last == 'discard', last_batch=last, num_workers=workers
-            )
-        )
-    return loaders
+    steps = [*(augment or []), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    images = nd.array(split.images.transpose(0, 2, 3, 1), dtype='uint8')
+    dataset = gluon.data.ArrayDataset(images, split.labels).transform_first(transforms.Compose(steps))
+    last = 'discard' if augment else 'keep'
+    return gluon.data.DataLoader(dataset, batch, shuffle=bool(augment), last_batch=last, num_workers=workers)
 
 
 def batches(loader):

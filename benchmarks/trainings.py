@@ -27,7 +27,7 @@ def gluoncv(num_samples: Any = None) -> Training:
 
     from training.nets.zoo import zoo_model
 
-    train, test = baselines.loaders(BATCH, baselines.pad_crop(), num_samples)
+    train, test = loaders(baselines.pad_crop(), num_samples)
     net = zoo_model('cifar_resnet20_v1', 10)
     net.initialize(init.Xavier())
     net.hybridize(static_alloc=True, static_shape=True)
@@ -75,7 +75,7 @@ def v6(num_samples: Any = None) -> Training:
         transforms.RandomColorJitter(brightness=0.1, contrast=0.1, saturation=0.1),
         transforms.RandomLighting(0.1),
     ]
-    train, test = baselines.loaders(BATCH, augment, num_samples)
+    train, test = loaders(augment, num_samples)
     net, head = zoo_model('cifar_resnet20_v1', 10), BroadcastV6Loss(10, 10)
     net.initialize(init.Xavier())
     head.initialize(init.MSRAPrelu())
@@ -157,6 +157,14 @@ def pytorch(num_samples: Any = None) -> Training:
         return sum(right) / len(test_labels)
 
     return EPOCHS, epoch, accuracy
+
+
+def loaders(augment: list, num_samples: Any) -> tuple[Any, Any]:
+    """Of the training images, augmented, and of the test images."""
+    from training.data import datasets
+
+    train, test = datasets.load_cifar10(num_samples=num_samples)
+    return baselines.loader(train, BATCH, augment), baselines.loader(test, BATCH)
 
 
 def cosine(passed: float) -> float:

@@ -22,8 +22,8 @@ def rows_of(file):
 def test_trainings_run_and_measure_accuracy(name, monkeypatch):
     monkeypatch.setattr(devices, 'prepare', devices.choose)  # mxnet is imported already
     monkeypatch.setattr(trainings, 'BATCH', 32)
-    loaders = baselines.loaders
-    monkeypatch.setattr(baselines, 'loaders', lambda *words: loaders(*words, workers=1))
+    loader = baselines.loader
+    monkeypatch.setattr(baselines, 'loader', lambda *words: loader(*words, workers=1))
     _, epoch, found = trainings.TRAININGS[name](256)
     epoch(0)
     share = 256 * found()
