@@ -64,6 +64,14 @@ COMMAND_LINES = [
     ('train_cifar', '--teacher nosuch', '--teacher nosuch: neither a run folder nor a classifier'),
     ('train_cifar', '--teacher no/such', '--teacher no/such: there is no such run folder'),
     ('train_cifar', '--teacher data', 'data: there is no run in this folder'),
+    ('train_cifar', '--hard-epochs 1 --hard-share 0.6', 'refinement.hard_share: .* equal to 0.5'),
+    (
+        'train_cifar',
+        '--hard-epochs 21',
+        'hard_epochs: 21 epochs of hard examples in a run of 20; give fewer$',
+    ),
+    ('train_cifar', '--hard-share 0.2', 'it needs --hard-epochs above 0, got 0.0$'),
+    ('train_cifar', '--hard-epochs 2 --mixup 0.2', 'hard_epochs: .*; use --mixup 0$'),
     (
         'train_cifar',
         '--model vgg11 --shortcut conv --resolutions 16:1',

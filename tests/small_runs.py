@@ -13,8 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ('--num-samples', 64, '--batch-size', 8, '--dtype', 'float32')  # of train_cifar.py
 SMALL_MNIST = ('--num-samples', 60, '--batch-size', 10, '--dtype', 'float32')
-# With sizes that change, so that whatever resumes does so on both sides of a change.
-FAST = ('--version', 'fast', '--epochs', 3, '--resolutions', '16:1', '24:1', '32:1')
+# With sizes that change and images that come twice: whatever resumes does so on both sides of a change.
+FAST = (
+    *('--version', 'fast', '--epochs', 3, '--resolutions', '16:1', '24:1', '32:1'),
+    *('--hard-share', 0.3, '--hard-epochs', 2),
+)
 TIMES = ('images_per_second', 'seconds')
 
 

@@ -10,6 +10,7 @@ from gmloss import GaussianMixture, LGMLoss, MixtureClassifier, RawDiagonalMixtu
 from training.config import recipe as recipes
 from training.data import augment, batches
 from training.data.datasets import Split
+from training.data.hard_examples import HardExamples
 from training.loop.epoch import StopRequest, train_epoch
 from training.losses import graphs
 from training.losses.build import variance_statistics
@@ -73,6 +74,15 @@ def test_statistics_are_the_sums_over_the_epoch():
     result = train_epoch(graph, data, [trainer], 0, 0, (0, 0), lambda step: None, StopRequest())
     np.testing.assert_allclose(result.totals, expected, rtol=1e-5)
     assert result.accuracy == pytest.approx(expected[1] / 200)
+
+
+def test_hard_examples_are_told_the_loss_of_each_image_before_it_is_scaled():
+    graph, data, trainer = toy([mx.cpu(0), mx.cpu(1)])
+    data.hard_examples = HardExamples(200, 0.3, 1)
+    words = lambda step: None, StopRequest()
+    first = train_epoch(graph, data, [trainer], 0, 0, (0, 0), *words, loss_scale=8)
+    running = data.hard_examples.running
+    assert len(set(running)) > 150 and running.mean() == pytest.approx(first.loss, rel=1e-5)
 
 
 def frozen_norms():

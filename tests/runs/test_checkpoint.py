@@ -222,3 +222,18 @@ def test_checkpoint_of_a_later_format_is_not_passed_over_for_the_one_before(tmp_
         checkpoint.save_checkpoint(path, {'net': net}, [trainer], state_after(2))
     with pytest.raises(UserError, match='c.npz: a checkpoint of format 2'):
         checkpoint.load_checkpoint(path, {'net': net}, [trainer])
+
+
+def test_further_arrays_are_filled_or_their_lack_is_told(tmp_path):
+    net, trainer = make('nag', [mx.cpu()])
+    path, found = tmp_path / 'c.npz', {'losses/known': np.zeros(3, np.float32)}
+    checkpoint.save_checkpoint(
+        path, {'net': net}, [trainer], state_after(1), {'losses/known': np.arange(3.0)}
+    )
+    checkpoint.load_checkpoint(path, {'net': net}, [trainer], further=found)
+    np.testing.assert_array_equal(found['losses/known'], [0, 1, 2])
+    for name, shape in ('losses/known', 4), ('losses/other', 3):
+        with pytest.raises(
+            UserError, match=rf'c.npz: does not fit this run: {name} of shape \({shape},\) is'
+        ):
+            checkpoint.load_checkpoint(path, {'net': net}, [trainer], further={name: np.zeros(shape)})

@@ -15,6 +15,13 @@ def check_cifar(recipe: Any) -> None:
         raise ValueError('resolutions: a teacher takes images of one size; leave out one of the two')
     if recipe.refinement.mixup and recipe.loss.loss == 'softmax-center':
         raise ValueError('mixup: the center loss needs images of one class each; use --mixup 0')
+    hard_epochs, epochs = recipe.refinement.hard_epochs, recipe.optimisation.epochs
+    if hard_epochs > epochs:
+        raise ValueError(
+            f'hard_epochs: {hard_epochs:g} epochs of hard examples in a run of {epochs}; give fewer'
+        )
+    if hard_epochs and recipe.refinement.mixup:
+        raise ValueError('hard_epochs: a mixed image has no loss of its own; use --mixup 0')
     if recipe.run.kvstore == 'dist_async' and recipe.refinement.weight_average:
         raise ValueError(
             'weight_average: under dist_async each worker sees other weights to average; use dist_sync'

@@ -19,7 +19,7 @@ from training.errors import UserError
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 # Fields of earlier versions, and the value that every recipe had there.
 RETIRED = {('loss', 'mean_wd_mult'): 1.0, ('loss', 'variance_init'): 1.0}
-SCALED_WITH_EPOCHS = 'decay_epochs', 'warmup_epochs', 'resolutions'
+SCALED_WITH_EPOCHS = 'decay_epochs', 'warmup_epochs', 'resolutions', 'hard_epochs'
 
 
 def load_recipe(

@@ -87,6 +87,16 @@ class Refinement(Section):
         None, "distil from this run folder, or from a pretrained model of GluonCV's zoo", min_length=1
     )
     temperature: float = only(teacher=GIVEN)(20.0, 'temperature of the distillation', gt=0)
+    hard_epochs: float = always(
+        0.0, 'hard example mining in so many epochs at the end of the run, never in the first one', ge=0
+    )
+    hard_share: float = only(hard_epochs=ABOVE_0)(
+        0.3,
+        'share of the training images, those with the highest losses, that such an epoch sees twice, leaving '
+        'out as many of the easier ones',
+        gt=0,
+        le=0.5,
+    )
     weight_average: float = always(
         0.0,
         'decay per step of a moving average of the weights, which is validated and kept in '

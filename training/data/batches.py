@@ -11,6 +11,7 @@ from mxnet.gluon import HybridBlock
 
 from training.data.augment import draw_flips
 from training.data.datasets import Split, batch_size
+from training.data.hard_examples import HardExamples
 from training.data.mixup import Mixup
 from training.data.records import Records, Streamed
 from training.data.resample import Downscale
@@ -111,6 +112,8 @@ class TrainingData(DeviceData):
         same class as each image, (B,).
     resolutions : list of (int, float), default ()
         Image sizes and for how many epochs each; the last one stays. Empty: full size.
+    hard_examples : training.data.hard_examples.HardExamples or None
+        Decides which images come twice. It must be told all losses: `record_losses`, `end_epoch`.
 
     Raises
     ------
@@ -131,6 +134,7 @@ class TrainingData(DeviceData):
         class_sizes: bool = False,
         workers: Workers = Workers(),
         resolutions: Sequence[tuple[int, float]] = (),
+        hard_examples: Optional[HardExamples] = None,
     ) -> None:
         super().__init__(split, contexts, workers)
         self.resolutions = resolutions
@@ -143,7 +147,7 @@ class TrainingData(DeviceData):
             block.hybridize(static_alloc=True)
         self.augment, self.flip, self.seed = augment, flip, seed
         self.known_labels = split.labels if class_sizes else None
-        self.mixup, self.teacher = mixup, teacher
+        self.mixup, self.teacher, self.hard_examples = mixup, teacher, hard_examples
         self.mix = Mixup()
         self.mix.hybridize(static_alloc=True)
         if batch_size > len(split):
@@ -185,12 +189,13 @@ class TrainingData(DeviceData):
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[list]:
         """Yield, step by step, a list of [augmented images, labels, ...], one list a context.
 
-        Order and augmentation depend on seed and epoch alone; each worker gets its share of every
-        batch.
+        Order and augmentation depend on seed, epoch and, with hard examples, losses of earlier epochs
+        alone; each worker gets its share of every batch.
         """
         rng = np.random.default_rng([self.seed, epoch])
         used = self.steps_per_epoch * self.batch_size
-        order = rng.permutation(self.count)[:used]
+        order = self.hard_examples.order(rng, epoch) if self.hard_examples else rng.permutation(self.count)
+        order = self._order = order[:used]
         flips = draw_flips(self.flip, rng, epoch, order, self.seed)
         draws = self.augment.draw(rng, flips)
         arrays: Any = {'index': order.astype(np.int32)}
@@ -231,6 +236,29 @@ class TrainingData(DeviceData):
                     )
                     for device in range(len(self.contexts))
                 ]
+
+    def record_losses(self, first_step: int, losses: list[list[nd.NDArray]]) -> None:
+        """Note the losses of an epoch's images for its hard examples; every worker must call it.
+
+        Parameters
+        ----------
+        first_step : int
+            Step of the first losses.
+        losses : list of list of NDArray
+            Of each step, one array on each context.
+        """
+        if not self.hard_examples:
+            return
+        share, found = self.workers.share(self.batch_size), np.zeros(self.count, np.float32)
+        for step, parts in enumerate(losses, first_step):
+            places = slice(step * self.batch_size + share.start, step * self.batch_size + share.stop)
+            found[places] = np.concatenate([part.asnumpy() for part in parts])
+        self.hard_examples.running += self.workers.sum(found)
+
+    def end_epoch(self) -> None:
+        """Say that all steps of an epoch are done and their losses recorded."""
+        if self.hard_examples:
+            self.hard_examples.end_epoch(self._order)
 
     def _part(
         self,

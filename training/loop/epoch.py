@@ -121,6 +121,7 @@ def train_epoch(
     if workers.is_rank_zero:
         sums[0][:] = nd.array(totals)
     in_flight: deque = deque()
+    seen = []
     step = first_step
     draws = has_dropout(graph)
     for batch in data.batches(epoch, first_step):
@@ -139,6 +140,8 @@ def train_epoch(
         for total, (_, statistics) in zip(sums, outputs):
             total += statistics
         step += 1
+        if data.hard_examples:
+            seen.append([loss for loss, _ in outputs])
         in_flight.append(outputs[-1][0])
         if len(in_flight) > STEPS_IN_FLIGHT:
             in_flight.popleft().wait_to_read()
@@ -152,12 +155,13 @@ def train_epoch(
     *totals, step = workers.sum([*totals, step * workers.is_rank_zero]).tolist()
     step = int(step)
     nd.waitall()
-    seen = step * data.batch_size
+    data.record_losses(first_step, seen)
+    images = step * data.batch_size
     return EpochResult(
         step,
         totals,
-        totals[0] / seen,
-        totals[1] / seen,
+        totals[0] / images,
+        totals[1] / images,
         (step - first_step) * data.batch_size,
         time.perf_counter() - started,
     )

@@ -77,6 +77,7 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
                 _save(job, state)
                 print(f'stopped in epoch {epoch + 1}; continue with --resume')
                 return 128 + stop.signal
+            job.data.end_epoch()
             size = job.data.validation_size(epoch)
             row = {
                 'epoch': epoch + 1,
@@ -118,7 +119,7 @@ def _fit(job: Job, resume: bool, tensorboard: bool) -> int:
 def _resumed(job: Job) -> dict[str, Any]:
     """The state of the checkpoint, after its arrays have been loaded."""
     path, workers = job.folder.checkpoint, job.data.workers
-    state = checkpoint.load_checkpoint(path, job.blocks, job.trainers, workers)
+    state = checkpoint.load_checkpoint(path, job.blocks, job.trainers, workers, job.arrays)
     workers.agree(
         f'{state["epoch"]}, {state["step"]}',
         f'{path}: not the same file for all workers; the run folder must be one that they share',
@@ -177,7 +178,7 @@ def _train_epoch(job: Job, state: dict[str, Any], epoch: int, stop: StopRequest,
 def _save(job: Job, state: dict[str, Any]) -> None:
     if job.data.workers.is_rank_zero:
         with job.folder.writing():
-            checkpoint.save_checkpoint(job.folder.checkpoint, job.blocks, job.trainers, state)
+            checkpoint.save_checkpoint(job.folder.checkpoint, job.blocks, job.trainers, state, job.arrays)
 
 
 def _record(

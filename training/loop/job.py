@@ -70,6 +70,11 @@ class Job:
         return {'graph': self.model.graph, **average}
 
     @property
+    def arrays(self) -> dict[str, Any]:
+        """What else a checkpoint holds: arrays."""
+        return self.data.hard_examples.arrays if self.data.hard_examples else {}
+
+    @property
     def scale(self) -> float:
         """What losses are multiplied by before they are added up."""
         parts = len(self.data.contexts) * self.data.workers.size

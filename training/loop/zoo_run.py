@@ -9,6 +9,7 @@ from mxnet.gluon import HybridBlock
 
 from training.config.schema import ImagesRecipe
 from training.data import augment, batches, datasets
+from training.data.hard_examples import HardExamples
 from training.loop.fit import fit
 from training.loop.job import Job
 from training.loop.rates import Rates
@@ -104,6 +105,10 @@ def run_zoo_net(
     teacher_net = None
     if refinement.teacher:
         teacher_net = load_teacher(refinement.teacher, recipe.data, device, contexts, folder)
+    hard_examples = None
+    if refinement.hard_epochs:
+        first = recipe.optimisation.epochs - refinement.hard_epochs
+        hard_examples = HardExamples(len(train_split), refinement.hard_share, first)
     train_data = batches.TrainingData(
         train_split,
         contexts,
@@ -116,6 +121,7 @@ def run_zoo_net(
         class_sizes=model.center_loss is not None,
         workers=workers,
         resolutions=recipe.data.resolutions,
+        hard_examples=hard_examples,
     )
     if teacher_net:
         (accuracy,) = accuracies(teacher_net, normalise, val_data)

@@ -40,7 +40,13 @@ class Damaged(Exception):
     """A file is no whole checkpoint."""
 
 
-def save_checkpoint(path: Path, blocks: dict[str, Any], trainers: list[Any], state: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    blocks: dict[str, Any],
+    trainers: list[Any],
+    state: dict[str, Any],
+    further: Optional[dict[str, np.ndarray]] = None,
+) -> None:
     """Write parameters, optimizer state and `state` (JSON values) into one .npz file.
 
     Parameters
@@ -51,6 +57,8 @@ def save_checkpoint(path: Path, blocks: dict[str, Any], trainers: list[Any], sta
     trainers : list of gluon.Trainer
     state : dict
         The fields of `State` but for update_counts.
+    further : dict of str to array or None
+        Arrays to keep as well, under these names.
 
     The file that was there before is kept beside it, for the case that this one gets damaged.
     """
@@ -68,7 +76,7 @@ def save_checkpoint(path: Path, blocks: dict[str, Any], trainers: list[Any], sta
         counts.append({str(index): count for index, count in updater.optimizer._index_update_count.items()})
     state = dict(state, update_counts=counts, format=FORMAT)
     buffer = io.BytesIO()
-    np.savez(buffer, state=np.array(json.dumps(state)), **arrays)
+    np.savez(buffer, state=np.array(json.dumps(state)), **arrays, **(further or {}))
     new = path.with_name(f'{path.name}.new')
     with atomic_save(str(new), overwrite_part=True) as file:
         file.write(buffer.getvalue())
@@ -87,6 +95,7 @@ def load_checkpoint(
     blocks: dict[str, Any],
     trainers: list[Any],
     workers: Workers = Workers(),  # noqa: B008 of one process
+    further: Optional[dict[str, np.ndarray]] = None,
 ) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote, on every context, and return its `state`.
 
@@ -99,6 +108,8 @@ def load_checkpoint(
         As in `save_checkpoint`.
     workers : training.machine.cluster.Workers
         All of them must call it.
+    further : dict of str to array or None
+        Arrays to fill with those kept under these names.
 
     Raises
     ------
@@ -131,6 +142,10 @@ def load_checkpoint(
     }
     check_match(path, parameters, {name: array.shape for name, array in stored.items()})
     _check_optimizers(path, trainers, arrays, state['update_counts'])
+    for name, array in (further or {}).items():
+        if name not in arrays or arrays[name].shape != array.shape:
+            raise UserError(f'{path}: does not fit this run: {name} of shape {array.shape} is missing')
+        array[:] = arrays[name]
     for name, array in stored.items():
         parameters[name].set_data(mx.nd.array(array, dtype=array.dtype))
     for number, (trainer, counts) in enumerate(zip(trainers, state['update_counts'])):
