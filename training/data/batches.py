@@ -87,6 +87,15 @@ class DeviceData:
         else:
             self.images = Resident(split.images, contexts)
         self.labels = [nd.array(split.labels, ctx=ctx, dtype='int32') for ctx in contexts]
+        self._smaller: dict[int, Downscale] = {}
+
+    def downscale(self, size: int) -> Downscale:
+        """The block that reduces images of full size, on every context."""
+        if size not in self._smaller:
+            block = self._smaller[size] = Downscale(size, self.full_size)
+            block.initialize(ctx=self.contexts)
+            block.hybridize(static_alloc=True)
+        return self._smaller[size]
 
 
 class TrainingData(DeviceData):
@@ -138,13 +147,6 @@ class TrainingData(DeviceData):
     ) -> None:
         super().__init__(split, contexts, workers)
         self.resolutions = resolutions
-        sizes = {size for size, _ in resolutions} - {self.full_size}
-        self.downscale = {
-            size: Downscale(size, self.full_size) for size in sizes if isinstance(self.images, Resident)
-        }
-        for block in self.downscale.values():
-            block.initialize(ctx=contexts)
-            block.hybridize(static_alloc=True)
         self.augment, self.flip, self.seed = augment, flip, seed
         self.known_labels = split.labels if class_sizes else None
         self.mixup, self.teacher, self.hard_examples = mixup, teacher, hard_examples
@@ -216,7 +218,8 @@ class TrainingData(DeviceData):
             weights = [nd.array(drawn, ctx=context) for context in self.contexts]
         share = self.workers.share(self.batch_size)
         size = self.image_size(epoch)
-        downscale = self.downscale.get(size)
+        is_reduced = size != self.full_size and isinstance(self.images, Resident)  # others come reduced
+        downscale = self.downscale(size) if is_reduced else None
         ends = np.ceil(np.linspace(share.start, share.stop, len(self.contexts) + 1)).astype(int)
         steps = range(first_step, self.steps_per_epoch)
         places = [

@@ -2,11 +2,10 @@
 
 from typing import Any, Callable, Optional
 
-from mxnet.gluon import HybridBlock, nn
+from mxnet.gluon import HybridBlock
 
 from gmloss import LGMLoss
 from training.data.batches import DeviceData
-from training.data.resample import Downscale
 from training.losses.build import variance_statistics
 from training.losses.classifiers import LabelledClassifier
 from training.metrics import likelihood
@@ -38,7 +37,6 @@ class Validation:
     ) -> None:
         self.count = data.count
         self.model, self.normalise, self.data, self._with_label = model, normalise, data, with_label
-        self._smaller: dict[int, HybridBlock] = {}
         self._classifier = model.classifier
         self._columns = ['val_acc'] + ['knn_acc'] * (NEAREST_CENTER in model.methods)
         if with_label:
@@ -55,17 +53,12 @@ class Validation:
             return {}
         return likelihood.report(self.model.classifier, self.normalise, train_data, self.data, draw)
 
-    def normalise_to(self, size: int) -> HybridBlock:
-        """The block from uint8 images of full size to the net's inputs of a size."""
+    def normalise_to(self, size: int) -> Callable:
+        """What makes the net's inputs of a size from uint8 images of full size."""
         if size == self.data.full_size:
             return self.normalise
-        if size not in self._smaller:
-            block = nn.HybridSequential()
-            block.add(self.normalise, Downscale(size, self.data.full_size))
-            block[1].initialize(ctx=self.data.contexts)
-            block.hybridize(static_alloc=True)
-            self._smaller[size] = block
-        return self._smaller[size]
+        downscale = self.data.downscale(size)
+        return lambda images: downscale(self.normalise(images))
 
     def __call__(self, size: int) -> dict[str, float]:
         """{'val_acc': ..., ...} of the weights as they are now, on images reduced to a size."""

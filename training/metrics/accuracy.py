@@ -13,7 +13,7 @@ STEPS_IN_FLIGHT = 4  # bounds memory, without idling the engine
 
 
 def accuracies(
-    classifier: HybridBlock, normalise: HybridBlock, data: DeviceData, tell_label: bool = False
+    classifier: HybridBlock, normalise: Callable, data: DeviceData, tell_label: bool = False
 ) -> list[float]:
     """Top-1 accuracy over a DeviceData; one host read, at the end.
 
@@ -21,7 +21,8 @@ def accuracies(
     ----------
     classifier : block
         Normalised images to logits, or to several of them.
-    normalise : block
+    normalise : callable
+        uint8 images to inputs.
     data : DeviceData
     tell_label : bool
         Give the classifier the labels too: for training.losses.classifiers.LabelledClassifier.
@@ -51,7 +52,7 @@ def accuracies(
 
 
 def extract_features(
-    net: Callable, normalise: HybridBlock, data: DeviceData, count: Optional[int] = None
+    net: Callable, normalise: Callable, data: DeviceData, count: Optional[int] = None
 ) -> tuple[np.ndarray, ...]:
     """Features and labels of the first `count` images of a DeviceData, as NumPy arrays.
 
@@ -59,7 +60,8 @@ def extract_features(
     ----------
     net : callable
         Normalised images to features (B, D), or to several such arrays.
-    normalise : block
+    normalise : callable
+        uint8 images to inputs.
     data : DeviceData
     count : int or None
         None takes all.
