@@ -20,8 +20,8 @@ FOLDER = Path('output/accuracy')
 LEVELS = 0.85, 0.89, 0.92
 MINUTES = 60  # after which the other trainings end
 OURS = {
-    'fast': [],
-    'fast at full size': ['--resolutions', '--epochs', '20'],
+    'fast': ['--version', 'fast'],
+    'fast at full size': ['--version', 'best', '--mixup', '0', '--epochs', '20', '--warmup-epochs', '1'],
 }
 OTHERS = {
     'stock GluonCV loop': 'gluoncv',
@@ -56,7 +56,7 @@ def our_curve(label, words):
     folder = RunFolder(FOLDER / label.replace(' ', '-'))
     resume = ['--resume'] if folder.has_checkpoint else []
     if not folder.summary.exists():
-        start('train_cifar.py', '--version', 'fast', *words, '--output-dir', str(folder.path), *resume)
+        start('train_cifar.py', *words, '--output-dir', str(folder.path), *resume)
     rows = read_run(folder.path).metrics
     seconds, accuracies = np.cumsum([row['seconds'] for row in rows]), [row['val_acc'] for row in rows]
     count = len(at_last_size(rows))  # accuracies before are of smaller images

@@ -70,7 +70,7 @@ COMMAND_LINES = [
         '--hard-epochs 21',
         'hard_epochs: 21 epochs of hard examples in a run of 1; give fewer$',
     ),
-    ('train_cifar', '--hard-epochs 1 --mixup 0.2', 'hard_epochs: .*; use --mixup 0$'),
+    ('train_cifar', '--hard-epochs 1 --mixup 0.2', 'hard_epochs: .*; use --mixup 0 or --hard-epochs 0$'),
     (
         'train_cifar',
         '--model vgg11 --shortcut conv --resolutions 16:1',

@@ -53,7 +53,8 @@ def test_fields_of_the_lgm_loss():
 def test_refinements_reach_the_graph(loss):
     plain = build('cifar', 'fast', loss=loss).graph
     assert (plain._label_smoothing, plain._mixup, plain._temperature) == (0, False, None)
-    model = build('cifar', 'fast', loss=loss, label_smoothing=0.15, mixup=0.2, teacher='any', temperature=7)
+    switches = {'label_smoothing': 0.15, 'mixup': 0.2, 'hard_epochs': 0, 'teacher': 'any', 'temperature': 7}
+    model = build('cifar', 'fast', loss=loss, **switches)
     graph = model.graph
     assert (graph._label_smoothing, graph._mixup, graph._temperature) == (0.15, True, 7)
     assert loss == 'softmax' or not model.loss_fn._sparse_label

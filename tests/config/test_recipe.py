@@ -117,7 +117,7 @@ def test_command_line_overrides_fields_in_either_spelling():
         ('mnist', 'center', '--alpha 1', 'it needs --loss softmax-center or two-phase, got center'),
         ('mnist', 'softmax', '--lmbd 1', '--lmbd: has no effect here'),
         ('cifar', 'v6', '--decay-epochs 5 --warmup-lr 0.1 --feature-size 3 --seed 1', None),
-        ('cifar', 'fast', '--temperature 3 --teacher any --mixup 0.2', None),
+        ('cifar', 'fast', '--temperature 3 --teacher any --label-smoothing 0.2', None),
         ('cifar', 'fast', '--loss softmax --likelihood off --margin 0', None),
         ('cifar', 'fast', '--wd 0 --no-decay-bias-and-norm', None),
         ('images', 'finetune', '--backbone FILE --no-pretrained', None),
@@ -142,10 +142,10 @@ def test_options_that_a_test_has_no_use_for_are_reported(tmp_path, capsys):
     folder = RunFolder(tmp_path / 'run')
     with folder.start(load('fast')):
         parser = training_parser('', '')
-        words = ['--test', '--tensorboard', '--lr', '0.3', '--mixup', '0.2', '--num-samples', '9']
+        words = ['--test', '--tensorboard', '--lr', '0.3', '--temperature', '2', '--num-samples', '9']
         actions, options = parse_options(parser, CifarRecipe, words)
         recipe, _ = choose_recipe('cifar', 'fast', CifarRecipe, folder, actions, options)
-    said = [f'--{name}: has no effect with --test' for name in ('tensorboard', 'mixup', 'lr')]
+    said = [f'--{name}: has no effect with --test' for name in ('tensorboard', 'temperature', 'lr')]
     assert capsys.readouterr().out.splitlines() == said
     assert options == {'num_samples': '9'} and recipe.data.num_samples == 9
 
@@ -191,7 +191,7 @@ def another(item, value):
 
 
 def test_every_field_can_be_overridden():
-    base = load('fast')
+    base = load('baseline')
     for section in dataclasses.fields(CifarRecipe):
         values = getattr(base, section.name)
         for item in dataclasses.fields(section.type):
@@ -199,7 +199,7 @@ def test_every_field_can_be_overridden():
                 continue
             words, value = another(item, getattr(values, item.name))
             _, options = parse_options(training_parser('', ''), CifarRecipe, words)
-            found = load('fast', **options)
+            found = load('baseline', **options)
             assert getattr(getattr(found, section.name), item.name) == value, item.name
 
 
@@ -250,7 +250,7 @@ def test_recorded_runs_of_earlier_versions_are_read(folder):
 
 
 def test_run_of_a_version_with_fewer_fields_is_resumed_and_checked(tmp_path):
-    recipe, folder = load('fast'), RunFolder(tmp_path)
+    recipe, folder = load('baseline'), RunFolder(tmp_path)
     folder.start(recipe).__exit__(None, None, None)
     tree = yaml.safe_load(folder.config.read_text())
     del tree['refinement'], tree['loss']['margin_add']

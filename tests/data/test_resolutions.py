@@ -14,7 +14,7 @@ from training.errors import UserError
 
 
 def load(**options):
-    return recipes.load_recipe(recipes.version_path('cifar', 'fast'), CifarRecipe, options)
+    return recipes.load_recipe(recipes.version_path('cifar', 'baseline'), CifarRecipe, options)
 
 
 @pytest.mark.parametrize('size', [16, 20, 24, 28, 32])

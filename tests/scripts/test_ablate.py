@@ -24,9 +24,9 @@ def write(tmp_path, plan):
 
 
 PLAN = {
-    'version': 'fast',
+    'version': 'baseline',
     'variants': {
-        'base': {'optimizer': 'nag'},
+        'base': {'optimizer': 'muon'},
         'smooth': {'label_smoothing': 0.1},
         'plain': {'zero_gamma': True, 'decay_epochs': [1, 2]},
     },
@@ -91,7 +91,7 @@ def test_command_line_of_a_variant():
 
 
 def test_resolutions_of_a_plan_reach_the_run(tmp_path):
-    plan = {'version': 'fast', 'variants': {'small': {'resolutions': [[16, 8], [32, 12]]}}}
+    plan = {'version': 'baseline', 'variants': {'small': {'resolutions': [[16, 8], [32, 12]]}}}
     base, variants = ablate.read_plan(write(tmp_path, plan))
     words = ablate.options(ablate.settle(variants['small'], {'epochs': 10}, base, tmp_path, 0))
     assert words == ['--resolutions', '16:4.0', '32:6.0']
@@ -211,9 +211,9 @@ def test_runs_of_another_budget_or_plan_are_not_taken(tmp_path, run_here, in_pla
     capsys.readouterr()
     assert run_here(*words, '--epochs', 2) == 2
     assert 'base-seed0: was begun with other values (begun / now): epochs: 1 / 2' in capsys.readouterr().err
-    write(tmp_path, {'version': 'fast', 'variants': {'base': {}}})
+    write(tmp_path, {'version': 'baseline', 'variants': {'base': {}}})
     assert run_here(*words, '--epochs', 1) == 2
-    assert "optimizer: 'nag' / 'muon'" in capsys.readouterr().err
+    assert "optimizer: 'muon' / 'nag'" in capsys.readouterr().err
 
 
 def test_ctrl_c_lets_the_run_write_its_checkpoint(tmp_path):
@@ -275,7 +275,7 @@ def test_runs_that_leave_the_precision_open_share_it(tmp_path, run_here, monkeyp
     )
     plan = write(
         tmp_path,
-        {'version': 'fast', 'variants': {'low': {'dtype': 'bfloat16'}, 'base': {}, 'more': {'mixup': 0.2}}},
+        {'version': 'fast', 'variants': {'low': {'dtype': 'bfloat16'}, 'base': {}, 'more': {'lr': 0.3}}},
     )
     for name, dtype in (('low-seed0', 'bfloat16'), ('base-seed3', 'float32')):
         (tmp_path / 'out' / name).mkdir(parents=True)

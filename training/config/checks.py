@@ -21,7 +21,9 @@ def check_cifar(recipe: Any) -> None:
             f'hard_epochs: {hard_epochs:g} epochs of hard examples in a run of {epochs}; give fewer'
         )
     if hard_epochs and recipe.refinement.mixup:
-        raise ValueError('hard_epochs: a mixed image has no loss of its own; use --mixup 0')
+        raise ValueError(
+            'hard_epochs: a mixed image has no loss of its own; use --mixup 0 or --hard-epochs 0'
+        )
     if recipe.run.kvstore == 'dist_async' and recipe.refinement.weight_average:
         raise ValueError(
             'weight_average: under dist_async each worker sees other weights to average; use dist_sync'
