@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from mxnet import cpu, nd
 
-from training.config import recipe as recipes
 from training.data import augment, batches
 from training.data.datasets import Split
 from training.data.hard_examples import HardExamples
@@ -99,11 +98,3 @@ def test_nothing_is_read_without_hard_examples(cifar):
     data.record_losses(0, [[nd.zeros(BATCH)]])
     data.end_epoch()
     assert len(set(numbers(data, 1))) == COUNT // BATCH * BATCH
-
-
-def test_share_alone_has_no_effect():
-    recipe = recipes.load_recipe(
-        recipes.version_path('cifar', 'v4'), recipes.CifarRecipe, {'hard_share': 0.2}
-    )
-    (said,) = recipes.without_effect(recipe, ['hard_share', 'epochs']).values()
-    assert said.endswith('--hard-epochs above 0, got 0.0')
