@@ -3,6 +3,7 @@
 import pytest
 
 from training.loop import progress as module
+from training.loop.epoch import STEPS_IN_FLIGHT
 from training.loop.progress import Progress, duration
 
 
@@ -30,6 +31,15 @@ def test_estimate_comes_once_and_counts_what_is_left_of_all_epochs(clock, capsys
     assert sum('about' in line for line in lines) == 1
     run(clock, progress, 1, 100, 1)
     assert 'about' not in capsys.readouterr().out
+
+
+def test_steps_that_are_only_under_way_are_no_part_of_the_rate(clock, capsys):
+    progress = Progress([10_000])
+    with progress.epoch(0, 10_000, 0, 1.0) as update:
+        for step in range(100):
+            clock[0] += 1 if step > STEPS_IN_FLIGHT else 0.01  # not yet waited for
+            update(100)
+    assert capsys.readouterr().out.startswith('about 2 min to go on this machine, at 100 images/s')
 
 
 def test_a_line_every_30_seconds_where_there_is_no_terminal(clock, capsys):

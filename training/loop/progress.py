@@ -8,8 +8,9 @@ from typing import Callable
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 30
-# The first steps trace graphs and take memory, so they say little of the others.
-STEPS_LEFT_OUT, STEPS_BEFORE_ESTIMATE, SECONDS_BEFORE_ESTIMATE = 2, 10, 3
+# The first steps trace graphs and take memory, and until training.loop.epoch.STEPS_IN_FLIGHT are under
+# way they count as done when they have only begun.
+STEPS_LEFT_OUT, STEPS_BEFORE_ESTIMATE, SECONDS_BEFORE_ESTIMATE = 6, 10, 3
 SHORTEST_ESTIMATE = 60
 
 
@@ -46,7 +47,7 @@ class Progress:
             To be called after each step, with its number of images.
         """
         name, first, steps = f'epoch {number + 1}/{len(self._work)}', done, 0
-        started = warm = last_line = time.perf_counter()
+        warm = last_line = time.perf_counter()
         rate = 0.0
         with tqdm(
             total=images,
@@ -63,7 +64,7 @@ class Progress:
                 bar.update(count)
                 if steps == STEPS_LEFT_OUT:
                     first, warm = done, now
-                if self._quiet or steps < STEPS_BEFORE_ESTIMATE or now - started < SECONDS_BEFORE_ESTIMATE:
+                if self._quiet or steps < STEPS_BEFORE_ESTIMATE or now - warm < SECONDS_BEFORE_ESTIMATE:
                     return
                 rate = (done - first) / (now - warm)
                 left = (images - done) / rate
