@@ -16,7 +16,7 @@ NEWTON_SCHULZ_STEPS = 3
 class Nesterov(mx.optimizer.NAG):
     """MXNet's NAG with the weight decay of the old weights, so that runs repeat to the last bit.
 
-    In place, its operator reads some weights before it writes them and some after; which ones hangs
+    In place, its operator reads some weights before it writes them and some after; which ones depends
     on the layout that oneDNN happens to keep them in, and that on timing.
     """
 
