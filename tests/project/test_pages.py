@@ -110,6 +110,8 @@ def own_words(command, scratch):
     if script in DEFAULTS and '--test' in words:
         words += ['--num-samples', '32']
     words = [re.sub(r'^(\d+):[\d.]+$', r'\1:0.3', word) for word in words]  # sizes of a short run
+    if '--warmup-epochs' in words:
+        words[words.index('--warmup-epochs') + 1] = '0.3'
     if script in (*DEFAULTS, 'ablate.py', 'launch.py') and not {'--help', '--resume', '--test'} & set(words):
         words += SMALL + ['--holdout', '16'] * ('--holdout' in words)
     return [script, *words]
