@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from benchmarks import accuracy, counts, images, scale, serve
+from benchmarks import accuracy, counts, first_steps, images, scale, serve
 from benchmarks.rounds import THREADS, measure, median, ratio
 from benchmarks.subjects import BATCH, EPOCH_IMAGES, EPOCH_STEPS, LOSS_SHAPE, STEPS, TEST_IMAGES
 from training import errors
@@ -236,8 +236,10 @@ BENCHMARKS = {
     'images': images.report,
     'memory': images.memory_report,
     'accuracy': accuracy.report,
+    'v5': first_steps.report,
 }
-LONG = 'memory', 'accuracy'  # 20 minutes, and five trainings of up to an hour: only when named
+# 20 minutes, five trainings of up to an hour, and one that is not about speed: only when named.
+LONG = 'memory', 'accuracy', 'v5'
 
 
 def main(argv):
