@@ -117,11 +117,11 @@ def test_resolutions_are_options_and_are_scaled_with_the_epochs():
     assert again == recipe
 
 
-def test_option_without_sizes_keeps_a_recipe_whose_images_grow_to_full_size():
+def test_option_without_sizes_keeps_a_recipe_whose_images_grow_to_full_size(tmp_path):
+    path = tmp_path / 'recipe.yaml'
+    path.write_text('data: {resolutions: [[16, 8], [32, 12]]}\noptimisation: {epochs: 20}')
     _, options = parse_options(training_parser('', ''), CifarRecipe, ['--resolutions', '--epochs', '9'])
-    fast = recipes.version_path('cifar', 'fast')
-    assert recipes.load_recipe(fast, CifarRecipe, {}).data.resolutions
-    assert recipes.load_recipe(fast, CifarRecipe, options).data.resolutions == []
+    assert recipes.load_recipe(path, CifarRecipe, options).data.resolutions == []
 
 
 def test_resolutions_of_a_file_are_scaled(tmp_path):

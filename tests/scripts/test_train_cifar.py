@@ -131,8 +131,8 @@ def test_what_happens_at_the_end_of_an_epoch(run_here, tmp_path, monkeypatch, no
     )
     margin = '--margin-factor', 2, '--margin-every', 4
     rate = '--schedule', 'step', '--warmup', 'none', '--lr', 0.1, '--lr-batch-size', 8
-    words = '--resolutions', '--device', 'cpu:1,2', '--epochs', 3, *margin, *rate
-    assert run_here('train_cifar', *SMALL, *words, '--output-dir', tmp_path / 'run') == 0  # 4 steps an epoch
+    words = '--device', 'cpu:1,2', '--epochs', 3, *margin, *rate, '--output-dir', tmp_path / 'run'
+    assert run_here('train_cifar', *SMALL, *words) == 0  # 4 steps an epoch
     assert [row['lr'] for row in run_fields(tmp_path / 'run')] == ['0.2'] * 3  # of 16 images
     assert margins == pytest.approx([0.1, 0.2, 0.3]) and averaged == [1, 2, 3]
     assert saved == [('best.params', 1), ('best.params', 2), ('last.params', 3)]
