@@ -117,14 +117,12 @@ def train(
     from mxnet import autograd, nd
 
     from training.config import recipe as recipes
-    from training.data import augment, batches, datasets
+    from training.data import datasets
     from training.loop.epoch import StopRequest, train_epoch
-    from training.model import build_model, initialize
     from training.optim.average import build_moving_average
     from training.optim.overflow import OverflowGuard
-    from training.optim.trainer import build_trainer, take_step
+    from training.optim.trainer import take_step
     from training.runs.teacher import load_teacher
-    from training.runs.weights import named_parameters
 
     contexts = chosen.contexts()
     settings = recipes.load_recipe(
@@ -132,25 +130,9 @@ def train(
     )
     batch_size, refinement = settings.optimisation.batch_size, settings.refinement
     images, _ = datasets.load_cifar10(num_samples=EPOCH_STEPS * batch_size)
-    block = augment.build(settings.data)
-    block.initialize(ctx=contexts)
-    block.hybridize(static_alloc=True)
     teacher_net = refinement.teacher and load_teacher(refinement.teacher, settings.data, chosen, contexts)
-    data = batches.TrainingData(
-        images,
-        contexts,
-        block,
-        settings.data.flip,
-        batch_size,
-        0,
-        refinement.mixup,
-        teacher_net,
-        resolutions=settings.data.resolutions,
-    )
-    model = build_model(settings, chosen)
-    initialize(model, settings, contexts)
+    model, data, trainers = put_together(settings, chosen, images, teacher_net)
     graph = model.graph
-    trainers = [build_trainer(named_parameters({'graph': graph}).values(), settings.optimisation)]
     guard = OverflowGuard(trainers) if guarded else None
     if whole:
         average = build_moving_average(model, settings, chosen, contexts)
@@ -169,6 +151,34 @@ def train(
         nd.waitall()
 
     return run
+
+
+def put_together(settings: Any, device: Any, images: Any, teacher_net: Any = None) -> tuple[Any, Any, list]:
+    """What a training takes: the initialised model of a recipe, a split as its batches, the trainers."""
+    from training.data import augment, batches
+    from training.model import build_model, initialize
+    from training.optim.trainer import build_trainer
+    from training.runs.weights import named_parameters
+
+    contexts = device.contexts()
+    block = augment.build(settings.data)
+    block.initialize(ctx=contexts)
+    block.hybridize(static_alloc=True)
+    data = batches.TrainingData(
+        images,
+        contexts,
+        block,
+        settings.data.flip,
+        settings.optimisation.batch_size,
+        settings.run.seed,
+        settings.refinement.mixup,
+        teacher_net,
+        resolutions=settings.data.resolutions,
+    )
+    model = build_model(settings, device)
+    initialize(model, settings, contexts)
+    trainers = [build_trainer(named_parameters({'graph': model.graph}).values(), settings.optimisation)]
+    return model, data, trainers
 
 
 def stock_step() -> Callable[[], None]:

@@ -16,7 +16,7 @@ def tables():
     found = {}
     for label, fields in first_steps.READINGS.items():
         recipe = recipes.load_recipe(path, recipes.CifarRecipe, {**small, **fields})
-        rows = first_steps.first_steps(recipe, (1, 3))
+        rows = first_steps.first_steps(recipe, devices.choose('cpu', 'float32'), (1, 3))
         found[label] = dict(zip(first_steps.HEADER, np.array(rows, float).T))
     return found
 
@@ -45,7 +45,7 @@ def test_rates_act(tables):
 def test_report_prints_a_table_for_each_reading(monkeypatch, capsys):
     monkeypatch.setattr(devices, 'prepare', devices.choose)  # mxnet is imported already
     monkeypatch.setattr(
-        first_steps, 'first_steps', lambda recipe: [[str(recipe.optimisation.lr)] + 9 * ['-']]
+        first_steps, 'first_steps', lambda recipe, device: [[str(recipe.optimisation.lr)] + 9 * ['-']]
     )
     first_steps.report(5)
     output = capsys.readouterr().out

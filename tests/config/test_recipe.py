@@ -91,7 +91,7 @@ def test_command_line_overrides_fields_in_either_spelling():
         ('cifar', 'v4', '--temperature 3', '--temperature: has no effect here, it needs --teacher, got None'),
         (
             'cifar',
-            'v4',
+            'baseline',
             '--optimizer adam --momentum 0.5',
             'it needs --optimizer nag or sgd or muon, got adam',
         ),

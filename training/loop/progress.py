@@ -7,10 +7,13 @@ from typing import Callable
 
 from tqdm import tqdm
 
+from training.loop.epoch import STEPS_IN_FLIGHT
+
 SECONDS_BETWEEN_LINES = 30
-# The first steps trace graphs and take memory, and until training.loop.epoch.STEPS_IN_FLIGHT are under
-# way they count as done when they have only begun.
-STEPS_LEFT_OUT, STEPS_BEFORE_ESTIMATE, SECONDS_BEFORE_ESTIMATE = 6, 10, 3
+# The first steps trace graphs and take memory, and until STEPS_IN_FLIGHT are under way they count as
+# done when they have only begun.
+STEPS_LEFT_OUT = STEPS_IN_FLIGHT + 2
+STEPS_BEFORE_ESTIMATE, SECONDS_BEFORE_ESTIMATE = 10, 3
 SHORTEST_ESTIMATE = 60
 
 
